@@ -1,0 +1,35 @@
+# Everything runs in a virtual environment that the first target to need it creates.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
+
+.PHONY: demo test check bench docs
+
+# Continues or reports the study in runs/digits if there is one.
+demo: $(STAMP)
+	$(BIN)/autocompress search examples/digits.yaml --study-dir runs/digits
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	set -e; for benchmark in examples/benchmarks/*.py; do $(BIN)/python $$benchmark --smoke; done
+
+docs: $(DOCS_STAMP)
+	$(BIN)/mkdocs build --strict
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
+	touch $@

@@ -1,0 +1,1 @@
+"""Automated joint neural-network compression."""

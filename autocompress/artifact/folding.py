@@ -1,0 +1,87 @@
+"""Integer weights and biases of quantised layers, batch norms folded in."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from autocompress.transform.compressed import CompressedModel, TensorQuantiser
+from autocompress.transform.grids import weight_codes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoldedLayer:
+    """What one quantised layer multiplies with and adds.
+
+    Attributes:
+        codes: int8, shape of the weight.
+        scales: float32, one per output channel.
+        bias: float32, one per output channel.
+        bias_scales: float32 steps of an int32 bias, input scale times weight
+            scale; None where the input is not quantised.
+    """
+
+    codes: Tensor
+    scales: Tensor
+    bias: Tensor
+    bias_scales: Tensor | None
+
+    def bias_codes(self) -> Tensor | None:
+        """Return the bias as int32, or None where it does not fit."""
+        if self.bias_scales is None:
+            return None
+        codes = torch.round(self.bias.double() / self.bias_scales.double())
+        limit = 2**31 - 1
+        return codes.to(torch.int32) if bool((codes.abs() <= limit).all()) else None
+
+
+def fold_layer(compressed: CompressedModel, name: str) -> FoldedLayer:
+    """Compute the integers of a layer, with the batch norm after it folded in.
+
+    Codes never change size: a norm multiplies the scale of its channel, and a
+    negative factor flips the signs, which a symmetric, narrow grid allows.
+
+    Args:
+        compressed: A calibrated model.
+        name: A quantised layer.
+
+    Returns:
+        Its integers; the folded batch norm must then be skipped.
+    """
+    layer = compressed.network.get_submodule(name)
+    weight = layer.weight.detach().float()
+    scales, bits = compressed.quantised_weight(name, layer.weight)
+    codes = weight_codes(weight, scales, bits)
+    own = getattr(layer, "bias", None)
+    bias = torch.zeros(len(weight)) if own is None else own.detach().float().clone()
+    fold = compressed.record.plan.folds.get(name)
+    if fold is not None:
+        factor, shift = norm_affine(compressed.network.get_submodule(fold[0]))
+        flip = torch.where(factor < 0, -1.0, 1.0)
+        codes = codes * flip.reshape(-1, *([1] * (codes.dim() - 1)))
+        scales = scales * factor.abs().clamp_min(torch.finfo(torch.float32).tiny)
+        bias = bias * factor + shift
+    site = compressed.record.plan.inputs.get(name)
+    steps = None
+    if site is not None:
+        quantiser = compressed.quantisers[site]
+        if isinstance(quantiser, TensorQuantiser):
+            steps = (scales * quantiser.scale).clamp_min(torch.finfo(torch.float32).tiny)
+    return FoldedLayer(
+        codes=codes.to(torch.int8), scales=scales.float(), bias=bias, bias_scales=steps
+    )
+
+
+def norm_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return the factor and shift that a batch norm applies per channel in eval mode."""
+    mean, variance = norm.running_mean, norm.running_var
+    if not (isinstance(mean, Tensor) and isinstance(variance, Tensor)):
+        raise TypeError(f"{type(norm).__name__} has no running statistics")
+    factor = torch.rsqrt(variance.detach().float() + float(norm.eps))  # type: ignore[arg-type]
+    weight, bias = norm.weight, norm.bias
+    if isinstance(weight, Tensor):
+        factor = factor * weight.detach().float()
+    shift = -mean.detach().float() * factor
+    if isinstance(bias, Tensor):
+        shift = shift + bias.detach().float()
+    return factor, shift

@@ -1,0 +1,153 @@
+"""Run an ONNX file in ONNX Runtime: one way to open it, feed it and collect its outputs."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
+
+from autocompress.errors import InvalidInputError, MissingFileError, explain
+
+Array = npt.NDArray[Any]
+Inputs = Array | Sequence[Array] | Mapping[str, Array]
+"""One batch: an array, arrays in the order of the model's inputs, or arrays by name."""
+
+RUNTIME_ERRORS: tuple[type[Exception], ...] = (
+    runtime_errors.Fail,
+    runtime_errors.InvalidArgument,
+    runtime_errors.InvalidGraph,
+    runtime_errors.InvalidProtobuf,
+    runtime_errors.NotImplemented,
+    runtime_errors.RuntimeException,
+)
+"""What ONNX Runtime raises when it refuses a model or a batch."""
+
+
+def open_session(model: Path | bytes, *, threads: int) -> onnxruntime.InferenceSession:
+    """Open a model on the CPU, with every optimisation on.
+
+    Args:
+        model: Path of an ONNX file, or its content.
+        threads: Threads that one inference uses, >= 1.
+
+    Returns:
+        A session that runs one operator after the other.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        InvalidInputError: If `threads` is below 1, the file is not ONNX, or
+            the runtime cannot run it.
+    """
+    if threads < 1:
+        raise InvalidInputError(
+            explain("'threads'", expected=">= 1", got=threads, remedy="set threads: 1")
+        )
+    if isinstance(model, bytes):
+        name, source = "the model", model
+    else:
+        name, source = f"'{model}'", str(model)
+        if not Path(model).is_file():
+            raise MissingFileError(
+                explain(name, expected="an ONNX file", got="nothing there", remedy="check the path")
+            )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except RUNTIME_ERRORS as error:
+        raise InvalidInputError(
+            explain(
+                name,
+                expected="an ONNX model that ONNX Runtime can run",
+                got=_first_line(error),
+                remedy="check that the file is complete and was exported for this version",
+            )
+        ) from error
+
+
+def bind_inputs(session: onnxruntime.InferenceSession, inputs: Inputs) -> dict[str, Array]:
+    """Give each input of a session its array.
+
+    Args:
+        session: The open model.
+        inputs: One batch; floating-point arrays are cast to float32 where the
+            model wants that, others must fit as they are.
+
+    Returns:
+        Arrays by input name.
+
+    Raises:
+        InvalidInputError: If names or their number do not fit the model.
+    """
+    nodes = {node.name: node.type for node in session.get_inputs()}
+    if isinstance(inputs, np.ndarray):
+        inputs = (inputs,)
+    if not isinstance(inputs, Mapping):
+        if len(inputs) != len(nodes):
+            raise InvalidInputError(
+                explain(
+                    "model inputs",
+                    expected=f"{len(nodes)} arrays ({', '.join(nodes)})",
+                    got=len(inputs),
+                    remedy="give one array per input",
+                )
+            )
+        inputs = dict(zip(nodes, inputs, strict=True))
+    if set(inputs) != set(nodes):
+        raise InvalidInputError(
+            explain(
+                "model inputs",
+                expected=", ".join(sorted(nodes)),
+                got=", ".join(sorted(inputs)),
+                remedy="name the arrays as the model does",
+            )
+        )
+    return {
+        name: np.ascontiguousarray(
+            array, dtype=np.float32 if nodes[name] == "tensor(float)" else None
+        )
+        for name, array in inputs.items()
+    }
+
+
+def run_batches(session: onnxruntime.InferenceSession, arrays: Iterable[Inputs]) -> Array:
+    """Run batch after batch and join the first outputs.
+
+    Args:
+        session: The open model.
+        arrays: Batches, each with the batch axis first.
+
+    Returns:
+        The first output of the model for all examples, `n x ...`.
+
+    Raises:
+        InvalidInputError: If there is no batch, or one does not fit.
+    """
+    first = session.get_outputs()[0].name
+    try:
+        outputs = [session.run([first], bind_inputs(session, batch))[0] for batch in arrays]
+    except RUNTIME_ERRORS as error:
+        raise InvalidInputError(
+            explain(
+                "a batch",
+                expected="arrays of the shapes and types that the model was exported with",
+                got=_first_line(error),
+                remedy="check the batch's shape",
+            )
+        ) from error
+    if not outputs:
+        raise InvalidInputError(
+            explain("'arrays'", expected="at least one batch", got="none", remedy="give a batch")
+        )
+    return np.concatenate(outputs)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,271 @@
+"""The configuration of a search: a YAML file, checked key by key."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+
+from autocompress.core.budget import Budget
+from autocompress.core.objective import parse_constraints, parse_objectives
+from autocompress.core.schema import unknown_name
+from autocompress.core.target import Target
+from autocompress.errors import InvalidInputError, MissingFileError, WrongTypeError, explain
+from autocompress.factories import call_factory, load_weights
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class FactorySection(_Section):
+    """A function of the user's own code, and what it is called with.
+
+    Attributes:
+        factory: "module:function", the module below the configuration's folder.
+        args: Keyword arguments.
+    """
+
+    factory: str
+    args: dict[str, Any] = Field(default_factory=dict)
+
+
+class ModelSection(FactorySection):
+    """How to make the trained model.
+
+    Attributes:
+        weights: A state dictionary, relative to the configuration's folder;
+            None when the factory returns a trained model.
+    """
+
+    weights: str | None = None
+
+
+class TargetSection(_Section):
+    """The device; a bare name in the file stands for {name: ...}.
+
+    Attributes:
+        name: Name of a built-in target.
+        threads: Threads that one inference uses, >= 1.
+        batch_size: Images per inference when latency is measured, >= 1.
+    """
+
+    name: str
+    threads: int = 1
+    batch_size: int = 1
+
+
+class BudgetSection(_Section):
+    """Totals for the study; one of the two may be left out.
+
+    Attributes:
+        trials: Candidates, >= 1.
+        minutes: Wall time, > 0.
+    """
+
+    trials: int | None = None
+    minutes: float | None = None
+
+
+class SearchConfig(_Section):
+    """Everything that `autocompress search` needs to know.
+
+    Attributes:
+        model: How to make the trained model.
+        task: How to make the task, with its data.
+        target: The device.
+        objectives: "accuracy" and the costs to minimise.
+        constraints: Limits by name, absolute or in percent of the original.
+        space: Name of a preset, or path of a search space.
+        budget: What may be spent in total.
+        executor: Where trials run.
+        device: The torch device that trains and evaluates.
+        seed: Seed of the run.
+        study_dir: Folder of the study; `runs/<name of the file>` by default.
+        folder: Where factories, weights and spaces are looked for; the
+            folder of the file by default.
+    """
+
+    model: ModelSection
+    task: FactorySection
+    target: TargetSection = TargetSection(name="onnxruntime-cpu")
+    objectives: tuple[str, ...] = Field(default=("accuracy", "latency_ms"), strict=False)
+    constraints: dict[str, Any] = Field(default_factory=dict)
+    space: str = "cnn"
+    budget: BudgetSection
+    executor: Literal["inline", "ray"] = "inline"
+    device: str = "cpu"
+    seed: int = 0
+    study_dir: str
+    folder: str
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _name_stands_for_target(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
+
+    def make_target(self) -> Target:
+        """Look the target up."""
+        target = self.target
+        return Target.named(target.name, threads=target.threads, batch_size=target.batch_size)
+
+    def make_budget(self) -> Budget:
+        """Return the budget as the search takes it."""
+        return Budget(trials=self.budget.trials, minutes=self.budget.minutes)
+
+    def make_model(self) -> "nn.Module":
+        """Call the model factory, and load the weights if there are any."""
+        from torch import nn
+
+        section = self.model
+        model = call_factory(section.factory, section.args, Path(self.folder), what="model")
+        if not isinstance(model, nn.Module):
+            raise WrongTypeError(
+                explain(
+                    f"model factory '{section.factory}'",
+                    expected="a torch.nn.Module",
+                    got=type(model).__name__,
+                    remedy="return the model",
+                )
+            )
+        if section.weights is not None:
+            load_weights(model, Path(self.folder) / section.weights)
+        return model
+
+    def make_task(self) -> Any:
+        """Call the task factory."""
+        section = self.task
+        return call_factory(section.factory, section.args, Path(self.folder), what="task")
+
+    def space_name_or_path(self) -> str:
+        """Return the preset's name, or the path of a space beside the file."""
+        path = Path(self.folder) / self.space
+        return str(path) if path.suffix in (".yaml", ".yml") else self.space
+
+    def to_yaml(self) -> str:
+        """Return the resolved configuration, which `load_config` reads again."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_config(
+    path: str | Path,
+    *,
+    study_dir: str | None = None,
+    trials: int | None = None,
+    minutes: float | None = None,
+    executor: str | None = None,
+    seed: int | None = None,
+) -> SearchConfig:
+    """Read and check the configuration of a search.
+
+    Args:
+        path: The YAML file.
+        study_dir: Replaces the file's value, if given; likewise the others.
+        trials: Replaces the budget's trials.
+        minutes: Replaces the budget's minutes.
+        executor: Replaces the executor.
+        seed: Replaces the seed.
+
+    Returns:
+        The configuration; study directory and folder are absolute paths.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        InvalidInputError: If it is not YAML, or a key or value is wrong.
+        WrongTypeError: If a value has a type that cannot be read.
+    """
+    path = Path(path)
+    record = _read_yaml(path)
+    replaced = {"study_dir": study_dir, "executor": executor, "seed": seed}
+    record |= {key: value for key, value in replaced.items() if value is not None}
+    limits = {"trials": trials, "minutes": minutes}
+    limits = {key: value for key, value in limits.items() if value is not None}
+    budget = record.get("budget", {})
+    if limits and isinstance(budget, dict):
+        record["budget"] = budget | limits
+    record["study_dir"] = _absolute(record.get("study_dir", f"runs/{path.stem}"), Path.cwd())
+    record["folder"] = _absolute(record.get("folder", "."), path.absolute().parent)
+    try:
+        config = SearchConfig.model_validate(record)
+    except ValidationError as error:
+        raise InvalidInputError(f"'{path}', {_sentence(error.errors()[0])}") from error
+    try:
+        config.make_target()
+        config.make_budget()
+        parse_objectives(config.objectives)
+        parse_constraints(config.constraints)
+    except (InvalidInputError, WrongTypeError) as error:
+        raise type(error)(f"'{path}', {error}") from error
+    return config
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is written twice, where YAML would keep the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"a second key '{key.value}'", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise MissingFileError(
+            explain(f"'{path}'", expected="a file", got="nothing there", remedy="check the path")
+        )
+    try:
+        record = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        got: object = error
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+            got = f"{error.problem} in line {error.problem_mark.line + 1}"
+        raise InvalidInputError(
+            explain(f"'{path}'", expected="YAML", got=got, remedy="correct the file")
+        ) from error
+    if not isinstance(record, dict) or not all(isinstance(key, str) for key in record):
+        raise WrongTypeError(
+            explain(
+                f"'{path}'",
+                expected="a mapping of keys to values",
+                got=type(record).__name__,
+                remedy="begin with 'model:'",
+            )
+        )
+    return record
+
+
+def _absolute(value: object, base: Path) -> object:
+    return str(base / value) if isinstance(value, str) else value
+
+
+_SECTIONS: Mapping[str, type[BaseModel]] = {
+    "": SearchConfig,
+    "model": ModelSection,
+    "task": FactorySection,
+    "target": TargetSection,
+    "budget": BudgetSection,
+}
+
+
+def _sentence(error: ErrorDetails) -> str:
+    """Word what pydantic found in one sentence of ours."""
+    location = [str(part) for part in error["loc"]]
+    key = f"key '{'.'.join(location)}'"
+    if error["type"] == "extra_forbidden":
+        section = ".".join(location[:-1])
+        what = f"section '{section}', key" if section else "key"
+        return unknown_name(what, location[-1], _SECTIONS[section].model_fields)
+    if error["type"] == "missing":
+        return explain(key, expected="a value", got="nothing", remedy="add the key")
+    expected = error["msg"].removeprefix("Input should be ")
+    return explain(key, expected=expected, got=repr(error["input"]), remedy="correct the value")

@@ -1,0 +1,1 @@
+"""The search loop: designs, sampler, ledger, fidelities, finalists."""

@@ -1,0 +1,371 @@
+"""The ledger: an Optuna study in SQLite that holds every trial of a search."""
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from autocompress.controller import study_file
+from autocompress.controller.records import evaluation, fidelity_key, row
+from autocompress.controller.sampler import SpaceSampler, distributions
+from autocompress.core.candidate import Candidate
+from autocompress.core.evaluation import Evaluation, FidelityResult
+from autocompress.errors import InvalidInputError, StudyError, explain
+from autocompress.space.bound import BoundSpace
+
+MAX_ATTEMPTS = 3
+"""How often a trial is tried before it is pruned with its reason."""
+
+_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ticket:
+    """A trial that waits for its results.
+
+    Attributes:
+        slot: Logical number from 0, which seeds the trial; a retry keeps it.
+        trial: Optuna's number, which a retry does not keep.
+        params: A value for every parameter of the space.
+        candidate: What they stand for, canonical.
+        origin: Which design or sampler proposed it.
+        attempt: 1, or more for a retry.
+        attributes: What was enqueued along with a design.
+    """
+
+    slot: int
+    trial: int
+    params: Mapping[str, float]
+    candidate: Candidate
+    origin: str
+    attempt: int
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Ledger:
+    """All trials of one search, on disk after every call.
+
+    Killing the process at any time loses at most the running trials, and
+    those are tried again under the same slots with the same parameters.
+    """
+
+    def __init__(
+        self, path: Path, study: optuna.Study, storage: RDBStorage, lock: IO[bytes] | None = None
+    ) -> None:
+        """Wrap a study; use `Ledger.open` or `Ledger.read`."""
+        self.path = path
+        self._study = study
+        self._storage = storage
+        self._lock = lock
+        self._running: dict[int, optuna.Trial] = {}
+
+    @classmethod
+    def open(
+        cls, path: Path, *, metric_names: Sequence[str], identity: Mapping[str, str], seed: int
+    ) -> "Ledger":
+        """Create a ledger, or continue one.
+
+        Trials that a killed process left running are tried again.
+
+        Args:
+            path: The SQLite file.
+            metric_names: Names of the objectives; all are minimised.
+            identity: What the study belongs to, for example the model's
+                fingerprint; another identity is refused.
+            seed: The seed of the run.
+
+        Raises:
+            StudyError: If the file is damaged, in use by another process, or
+                belongs to something else; it is not changed then.
+            StorageError: If the file cannot be written.
+        """
+        whole = {**identity, "objectives": ", ".join(metric_names), "seed": str(seed)}
+        if not path.exists():
+            study_file.create_study(path, metric_names, {"identity": whole, "seed": seed})
+        lock = study_file.hold(path)
+        ledger = cls(path, *study_file.open_study(path), lock)
+        try:
+            _check_identity(path, expected=whole, found=ledger.get("identity", {}))
+            ledger.reap()
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
+
+    @classmethod
+    def read(cls, path: Path) -> "Ledger":
+        """Open a ledger for reading only.
+
+        Raises:
+            MissingFileError: If there is no such file.
+            StudyError: If it is damaged.
+        """
+        return cls(path, *study_file.open_study(path, read_only=True))
+
+    def close(self) -> None:
+        """Close the file; trials that still run are tried again when reopened."""
+        study_file.close_storage(self._storage)
+        if self._lock is not None:
+            self._lock.close()
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return int(self._study.user_attrs["seed"])
+
+    @property
+    def finished(self) -> int:
+        """How many trials are complete or pruned."""
+        return sum(trial.state in _FINISHED for trial in self._latest().values())
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a value that belongs to the whole study."""
+        return self._study.user_attrs.get(key, default)
+
+    def set(self, key: str, value: Any) -> None:
+        """Keep a JSON value that belongs to the whole study.
+
+        Raises:
+            InvalidInputError: If the ledger itself uses the key.
+        """
+        if key in ("identity", "seed", "designs"):
+            raise InvalidInputError(
+                explain("key", expected="a free name", got=repr(key), remedy="choose another")
+            )
+        with study_file.writing(self.path):
+            self._study.set_user_attr(key, value)
+
+    def enqueue(
+        self, params: Mapping[str, float], origin: str, attributes: Mapping[str, Any] | None = None
+    ) -> None:
+        """Queue a design; designs take slots in the order they come in.
+
+        Enqueueing the same design from the same origin again has no effect,
+        so a resumed search may enqueue all its designs once more.
+
+        Args:
+            params: A value for every parameter of the space.
+            origin: What the design is called.
+            attributes: JSON values that its ticket will carry.
+        """
+        designs = self.get("designs", [])
+        if any(d["params"] == params and d["origin"] == origin for d in designs):
+            return
+        design = {"params": dict(params), "origin": origin, "attributes": dict(attributes or {})}
+        with study_file.writing(self.path):
+            self._study.set_user_attr("designs", [*designs, design])
+
+    def ask(self, space: BoundSpace, sampler: Callable[[int], BaseSampler]) -> Ticket:
+        """Start the next trial: a retry, else a design, else a proposal.
+
+        Args:
+            space: The space, bound to the model of the study.
+            sampler: Makes the sampler of a slot, for example
+                `functools.partial(make_sampler, "tpe", seed)`.
+
+        Raises:
+            StorageError: If the study cannot be written.
+        """
+        with study_file.writing(self.path):
+            waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            given = waiting[0].user_attrs if waiting else self._enqueue_next(space)
+            slot = given["slot"] if given else max(self._latest(), default=-1) + 1
+            proposer = SpaceSampler(
+                sampler(slot), space, seed=self.seed, slot=slot, known=self._known()
+            )
+            self._study.sampler = proposer
+            trial = self._study.ask(distributions(space))
+            if not given:
+                candidate = space.from_params(trial.params)
+                given = _attributes(slot=slot, candidate=candidate, origin=proposer.origin)
+                for key, value in given.items():
+                    trial.set_user_attr(key, value)
+        self._running[trial.number] = trial
+        return Ticket(
+            slot=slot,
+            trial=trial.number,
+            params=trial.params,
+            candidate=Candidate.from_json(given["candidate"]),
+            origin=given["origin"],
+            attempt=given["attempt"],
+            attributes=given["attributes"],
+        )
+
+    def record(self, ticket: Ticket, fidelity: int, result: FidelityResult) -> None:
+        """Keep what a running trial found at one fidelity."""
+        with study_file.writing(self.path):
+            self._trial(ticket).set_user_attr(fidelity_key(fidelity), result.to_json())
+
+    def complete(
+        self,
+        ticket: Ticket,
+        losses: Sequence[float],
+        costs: Mapping[str, float],
+        predicted_accuracy: float | None,
+        violations: Mapping[str, float] | None = None,
+    ) -> None:
+        """End a trial with its losses.
+
+        Args:
+            ticket: The trial.
+            losses: One number per objective, minimised.
+            costs: Costs by name, in their units.
+            predicted_accuracy: Predicted accuracy after full fine-tuning.
+            violations: Constraint name to violation; feasible at 0 or below.
+
+        Raises:
+            InvalidInputError: If a loss is missing or not finite, or the
+                ticket is not of a running trial.
+        """
+        trial = self._trial(ticket)
+        if len(losses) != len(self._study.directions) or not all(map(math.isfinite, losses)):
+            raise InvalidInputError(
+                explain(
+                    "'losses'",
+                    expected=f"{len(self._study.directions)} finite numbers",
+                    got=list(losses),
+                    remedy="fail the trial instead",
+                )
+            )
+        with study_file.writing(self.path):
+            trial.set_user_attr("costs", dict(costs))
+            trial.set_user_attr("predicted_accuracy", predicted_accuracy)
+            for name, violation in (violations or {}).items():
+                trial.set_constraint(name, violation)
+        self._end(trial, TrialState.COMPLETE, [float(loss) for loss in losses])
+
+    def prune(self, ticket: Ticket, reason: str) -> None:
+        """Stop a trial for good; it counts as finished."""
+        self._end(self._trial(ticket), TrialState.PRUNED, reason=reason)
+
+    def fail(self, ticket: Ticket, reason: str) -> None:
+        """Give a trial back; it is tried again, at most `MAX_ATTEMPTS` times in all."""
+        exhausted = ticket.attempt >= MAX_ATTEMPTS
+        state = TrialState.PRUNED if exhausted else TrialState.FAIL
+        self._end(self._trial(ticket), state, reason=reason)
+
+    def reap(self) -> int:
+        """Fail the trials that no ticket of this process stands for.
+
+        Returns:
+            How many there were.
+        """
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        stale = [trial for trial in running if trial.number not in self._running]
+        for trial in stale:
+            exhausted = trial.user_attrs.get("attempt", 1) >= MAX_ATTEMPTS
+            with study_file.writing(self.path):
+                self._study.tell(
+                    trial.number, state=TrialState.PRUNED if exhausted else TrialState.FAIL
+                )
+        return len(stale)
+
+    def evaluations(self) -> list[Evaluation]:
+        """Return all complete and pruned trials, by slot."""
+        return [
+            evaluation(trial)
+            for _, trial in sorted(self._latest().items())
+            if trial.state in _FINISHED
+        ]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one flat row per slot, all with the same keys, for a table."""
+        rows = [row(trial) for _, trial in sorted(self._latest().items())]
+        keys = list(dict.fromkeys(key for cells in rows for key in cells))
+        return [{key: cells.get(key) for key in keys} for cells in rows]
+
+    def _latest(self) -> dict[int, FrozenTrial]:
+        """Return the last attempt of every slot."""
+        trials = self._study.get_trials(deepcopy=False)
+        return {int(t.user_attrs["slot"]): t for t in trials if "slot" in t.user_attrs}
+
+    def _known(self) -> Collection[str]:
+        return {trial.user_attrs["candidate"] for trial in self._latest().values()}
+
+    def _trial(self, ticket: Ticket) -> optuna.Trial:
+        if ticket.trial not in self._running:
+            raise InvalidInputError(
+                explain(
+                    "ticket",
+                    expected="a running trial of this ledger",
+                    got=f"slot {ticket.slot}",
+                    remedy="end every ticket once",
+                )
+            )
+        return self._running[ticket.trial]
+
+    def _end(
+        self,
+        trial: optuna.Trial,
+        state: TrialState,
+        losses: list[float] | None = None,
+        reason: str = "",
+    ) -> None:
+        with study_file.writing(self.path):
+            if reason:
+                trial.set_user_attr("reason", reason)
+            self._study.tell(trial, losses, state=state)
+        del self._running[trial.number]
+
+    def _enqueue_next(self, space: BoundSpace) -> dict[str, Any] | None:
+        """Enqueue the retry of the lowest slot, or else the next design."""
+        latest = self._latest()
+        for _, trial in sorted(latest.items()):
+            if trial.state == TrialState.FAIL:
+                kept = {key: trial.user_attrs[key] for key in _IDENTITY if key in trial.user_attrs}
+                params = trial.system_attrs.get("fixed_params", trial.params)
+                return self._enqueued(params, kept | {"attempt": kept["attempt"] + 1})
+        known = self._known()
+        begun = max((t.user_attrs.get("design", -1) for t in latest.values()), default=-1) + 1
+        for index, design in enumerate(self.get("designs", [])[begun:], start=begun):
+            candidate = space.from_params(design["params"])
+            if candidate.to_json() not in known:
+                attributes = _attributes(
+                    slot=max(latest, default=-1) + 1,
+                    candidate=candidate,
+                    origin=design["origin"],
+                    attributes=design["attributes"],
+                )
+                return self._enqueued(design["params"], attributes | {"design": index})
+        return None
+
+    def _enqueued(self, params: Mapping[str, Any], attributes: dict[str, Any]) -> dict[str, Any]:
+        self._study.enqueue_trial(dict(params), attributes)
+        return attributes
+
+
+_IDENTITY = ("origin", "attempt", "attributes", "candidate", "design", "slot")
+"""What a trial is, in contrast to what it found; a retry inherits it."""
+
+
+def _attributes(
+    *, slot: int, candidate: Candidate, origin: str, attributes: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    return {
+        "origin": origin,
+        "attempt": 1,
+        "attributes": dict(attributes or {}),
+        "candidate": candidate.to_json(),
+        "slot": slot,  # written last: a trial without a slot never began
+    }
+
+
+def _check_identity(path: Path, *, expected: Mapping[str, str], found: Mapping[str, str]) -> None:
+    differing = [key for key in {**expected, **found} if expected.get(key) != found.get(key)]
+    if differing:
+        raise StudyError(
+            explain(
+                f"study '{path}'",
+                expected="the " + ", ".join(f"{key} it was started with" for key in differing),
+                got=", ".join(f"{key} '{expected.get(key)}'" for key in differing)
+                + " instead of "
+                + ", ".join(f"'{found.get(key)}'" for key in differing),
+                remedy="use another study_dir, or what this study was started with",
+            )
+        )

@@ -1,0 +1,65 @@
+"""What an Optuna trial of ours says: an evaluation, or a row of a table."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from autocompress.core.candidate import Candidate
+from autocompress.core.evaluation import Evaluation, FidelityResult
+
+_FIDELITY = "fidelity:"
+
+
+def fidelity_key(fidelity: int) -> str:
+    """Return the user attribute that holds the result at a fidelity."""
+    return f"{_FIDELITY}{fidelity}"
+
+
+def evaluation(trial: FrozenTrial) -> Evaluation:
+    """Read everything that is known about the candidate of a trial."""
+    attributes = trial.user_attrs
+    return Evaluation(
+        slot=attributes["slot"],
+        candidate=Candidate.from_json(attributes["candidate"]),
+        origin=attributes["origin"],
+        fidelities=_fidelities(attributes),
+        costs=attributes.get("costs", {}),
+        predicted_accuracy=attributes.get("predicted_accuracy"),
+    )
+
+
+def row(trial: FrozenTrial) -> dict[str, Any]:
+    """Flatten a trial into named cells; the candidate is one cell, as JSON."""
+    known = evaluation(trial)
+    candidate = known.candidate
+    ratios = list(candidate.pruning_ratios.values())
+    bits = [config.weight_bits for config in candidate.layers.values()]
+    stopped = trial.state in (TrialState.PRUNED, TrialState.FAIL)
+    return {
+        "slot": known.slot,
+        "state": trial.state.name.lower(),
+        "origin": known.origin,
+        "attempt": trial.user_attrs["attempt"],
+        "dropped_blocks": len(candidate.dropped_blocks),
+        "pruned_groups": len(ratios),
+        "mean_pruning_ratio": sum(ratios) / len(ratios) if ratios else 0.0,
+        "quantised_layers": len(bits),
+        "mean_weight_bits": sum(bits) / len(bits) if bits else None,
+        "temperature": candidate.distill.temperature,
+        "kd_weight": candidate.distill.kd_weight,
+        **{f"accuracy_{level}": found.accuracy for level, found in known.fidelities.items()},
+        "predicted_accuracy": known.predicted_accuracy,
+        **known.costs,
+        "seconds": sum(found.seconds for found in known.fidelities.values()),
+        "reason": trial.user_attrs.get("reason", "interrupted" if stopped else ""),
+        "candidate": candidate.to_json(),
+    }
+
+
+def _fidelities(attributes: Mapping[str, Any]) -> dict[int, FidelityResult]:
+    return {
+        int(key.removeprefix(_FIDELITY)): FidelityResult.from_json(value)
+        for key, value in sorted(attributes.items())
+        if key.startswith(_FIDELITY)
+    }

@@ -1,0 +1,159 @@
+"""Samplers that propose candidates, one fresh and seeded for every trial slot."""
+
+from collections.abc import Collection
+from typing import Any
+
+from optuna import Study
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import (
+    BaseGASampler,
+    BaseSampler,
+    NSGAIISampler,
+    RandomSampler,
+    TPESampler,
+)
+from optuna.trial import FrozenTrial
+
+from autocompress.core.candidate import Candidate
+from autocompress.core.schema import unknown_name
+from autocompress.core.seeds import derive_seed
+from autocompress.errors import InvalidInputError
+from autocompress.space.bound import BoundSpace
+
+SAMPLER_NAMES = ("tpe", "random", "nsga2")
+"""Names of the samplers."""
+
+STARTUP_TRIALS = 10
+"""Finished trials before TPE models them; designs count among them."""
+
+REPROPOSALS = 8
+"""Mutations tried when a proposal was evaluated before."""
+
+_POPULATION = 20
+
+
+def make_sampler(name: str, seed: int, slot: int) -> BaseSampler:
+    """Make the sampler of one trial slot.
+
+    Every slot has a sampler of its own, seeded by the slot, so that a resumed
+    study proposes what an undisturbed one would have. Samplers keep no state
+    between trials: all they learn from is in the study.
+
+    Args:
+        name: "tpe" (multivariate, Bergstra et al. 2011; Falkner et al. 2018),
+            "random" (stratified draws) or "nsga2" (Deb et al. 2002).
+        seed: The seed of the run.
+        slot: The trial slot, >= 0.
+
+    Raises:
+        InvalidInputError: If there is no sampler of that name.
+    """
+    own = derive_seed(seed, slot, "sampler")
+    if name == "tpe":
+        return TPESampler(
+            multivariate=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS, seed=own
+        )
+    if name == "random":
+        return RandomSampler(seed=own)
+    if name == "nsga2":
+        return NSGAIISampler(population_size=_POPULATION, seed=own)
+    raise InvalidInputError(unknown_name("sampler", name, SAMPLER_NAMES))
+
+
+def distributions(space: BoundSpace) -> dict[str, BaseDistribution]:
+    """Return the Optuna distribution of every parameter of a space."""
+    return {
+        parameter.name: (
+            IntDistribution(int(parameter.low), int(parameter.high))
+            if parameter.kind == "int"
+            else FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+        )
+        for parameter in space.parameters
+    }
+
+
+class SpaceSampler(BaseSampler):
+    """Ask another sampler, but stay in the space and off the beaten track.
+
+    Where the other sampler has nothing to go by yet, the space draws a
+    stratified sample. A proposal whose candidate is known is mutated.
+
+    Attributes:
+        origin: How the last proposal came about, for example "tpe".
+    """
+
+    def __init__(
+        self, inner: BaseSampler, space: BoundSpace, *, seed: int, slot: int, known: Collection[str]
+    ) -> None:
+        """Wrap a sampler for one trial.
+
+        Args:
+            inner: The sampler that proposes.
+            space: The space it proposes in.
+            seed: The seed of the run.
+            slot: The trial slot.
+            known: Candidates that need no second evaluation, as JSON.
+        """
+        self._inner = inner
+        self._space = space
+        self._seed = seed
+        self._slot = slot
+        self._known = known
+        self.origin = ""
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Tell the other sampler of a trial whose parameters are given."""
+        self._inner.before_trial(study, trial)
+        if isinstance(self._inner, BaseGASampler):
+            # A generation counts only trials that were assigned to it, designs
+            # too; Optuna does not ask for proposals where all is given.
+            self._inner.get_trial_generation(study, trial)
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Return all of the space: every parameter is suggested every time."""
+        return distributions(self._space)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Propose a value for every parameter."""
+        params = self._inner.sample_relative(study, trial, search_space)
+        if params:
+            params |= {
+                name: self._inner.sample_independent(study, trial, name, distribution)
+                for name, distribution in search_space.items()
+                if name not in params
+            }
+            candidate = self._space.from_params(params)
+            self.origin = type(self._inner).__name__.removesuffix("Sampler").lower()
+        else:
+            self.origin = "stratified"
+            candidate = self._space.sample(derive_seed(self._seed, self._slot, "sample"))
+            params = self._space.to_params(candidate)
+        fresh = self._fresh(candidate)
+        if fresh == candidate:
+            return params
+        self.origin += " mutated"
+        return self._space.to_params(fresh)
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """Leave a parameter outside the space to the other sampler."""
+        return self._inner.sample_independent(study, trial, param_name, param_distribution)
+
+    def _fresh(self, candidate: Candidate) -> Candidate:
+        """Mutate a known candidate, further each time, until it is new."""
+        near = candidate
+        for attempt in range(REPROPOSALS):
+            if near.to_json() not in self._known:
+                break
+            own = derive_seed(self._seed, self._slot, f"mutate {attempt}")
+            near = self._space.mutate(candidate, own, rate=(attempt + 1) / (2 * REPROPOSALS))
+        return near

@@ -1,0 +1,217 @@
+"""The file of a study: created whole, checked when opened, held by one process."""
+
+import logging
+import sqlite3
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote
+
+import optuna
+import sqlalchemy
+from optuna.storages import RDBStorage
+
+from autocompress.core.files import write_atomic
+from autocompress.errors import MissingFileError, StorageError, StudyError, explain
+
+try:
+    import fcntl
+except ImportError:  # Windows: a second process is not kept out there.
+    fcntl = None  # type: ignore[assignment]
+
+STUDY_NAME = "autocompress"
+"""Name of the one study in the file."""
+
+
+def create_study(path: Path, metric_names: Sequence[str], attributes: Mapping[str, Any]) -> None:
+    """Create the file of a study; it appears whole or not at all.
+
+    Args:
+        path: The file, which must not exist.
+        metric_names: Names of the objectives; all are minimised.
+        attributes: Study attributes that exist from the start.
+
+    Raises:
+        StorageError: If the file cannot be written.
+    """
+
+    def write(temporary: Path) -> None:
+        storage = _storage(temporary)
+        with _quiet():
+            study = optuna.create_study(
+                storage=storage,
+                study_name=STUDY_NAME,
+                directions=["minimize"] * len(metric_names),
+                sampler=optuna.samplers.RandomSampler(seed=0),
+            )
+            study.set_metric_names(list(metric_names))
+        for key, value in attributes.items():
+            study.set_user_attr(key, value)
+        close_storage(storage)
+
+    write_atomic(path, write)
+
+
+def open_study(path: Path, *, read_only: bool = False) -> tuple[optuna.Study, RDBStorage]:
+    """Open the file of a study.
+
+    Args:
+        path: The file.
+        read_only: Whether writing through the study is refused.
+
+    Returns:
+        The study, and the storage, to close in the end.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        StudyError: If it is damaged, or no study of ours.
+    """
+    if not path.is_file():
+        raise MissingFileError(
+            explain(
+                f"study '{path}'",
+                expected="a file",
+                got="nothing there",
+                remedy="check the study_dir, or start a search in it",
+            )
+        )
+    _check_intact(path)
+    try:
+        storage = _storage(path, read_only=read_only)
+        study = optuna.load_study(
+            study_name=STUDY_NAME,
+            storage=storage,
+            sampler=optuna.samplers.RandomSampler(seed=0),
+        )
+    except KeyError as error:
+        raise StudyError(_damaged(path, f"no study '{STUDY_NAME}' in it")) from error
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
+        raise StudyError(_damaged(path, str(error).splitlines()[0])) from error
+    return study, storage
+
+
+def close_storage(storage: RDBStorage) -> None:
+    """Close all connections of a storage."""
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+def hold(path: Path) -> IO[bytes] | None:
+    """Keep other processes from running the study until the handle is closed.
+
+    The operating system lets go when the process ends, however it ends.
+
+    Args:
+        path: The file of the study; a hidden sibling is locked.
+
+    Returns:
+        The handle; None where the platform has no such lock.
+
+    Raises:
+        StudyError: If another process runs the study.
+        StorageError: If the folder cannot be written.
+    """
+    if fcntl is None:
+        return None
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        handle = lock.open("ab")
+    except OSError as error:
+        raise StorageError(_cannot_write(path, error)) from error
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        handle.close()
+        raise StudyError(
+            explain(
+                f"study '{path}'",
+                expected="to be its only user",
+                got="another process that runs it",
+                remedy="wait for the other search, or use another study_dir",
+            )
+        ) from error
+    return handle
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Report a study that cannot be written, say on a full disk, as ours.
+
+    Raises:
+        StorageError: If the body fails to write.
+    """
+    try:
+        yield
+    except optuna.exceptions.StorageInternalError as error:
+        raise StorageError(_cannot_write(path, error.__cause__ or error)) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Optuna's news of a created study from the user's terminal."""
+    logger = logging.getLogger("optuna")
+    level = logger.level
+    logger.setLevel(max(level, logging.WARNING))
+    try:
+        with warnings.catch_warnings():
+            # Metric names are experimental in Optuna 5; its dashboards show them.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _storage(path: Path, *, read_only: bool = False) -> RDBStorage:
+    # "rw" never creates a file, and lets SQLite recover what a killed process
+    # left half-written, which "ro" refuses; queries only is a rule on top.
+    database = f"file:{quote(str(path.resolve()))}"
+    url = sqlalchemy.URL.create("sqlite", database=database, query={"mode": "rw", "uri": "true"})
+    text = url.render_as_string(hide_password=False)
+    storage = RDBStorage(
+        text.replace("{", "{{").replace("}", "}}"),
+        engine_kwargs={"connect_args": {"timeout": 60}},
+        skip_table_creation=read_only,
+    )
+    if read_only:
+
+        @sqlalchemy.event.listens_for(storage.engine, "connect")
+        def forbid_writing(connection: sqlite3.Connection, _: object) -> None:
+            connection.execute("PRAGMA query_only = ON")
+
+        close_storage(storage)
+    return storage
+
+
+def _check_intact(path: Path) -> None:
+    """Refuse a file that is no study before anything is written to it."""
+    uri = f"file:{quote(str(path.resolve()))}?mode=rw"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, timeout=60)) as connection:
+            problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.Error as error:
+        raise StudyError(_damaged(path, str(error))) from error
+    if problem != "ok":
+        raise StudyError(_damaged(path, problem))
+    if not {"studies", "trials", "alembic_version"} <= tables:
+        raise StudyError(_damaged(path, "other content"))
+
+
+def _damaged(path: Path, got: str) -> str:
+    return explain(
+        f"study '{path}'",
+        expected="an intact study of autocompress",
+        got=got,
+        remedy="restore it from a copy, or use another study_dir",
+    )
+
+
+def _cannot_write(path: Path, error: BaseException) -> str:
+    return explain(
+        f"study '{path}'",
+        expected="to be able to write it",
+        got=str(error).splitlines()[0],
+        remedy="free some space or choose another folder, then run the same command again",
+    )

@@ -1,0 +1,1 @@
+"""Plain data without torch: targets, candidates, evaluations, Pareto maths."""

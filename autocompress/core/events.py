@@ -1,0 +1,39 @@
+"""What a running search tells whoever listens: progress, trials and members."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from autocompress.core.evaluation import Evaluation, MeasuredMember
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """One step of a search.
+
+    Attributes:
+        stage: "baseline", "profile", "sensitivity", "trials", "finalists",
+            "measure" or "done".
+        message: What happened, one line.
+        elapsed_s: Seconds since the study began, earlier runs included.
+        trials_done: Trials complete or pruned so far.
+        trials_total: Trials asked for; None without a limit.
+        seconds_left: Time left in the budget; None without a limit.
+        evaluation: The trial that ended, if one did.
+        member: The artifact that was written, if one was.
+    """
+
+    stage: str
+    message: str
+    elapsed_s: float
+    trials_done: int = 0
+    trials_total: int | None = None
+    seconds_left: float | None = None
+    evaluation: Evaluation | None = None
+    member: MeasuredMember | None = None
+
+
+class Callback(Protocol):
+    """Anything that can be called with an `Event`; raising stops the search."""
+
+    def __call__(self, event: Event) -> None:
+        """Receive one event."""

@@ -1,0 +1,99 @@
+"""Files that are either whole or absent: atomic writes and checked reads."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from autocompress.errors import InvalidInputError, MissingFileError, StorageError, explain
+
+
+def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file through a temporary sibling that replaces it when complete.
+
+    Args:
+        path: The file to create or replace; its folder is created.
+        write: Called with the temporary path; must leave a whole file there.
+
+    Raises:
+        StorageError: If the disk is full or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(handle)
+    except OSError as error:
+        raise StorageError(_cannot_write(path, error)) from error
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise StorageError(_cannot_write(path, error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes atomically; see `write_atomic`."""
+    write_atomic(path, lambda temporary: _discard(temporary.write_bytes(content)))
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write UTF-8 text atomically; see `write_atomic`."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write indented JSON atomically; NaN and infinities are refused.
+
+    Raises:
+        InvalidInputError: If the content is not plain JSON.
+        StorageError: If the file cannot be written.
+    """
+    try:
+        text = json.dumps(content, indent=2, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(
+            explain(
+                f"content of {path.name}", expected="plain JSON", got=error, remedy="report this"
+            )
+        ) from error
+    write_text(path, text + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        InvalidInputError: If the file is not JSON.
+    """
+    if not path.is_file():
+        raise MissingFileError(
+            explain(f"'{path}'", expected="a file", got="nothing there", remedy="check the path")
+        )
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InvalidInputError(
+            explain(f"'{path}'", expected="JSON", got=error, remedy="restore or delete the file")
+        ) from error
+
+
+def _discard(_: object) -> None:
+    return None
+
+
+def _cannot_write(path: Path, error: OSError) -> str:
+    return explain(
+        f"'{path}'",
+        expected="to be able to write it",
+        got=error.strerror or error,
+        remedy="free some space or choose another folder, then run the same command again",
+    )

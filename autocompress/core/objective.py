@@ -1,0 +1,200 @@
+"""Objectives and constraints; the only place that knows directions."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from autocompress.core.schema import unknown_name
+from autocompress.errors import InvalidInputError, WrongTypeError, explain
+
+COSTS: Mapping[str, str] = {
+    "latency_ms": "ms",
+    "size_bytes": "bytes",
+    "macs": "MACs",
+    "bops": "bit operations",
+    "parameters": "parameters",
+}
+"""Costs that can be minimised or bounded, with their units."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Objective:
+    """One quantity to optimise: accuracy upwards, any cost downwards.
+
+    Attributes:
+        name: "accuracy" or a key of `COSTS`.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        known = ("accuracy", *COSTS)
+        if self.name not in known:
+            raise InvalidInputError(unknown_name("objective", str(self.name), known))
+
+    def loss(self, values: Mapping[str, float]) -> float:
+        """Turn the measured values of a candidate into a loss to minimise.
+
+        Example:
+            >>> Objective(name="accuracy").loss({"accuracy": 0.75})
+            0.25
+        """
+        value = values[self.name]
+        return 1.0 - value if self.name == "accuracy" else value
+
+
+def parse_objectives(names: Sequence[str]) -> tuple[Objective, ...]:
+    """Read the objectives of a search.
+
+    Raises:
+        InvalidInputError: If accuracy or every cost is missing, or one repeats.
+    """
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise WrongTypeError(
+            explain(
+                "'objectives'",
+                expected="a list of names",
+                got=repr(names),
+                remedy="write [accuracy, latency_ms]",
+            )
+        )
+    objectives = tuple(Objective(name=name) for name in names)
+    if "accuracy" not in names or len(set(names)) != len(names) or len(names) < 2:
+        raise InvalidInputError(
+            explain(
+                "'objectives'",
+                expected="'accuracy' and at least one cost, each once",
+                got=list(names),
+                remedy="write [accuracy, latency_ms]",
+            )
+        )
+    return objectives
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Constraint:
+    """A limit that a front member must meet, as the user wrote it.
+
+    Attributes:
+        name: "accuracy" (at least), "accuracy_drop" (fraction lost against
+            the original, at most) or a cost (at most).
+        value: The limit in the unit of the name.
+        relative: Whether `value` is a fraction of the fp32 artifact's cost.
+    """
+
+    name: str
+    value: float
+    relative: bool = False
+
+    def limit(self, baseline: Mapping[str, float]) -> float:
+        """Return the absolute limit, given the costs and accuracy of the original."""
+        if self.name == "accuracy_drop":
+            return baseline["accuracy"] - self.value
+        return self.value * baseline[self.name] if self.relative else self.value
+
+    def violation(self, values: Mapping[str, float], baseline: Mapping[str, float]) -> float:
+        """Measure how far a candidate is from feasible.
+
+        Args:
+            values: "accuracy" and costs of the candidate.
+            baseline: The same of the unmodified model.
+
+        Returns:
+            A number that is at most 0 when the constraint is met, in
+            accuracy for accuracies and as a fraction of the limit for costs.
+
+        Example:
+            >>> Constraint(name="latency_ms", value=0.6, relative=True).violation(
+            ...     {"latency_ms": 0.9}, {"latency_ms": 1.0}) > 0
+            True
+        """
+        limit = self.limit(baseline)
+        if self.name in ("accuracy", "accuracy_drop"):
+            return limit - values["accuracy"]
+        return values[self.name] / limit - 1.0
+
+    def describe(self) -> str:
+        """Return the constraint in words."""
+        if self.name == "accuracy":
+            return f"accuracy >= {self.value:g}"
+        if self.relative:
+            return f"{self.name} <= {self.value:.4g} of the original"
+        return f"{self.name} <= {self.value:g}"
+
+
+def parse_constraints(limits: Mapping[str, float | str] | None) -> tuple[Constraint, ...]:
+    """Read constraints: absolute numbers, or percent of the fp32 artifact.
+
+    Raises:
+        InvalidInputError: If a name is unknown or a value is out of range.
+        WrongTypeError: If a value is neither a number nor a percent string.
+
+    Example:
+        >>> parse_constraints({"latency_ms": "60%"})
+        (Constraint(name='latency_ms', value=0.6, relative=True),)
+    """
+    if limits is None:
+        return ()
+    if not isinstance(limits, Mapping):
+        raise WrongTypeError(
+            explain(
+                "'constraints'",
+                expected="a mapping of names to limits",
+                got=repr(limits),
+                remedy="write {accuracy_drop: 0.01}",
+            )
+        )
+    return tuple(_parse_constraint(name, value) for name, value in limits.items())
+
+
+def _parse_constraint(name: str, value: float | str) -> Constraint:
+    known = ("accuracy", "accuracy_drop", *COSTS)
+    if name not in known:
+        raise InvalidInputError(unknown_name("constraint", str(name), known))
+    what = f"constraint '{name}'"
+    relative = isinstance(value, str)
+    if isinstance(value, str):
+        number = _percent(what, value)
+        if name in ("accuracy", "accuracy_drop"):
+            raise InvalidInputError(
+                explain(what, expected="a fraction", got=value, remedy="write 0.01 for one point")
+            )
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise WrongTypeError(
+            explain(
+                what,
+                expected="a number or a percent string",
+                got=repr(value),
+                remedy="write 0.5 or '60%'",
+            )
+        )
+    else:
+        number = float(value)
+    if name in ("accuracy", "accuracy_drop"):
+        if not 0.0 <= number <= 1.0:
+            raise InvalidInputError(
+                explain(
+                    what,
+                    expected="a fraction in [0, 1]",
+                    got=value,
+                    remedy="write 0.01 for one point",
+                )
+            )
+    elif not (math.isfinite(number) and number > 0.0):
+        raise InvalidInputError(
+            explain(what, expected="a positive limit", got=value, remedy="raise the limit")
+        )
+    return Constraint(name=name, value=number, relative=relative)
+
+
+def _percent(what: str, text: str) -> float:
+    try:
+        if not text.endswith("%"):
+            raise ValueError
+        return float(text[:-1]) / 100.0
+    except ValueError:
+        raise InvalidInputError(
+            explain(
+                what, expected="a number or a percent string", got=repr(text), remedy="write '60%'"
+            )
+        ) from None

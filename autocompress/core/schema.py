@@ -1,0 +1,69 @@
+"""Checks that every record read from JSON passes: its version and its keys."""
+
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from autocompress.errors import InvalidInputError, WrongTypeError, explain
+
+SCHEMA_VERSION = 1
+
+
+def check_record(
+    record: object, *, what: str, keys: Collection[str], required: Collection[str] = ()
+) -> Mapping[str, Any]:
+    """Check a decoded JSON object before it becomes one of our dataclasses.
+
+    Args:
+        record: The decoded JSON value.
+        what: What the record is, for the message.
+        keys: The keys that are allowed, "schema_version" not counted.
+        required: Those of them that must be there.
+
+    Returns:
+        The record without its "schema_version".
+
+    Raises:
+        WrongTypeError: If the record is not an object.
+        InvalidInputError: If it has an unknown key, lacks a required one, or
+            has another schema version.
+    """
+    if not isinstance(record, Mapping):
+        raise WrongTypeError(
+            explain(what, expected="an object", got=type(record).__name__, remedy="check the file")
+        )
+    version = record.get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
+        raise InvalidInputError(
+            explain(
+                f"{what}, 'schema_version'",
+                expected=SCHEMA_VERSION,
+                got=version,
+                remedy="use the version of autocompress that wrote it",
+            )
+        )
+    rest = {key: value for key, value in record.items() if key != "schema_version"}
+    for key in rest:
+        if key not in keys:
+            raise InvalidInputError(unknown_name(f"{what}, key", str(key), keys))
+    for key in required:
+        if key not in rest:
+            raise InvalidInputError(
+                explain(
+                    f"{what}, key '{key}'", expected="a value", got="none", remedy="add the key"
+                )
+            )
+    return rest
+
+
+def unknown_name(what: str, got: str, known: Collection[str]) -> str:
+    """Word the refusal of a name, with the closest known one as the remedy.
+
+    Example:
+        >>> unknown_name("space", "cn", ["cnn"])
+        "space: expected one of 'cnn', got 'cn'; did you mean 'cnn'?"
+    """
+    close = get_close_matches(got, list(known), n=1)
+    listed = ", ".join(f"'{name}'" for name in sorted(known))
+    hint = f"did you mean '{close[0]}'?" if close else "choose one of them."
+    return f"{what}: expected one of {listed}, got '{got}'; {hint}"

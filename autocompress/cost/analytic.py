@@ -1,0 +1,89 @@
+"""Costs that follow from a candidate's widths and bits alone."""
+
+import math
+from functools import lru_cache
+
+from autocompress.core.candidate import Candidate
+from autocompress.core.target import FLOAT
+from autocompress.graph.structure import ModelGraph
+from autocompress.graph.widths import pruned_widths, removed_channels
+
+FLOAT_BYTES = 4
+NORM_PARAMETERS = 2
+"""Parameters per channel of a normalisation: weight and bias."""
+
+NORM_BUFFERS = 2
+"""Buffers per channel of a normalisation: running mean and variance."""
+
+
+def count_costs(graph: ModelGraph, candidate: Candidate) -> dict[str, float]:
+    """Count what a candidate computes and stores.
+
+    MACs, BOPs and the parameters of layers are exact. The rest of `parameters`
+    and `size_bytes` are estimates: every other module that carries the
+    channels of a group is taken for a normalisation with two parameters and two
+    buffers per channel and shrinks with the group; parameters that belong to
+    neither stay.
+
+    Args:
+        graph: The structure of the original model.
+        candidate: The joint configuration.
+
+    Returns:
+        "macs", for one example;
+        "bops", the sum over layers of macs x weight_bits x activation_bits;
+        "parameters", a number of values;
+        "size_bytes", bit-packed: the weights of a quantised layer take
+        `weight_bits` each, rounded up to whole bytes per layer, and four bytes
+        per output channel for the scale; every other value takes four bytes.
+    """
+    widths = pruned_widths(graph, candidate)
+    macs = bops = parameters = size = 0
+    for name, width in widths.items():
+        layer, config = graph.layer_by_name[name], candidate.layer(name)
+        biases = width.out_channels if layer.parameters > math.prod(layer.weight_shape) else 0
+        weights = width.parameters - biases
+        macs += width.macs
+        bops += width.macs * config.weight_bits * config.activation_bits
+        parameters += width.parameters
+        size += -(-weights * config.weight_bits // 8) + FLOAT_BYTES * biases
+        if config.weight_bits < FLOAT:
+            size += FLOAT_BYTES * width.out_channels
+    whole, left = _norm_channels(graph, candidate)
+    in_layers = sum(layer.parameters for layer in graph.layers)
+    others = max(graph.parameters - in_layers - NORM_PARAMETERS * whole, 0)
+    parameters += others + NORM_PARAMETERS * left
+    size += FLOAT_BYTES * (others + (NORM_PARAMETERS + NORM_BUFFERS) * left)
+    return {"macs": macs, "bops": bops, "parameters": parameters, "size_bytes": size}
+
+
+def _norm_channels(graph: ModelGraph, candidate: Candidate) -> tuple[int, int]:
+    """Count the channels of normalisations, before and after compression."""
+    whole = left = 0
+    for group_name, module, channels, per_channel in _norms(graph):
+        ratio = candidate.pruning_ratios.get(group_name, 0.0)
+        whole += channels * per_channel
+        if not candidate.drops(module):
+            removed = removed_channels(graph.group_by_name[group_name], ratio) if ratio else 0
+            left += (channels - removed) * per_channel
+    return whole, left
+
+
+@lru_cache(maxsize=8)
+def _norms(graph: ModelGraph) -> tuple[tuple[str, str, int, int], ...]:
+    """List normalisations as (group, module, channels, positions per channel)."""
+    seen: set[tuple[str, int]] = set()
+    norms = []
+    for group in sorted(graph.groups, key=lambda group: not group.prunable):
+        for member in group.members:
+            places = {(member.module, at) for taken in member.indices for at in taken}
+            if (
+                member.axis == "out"
+                and member.module not in graph.layer_by_name
+                and (seen.isdisjoint(places))
+            ):
+                seen |= places
+                norms.append(
+                    (group.name, member.module, group.channels, len(places) // group.channels)
+                )
+    return tuple(norms)

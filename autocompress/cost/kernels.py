@@ -1,0 +1,307 @@
+"""Which runtime kernels a candidate runs, without building its model."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from autocompress.core.candidate import Candidate
+from autocompress.core.target import FLOAT, Target
+from autocompress.errors import InvalidInputError, explain
+from autocompress.graph.structure import Layer, ModelGraph, Operation
+from autocompress.graph.widths import LayerWidths, pruned_widths
+
+KINDS = ("conv", "linear", "add")
+"""What a kernel computes; a convolution or an addition includes its activation function."""
+
+INT8 = 8
+"""Bit-width of the integer kernels."""
+
+_PATTERN = re.compile(
+    r"(?P<kind>[a-z]+) (?P<in_channels>\d+)>(?P<out_channels>\d+) k(?P<kernel>[\dx]*) "
+    r"s(?P<stride>[\dx]*) g(?P<groups>\d+) @(?P<size>[\dx]*) b(?P<bits>\d+)"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KernelKey:
+    """One kernel as the runtime sees it; equal keys take equal time.
+
+    Attributes:
+        kind: "conv", "linear" or "add".
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel: Kernel per spatial axis; () unless a convolution.
+        stride: Stride per spatial axis; () unless a convolution.
+        groups: Convolution groups, >= 1.
+        size: Output size per spatial axis (or token axis); () if there is none.
+        bits: 8 if computed in integers, 32 in floating point.
+
+    Example:
+        >>> key = KernelKey(kind="linear", in_channels=64, out_channels=10, bits=8)
+        >>> str(key)
+        'linear 64>10 k s g1 @ b8'
+        >>> KernelKey.parse(str(key)) == key
+        True
+    """
+
+    kind: str
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    groups: int = 1
+    size: tuple[int, ...] = ()
+    bits: int = FLOAT
+
+    def __post_init__(self) -> None:
+        numbers = (self.in_channels, self.out_channels, self.groups, *self.kernel, *self.stride)
+        if self.kind not in KINDS or self.bits not in (INT8, FLOAT) or min(numbers) < 1:
+            raise InvalidInputError(
+                explain(
+                    "kernel key",
+                    expected=f"a kind of {KINDS}, positive sizes, bits 8 or 32",
+                    got=str(self),
+                    remedy="check the profile or measure it again",
+                )
+            )
+
+    def __str__(self) -> str:
+        kernel, stride, size = (
+            "x".join(map(str, v)) for v in (self.kernel, self.stride, self.size)
+        )
+        return (
+            f"{self.kind} {self.in_channels}>{self.out_channels} k{kernel} s{stride} "
+            f"g{self.groups} @{size} b{self.bits}"
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> "KernelKey":
+        """Read a key from its string.
+
+        Raises:
+            InvalidInputError: If the text is not a kernel key.
+        """
+        match = _PATTERN.fullmatch(text)
+        if match is None:
+            raise InvalidInputError(
+                explain(
+                    "kernel key",
+                    expected="text such as 'linear 64>10 k s g1 @ b8'",
+                    got=repr(text),
+                    remedy="check the profile or measure it again",
+                )
+            )
+        fields = match.groupdict()
+        return cls(
+            kind=fields["kind"],
+            in_channels=int(fields["in_channels"]),
+            out_channels=int(fields["out_channels"]),
+            kernel=_numbers(fields["kernel"]),
+            stride=_numbers(fields["stride"]),
+            groups=int(fields["groups"]),
+            size=_numbers(fields["size"]),
+            bits=int(fields["bits"]),
+        )
+
+    @property
+    def family(self) -> Hashable:
+        """What kernels share that differ in their widths only."""
+        depthwise = self.groups > 1 and self.groups == self.in_channels
+        groups = 0 if depthwise else self.groups
+        return (self.kind, self.kernel, self.stride, groups, self.size, self.bits)
+
+    @property
+    def operations(self) -> int:
+        """Multiply-accumulates for one example; element additions for an add."""
+        return max(self.weights, self.out_channels) * math.prod(self.size)
+
+    @property
+    def weights(self) -> int:
+        """Number of weights; 0 for an add."""
+        if self.kind == "add":
+            return 0
+        return self.out_channels * math.prod(self.kernel) * self.in_channels // self.groups
+
+
+def executed_kernels(
+    graph: ModelGraph, candidate: Candidate, target: Target
+) -> dict[KernelKey, int]:
+    """Count the kernels that one inference of a candidate runs.
+
+    Args:
+        graph: The structure of the original model.
+        candidate: The joint configuration.
+        target: Decides which precision a layer is really computed in.
+
+    Returns:
+        How often each kernel runs.
+    """
+    plan = KernelPlan(graph, target)
+    return dict(Counter(plan.kernel(site) for site in plan.sites(candidate)))
+
+
+def runs_integers(candidate: Candidate, target: Target) -> bool:
+    """Tell whether any layer of a candidate is computed in integers."""
+    return any(
+        _executed_bits(target, config.weight_bits, config.activation_bits) == INT8
+        for name, config in candidate.layers.items()
+        if not candidate.drops(name)
+    )
+
+
+Site = tuple[int, tuple[float, ...], int]
+"""Place in the network, pruning ratios of the groups that decide its widths, bits."""
+
+
+class KernelPlan:
+    """The kernels of one graph on one target, remembered by what decides them.
+
+    The widths of a layer depend on the few groups that it belongs to and on
+    nothing else of a candidate, so that thousands of candidates share a few
+    hundred kernels. A transposed convolution stands for the convolution with
+    as many multiply-accumulates.
+    """
+
+    def __init__(self, graph: ModelGraph, target: Target) -> None:
+        self.graph = graph
+        self.target = target
+        adds = [operation for operation in graph.operations if operation.kind == "add"]
+        self._places: list[Layer | Operation] = [*graph.layers, *adds]
+        self._carriers = [
+            place if isinstance(place, Layer) else self._carrier(place) for place in self._places
+        ]
+        members: dict[str, list[str]] = {}
+        for group in graph.groups:
+            for name in dict.fromkeys(member.module for member in group.members):
+                if group.prunable:
+                    members.setdefault(name, []).append(group.name)
+        self._groups = [
+            tuple(members.get(carrier.name, ())) if carrier else () for carrier in self._carriers
+        ]
+        self._blocks = [
+            frozenset(block.name for block in graph.blocks if _inside(_scope(place), block.name))
+            for place in self._places
+        ]
+        self._bits: dict[tuple[int, int], int] = {}
+        self._kernels: dict[Site, KernelKey] = {}
+        self._widths: dict[
+            tuple[tuple[str, ...], tuple[float, ...]], Mapping[str, LayerWidths]
+        ] = {}
+
+    def sites(self, candidate: Candidate) -> list[Site]:
+        """List what a candidate runs, in a form that is quick to make and to look up."""
+        ratios, dropped = candidate.pruning_ratios, set(candidate.dropped_blocks)
+        sites: list[Site] = []
+        any_integer = False
+        for index, place in enumerate(self._places):
+            if not dropped.isdisjoint(self._blocks[index]):
+                continue
+            if isinstance(place, Layer):
+                bits = self._layer_bits(place.name, candidate)
+                any_integer = any_integer or bits == INT8
+            else:
+                bits = INT8 if any_integer else FLOAT
+            sites.append((index, tuple([ratios.get(g, 0.0) for g in self._groups[index]]), bits))
+        return sites
+
+    def kernel(self, site: Site) -> KernelKey:
+        """Return the kernel at a site."""
+        if site not in self._kernels:
+            self._kernels[site] = self._build(site)
+        return self._kernels[site]
+
+    def possible_kernels(self, ratios: Mapping[str, Sequence[float]]) -> Iterator[KernelKey]:
+        """List every kernel that candidates can run, repeats included.
+
+        Args:
+            ratios: Pruning ratios by group; groups left out stay whole.
+        """
+        precisions = {_executed_bits(self.target, *pair) for pair in self.target.precisions}
+        for index, groups in enumerate(self._groups):
+            place = self._places[index]
+            fixed = isinstance(place, Layer) and not place.quantisable
+            choices = [sorted({0.0, *ratios.get(group, ())}) for group in groups]
+            for values, bits in product(product(*choices), {FLOAT} if fixed else precisions):
+                yield self.kernel((index, values, bits))
+
+    def _layer_bits(self, name: str, candidate: Candidate) -> int:
+        config = candidate.layers.get(name)
+        if config is None:
+            return FLOAT
+        pair = (config.weight_bits, config.activation_bits)
+        if pair not in self._bits:
+            self._bits[pair] = _executed_bits(self.target, *pair)
+        return self._bits[pair]
+
+    def _build(self, site: Site) -> KernelKey:
+        index, ratios, bits = site
+        place, carrier = self._places[index], self._carriers[index]
+        widths = self._carrier_widths(carrier, self._groups[index], ratios) if carrier else None
+        if isinstance(place, Operation):
+            last = carrier is not None and not carrier.kernel_size
+            width = widths.out_channels if widths else place.shape[-1 if last else 0]
+            size = place.shape[:-1] if last else place.shape[1:]
+            return KernelKey(
+                kind="add", in_channels=width, out_channels=width, size=size, bits=bits
+            )
+        assert widths is not None
+        transposed = "Transpose" in place.type
+        output = place.input_shape if transposed else place.output_shape
+        return KernelKey(
+            kind="conv" if place.kernel_size else "linear",
+            in_channels=widths.in_channels,
+            out_channels=widths.out_channels,
+            kernel=place.kernel_size,
+            stride=tuple(1 for _ in place.stride) if transposed else place.stride,
+            groups=_groups_left(place, widths),
+            size=output[1:] if place.kernel_size else output[:-1],
+            bits=bits,
+        )
+
+    def _carrier_widths(
+        self, carrier: Layer, groups: tuple[str, ...], ratios: tuple[float, ...]
+    ) -> LayerWidths:
+        if (groups, ratios) not in self._widths:
+            pruned = {g: ratio for g, ratio in zip(groups, ratios, strict=True) if ratio}
+            self._widths[groups, ratios] = pruned_widths(
+                self.graph, Candidate(pruning_ratios=pruned)
+            )
+        return self._widths[groups, ratios][carrier.name]
+
+    def _carrier(self, operation: Operation) -> Layer | None:
+        """Find the layer that shares its output channels with an addition.
+
+        It is the last one inside the module that adds whose output has the
+        same shape; None if there is none, and the addition keeps its channels.
+        """
+        fitting = [
+            layer
+            for layer in self.graph.layers
+            if _inside(layer.name, operation.scope) and layer.output_shape == operation.shape
+        ]
+        return fitting[-1] if fitting else None
+
+
+def _scope(place: Layer | Operation) -> str:
+    return place.name if isinstance(place, Layer) else place.scope
+
+
+def _inside(name: str, module: str) -> bool:
+    return not module or name == module or name.startswith(f"{module}.")
+
+
+def _executed_bits(target: Target, weight_bits: int, activation_bits: int) -> int:
+    return INT8 if max(target.executed(weight_bits, activation_bits)) <= INT8 else FLOAT
+
+
+def _groups_left(layer: Layer, widths: LayerWidths) -> int:
+    """Convolution groups after pruning: a depthwise one keeps one group per channel."""
+    per_group = max(layer.input_shape[0] // layer.groups, 1) if layer.groups > 1 else 0
+    return widths.in_channels // per_group if per_group else 1
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("x")) if text else ()

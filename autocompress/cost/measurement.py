@@ -1,0 +1,365 @@
+"""Measure latencies side by side, in interleaved rounds, with an interval for each."""
+
+import gc
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from scipy.stats import binom
+
+from autocompress.artifact.runtime import (
+    RUNTIME_ERRORS,
+    Array,
+    Inputs,
+    bind_inputs,
+    open_session,
+)
+from autocompress.core.schema import SCHEMA_VERSION
+from autocompress.core.seeds import derive_seed
+from autocompress.errors import InvalidInputError, MeasurementError, explain
+
+FloatArray = npt.NDArray[np.float64]
+Call = Callable[[], object]
+Clock = Callable[[], float]
+
+REPEATS = 5
+"""Timed inferences per visit; their median is the sample of the round."""
+
+WARM_UP_ROUNDS = 2
+"""Rounds that are thrown away before the first sample."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LatencyMeasurement:
+    """The latency of one model, measured together with others.
+
+    Attributes:
+        median_ms: Median over rounds, milliseconds per inference.
+        ci95_ms: 95 % confidence interval of that median.
+        samples: One latency per round, in milliseconds, in order.
+        ratio: Median over rounds of this latency over the first model's; what
+            disturbs a whole round cancels in it.
+        ratio_ci95: 95 % confidence interval of the ratio.
+        device: Name of the processor.
+        threads: Threads that one inference used.
+        batch_size: Examples per inference.
+        noisy: Whether time ran out before the interval was narrow enough.
+    """
+
+    median_ms: float
+    ci95_ms: tuple[float, float]
+    samples: tuple[float, ...]
+    ratio: float
+    ratio_ci95: tuple[float, float]
+    device: str
+    threads: int
+    batch_size: int
+    noisy: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the measurement as a JSON object."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "median_ms": self.median_ms,
+            "ci95_ms": list(self.ci95_ms),
+            "samples": list(self.samples),
+            "ratio": self.ratio,
+            "ratio_ci95": list(self.ratio_ci95),
+            "device": self.device,
+            "threads": self.threads,
+            "batch_size": self.batch_size,
+            "noisy": self.noisy,
+        }
+
+
+def measure_interleaved(
+    models: Sequence[Path | bytes | onnxruntime.InferenceSession],
+    inputs: Inputs | None = None,
+    *,
+    threads: int = 1,
+    min_rounds: int = 20,
+    max_seconds: float = 20.0,
+    target_ci: float = 0.03,
+    seed: int = 0,
+    clock: Clock = time.perf_counter,
+) -> list[LatencyMeasurement]:
+    """Measure ONNX models in turns, so that all meet the same conditions.
+
+    In each round every model runs a few times, in a new random order. Rounds
+    go on until the 95 % interval of every median is narrow enough.
+
+    Args:
+        models: Files, their contents or sessions; the first is the reference.
+        inputs: One batch that every model takes; None draws random inputs of
+            one example for each.
+        threads: Threads per inference, >= 1; open sessions keep their own.
+        min_rounds: Rounds at least, >= 1, while there is time.
+        max_seconds: Time for all models together, > 0; at least one round runs.
+        target_ci: Width of an interval over its median that is narrow enough.
+        seed: Seed of the order and of random inputs.
+        clock: Returns the time in seconds.
+
+    Returns:
+        One measurement per model, in order.
+
+    Raises:
+        InvalidInputError: If there is no model, or inputs do not fit one.
+        MissingFileError: If a file does not exist.
+        MeasurementError: If the runtime fails while a model runs.
+    """
+    sessions = [
+        open_session(model, threads=threads) if isinstance(model, (bytes, str, Path)) else model
+        for model in models
+    ]
+    feeds = [example_arrays(session, inputs, seed=seed) for session in sessions]
+    try:
+        table = time_interleaved(
+            [_runner(session, feed) for session, feed in zip(sessions, feeds, strict=True)],
+            enough=lambda table: (
+                len(table) >= min_rounds and bool((relative_widths(table) <= target_ci).all())
+            ),
+            max_seconds=max_seconds,
+            seed=seed,
+            clock=clock,
+        )
+    except RUNTIME_ERRORS as error:
+        raise MeasurementError(
+            explain(
+                "measuring a latency",
+                expected="inputs that every model accepts",
+                got=str(error).strip(),
+                remedy="give example inputs of the shape that the models were exported with",
+            )
+        ) from error
+    wide = relative_widths(table) > target_ci
+    ratios = table / table[:, :1]
+    return [
+        LatencyMeasurement(
+            median_ms=1e3 * float(np.median(table[:, column])),
+            ci95_ms=median_interval(1e3 * table[:, column]),
+            samples=tuple(1e3 * table[:, column]),
+            ratio=float(np.median(ratios[:, column])),
+            ratio_ci95=median_interval(ratios[:, column]),
+            device=device_name(),
+            threads=threads,
+            batch_size=_batch_size(feeds[column]),
+            noisy=bool(wide[column]) or len(table) < min_rounds,
+        )
+        for column in range(len(sessions))
+    ]
+
+
+def time_interleaved(
+    calls: Sequence[Call],
+    *,
+    enough: Callable[[FloatArray], bool],
+    max_seconds: float,
+    seed: int = 0,
+    clock: Clock = time.perf_counter,
+) -> FloatArray:
+    """Time callables in rounds; every round visits all of them in random order.
+
+    A visit is one call that is not timed, then `REPEATS` that are; their
+    median is the sample. The garbage collector is off meanwhile.
+
+    Args:
+        calls: What to time; m of them.
+        enough: Told all samples now and then, at first after each round; True
+            ends the measurement.
+        max_seconds: Time after which no new round starts.
+        seed: Seed of the order.
+        clock: Returns the time in seconds.
+
+    Returns:
+        `n x m` samples in seconds, n >= 1 rounds.
+
+    Raises:
+        InvalidInputError: If there is nothing to time.
+        MeasurementError: If the clock does not see a call take any time.
+    """
+    if not calls:
+        raise InvalidInputError(
+            explain("what to measure", expected="at least one model", got="none", remedy="name one")
+        )
+    rng = np.random.default_rng(derive_seed(seed, -1, "measurement order"))
+    rounds: list[FloatArray] = []
+    with _garbage_kept():
+        for _ in range(WARM_UP_ROUNDS):
+            _time_round(calls, rng.permutation(len(calls)), clock)
+        end = clock() + max_seconds
+        next_look = 1
+        while not rounds or clock() < end:
+            rounds.append(_time_round(calls, rng.permutation(len(calls)), clock))
+            if len(rounds) >= next_look:
+                if enough(np.array(rounds)):
+                    break
+                next_look = len(rounds) + 1 + len(rounds) // 20
+    table = np.array(rounds)
+    if not (table > 0).all():
+        raise MeasurementError(
+            explain(
+                "a latency",
+                expected="a time above the clock's resolution",
+                got="0 s",
+                remedy="measure with a larger batch",
+            )
+        )
+    return table
+
+
+def median_interval(samples: npt.ArrayLike) -> tuple[float, float]:
+    """Bound the median by order statistics, at 95 % confidence or more.
+
+    The k-th smallest and k-th largest of n independent samples enclose the
+    median with probability `1 - 2 P(B < k)`, B binomial with n and 1/2, for
+    any distribution. Fewer than six samples cannot reach 95 %: their range is
+    returned.
+
+    Args:
+        samples: n >= 1 values.
+
+    Returns:
+        Lower and upper bound.
+
+    Example:
+        >>> median_interval([3.0, 1.0, 2.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0])
+        (2.0, 8.0)
+    """
+    ordered = np.sort(np.asarray(samples, dtype=np.float64))
+    rank = _rank(len(ordered))
+    return float(ordered[rank - 1]), float(ordered[-rank])
+
+
+def relative_widths(table: FloatArray) -> FloatArray:
+    """Width of each column's median interval over its median; infinite below six rows.
+
+    Args:
+        table: `n x m` samples, n >= 1, all positive.
+
+    Returns:
+        `m` widths.
+    """
+    if len(table) < 6:
+        return np.full(table.shape[1], np.inf)
+    ordered, rank = np.sort(table, axis=0), _rank(len(table))
+    widths: FloatArray = (ordered[-rank] - ordered[rank - 1]) / np.median(table, axis=0)
+    return widths
+
+
+def example_arrays(
+    session: onnxruntime.InferenceSession,
+    inputs: Inputs | None = None,
+    *,
+    batch_size: int = 1,
+    seed: int = 0,
+) -> dict[str, Array]:
+    """Make one batch for a session, from given arrays or at random.
+
+    Args:
+        session: The open model.
+        inputs: One batch; None draws standard normal floats, and zeros where
+            the model wants integers.
+        batch_size: Size of a first axis that the model leaves open.
+        seed: Seed of the draws.
+
+    Returns:
+        Arrays by input name.
+
+    Raises:
+        InvalidInputError: If the arrays do not fit, or the model leaves
+            another axis than the first open and no arrays are given.
+    """
+    if inputs is not None:
+        return bind_inputs(session, inputs)
+    rng = np.random.default_rng(derive_seed(seed, -1, "measurement inputs"))
+    arrays: dict[str, Array] = {}
+    for node in session.get_inputs():
+        shape = [
+            batch_size if axis == 0 and not isinstance(size, int) else size
+            for axis, size in enumerate(node.shape)
+        ]
+        if not all(isinstance(size, int) for size in shape):
+            raise InvalidInputError(
+                explain(
+                    f"model input '{node.name}'",
+                    expected="a fixed shape after the batch axis",
+                    got=node.shape,
+                    remedy="give example inputs",
+                )
+            )
+        kind = _NUMPY_TYPES.get(node.type, np.float32)
+        floating = np.issubdtype(kind, np.floating)
+        drawn = rng.standard_normal(shape) if floating else np.zeros(shape)
+        arrays[node.name] = drawn.astype(kind)
+    return arrays
+
+
+@cache
+def device_name() -> str:
+    """Name the processor of this host."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+_NUMPY_TYPES = {
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+}
+
+
+@cache
+def _rank(count: int) -> int:
+    return max(int(binom.ppf(0.025, count, 0.5)), 1)
+
+
+def _time_round(calls: Sequence[Call], order: npt.NDArray[np.intp], clock: Clock) -> FloatArray:
+    samples = np.empty(len(calls))
+    for index in order:
+        call = calls[index]
+        times: list[float] = []
+        call()
+        for _ in range(REPEATS):
+            start = clock()
+            call()
+            times.append(clock() - start)
+        samples[index] = np.median(times)
+    return samples
+
+
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _runner(session: onnxruntime.InferenceSession, feed: dict[str, Array]) -> Call:
+    names = [node.name for node in session.get_outputs()]
+    return lambda: session.run(names, feed)
+
+
+def _batch_size(feed: dict[str, Array]) -> int:
+    first = next(iter(feed.values()))
+    return int(first.shape[0]) if first.ndim else 1

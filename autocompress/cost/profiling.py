@@ -1,0 +1,254 @@
+"""Time single runtime kernels: models of few and of many, subtracted."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from autocompress.artifact.runtime import open_session
+from autocompress.core.seeds import derive_seed
+from autocompress.cost.kernels import INT8, KernelKey
+from autocompress.cost.measurement import Call, time_interleaved
+
+COPIES = 6
+"""Kernels in the larger of the two models; the smaller has one."""
+
+ROUNDS = 15
+"""Rounds that are enough for a median."""
+
+CHUNK_ELEMENTS = 32_000_000
+"""Weights held in memory at once, all models of a chunk together."""
+
+SHORTEST_MS = 1e-4
+"""What a kernel takes at least, where noise exceeds its time."""
+
+OPSET = 17
+IR_VERSION = 8
+SCALE = 0.05
+"""Scale of the activations, which does not change the time."""
+
+
+def measure_kernels(
+    keys: Sequence[KernelKey],
+    *,
+    threads: int = 1,
+    batch_size: int = 1,
+    seconds: float = 40.0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[KernelKey, float]:
+    """Measure kernels as they run inside a network, all of them in turns.
+
+    The time of a kernel is the difference between a model of `COPIES` of them
+    and a model of one, over `COPIES - 1`; what a call of the runtime costs,
+    and the changes of layout at inputs and outputs, cancel.
+
+    Args:
+        keys: The kernels.
+        threads: Threads that one inference uses, >= 1.
+        batch_size: Examples per inference, >= 1.
+        seconds: Time for all; at least one round of each runs.
+        on_progress: Told how many kernels are done, and of how many.
+
+    Returns:
+        Milliseconds per kernel and inference.
+    """
+    distinct = list(dict.fromkeys(keys))
+    times: dict[KernelKey, float] = {}
+    for chunk in _chunks(distinct):
+        calls = [
+            _runner(kernel_model(key, kernels, batch_size=batch_size), threads)
+            for key in chunk
+            for kernels in (1, COPIES)
+        ]
+        table = time_interleaved(
+            calls,
+            enough=lambda table: len(table) >= ROUNDS,
+            max_seconds=seconds * len(chunk) / len(distinct),
+        )
+        slopes = np.median(table[:, 1::2] - table[:, ::2], axis=0) * 1e3 / (COPIES - 1)
+        times |= dict(zip(chunk, np.maximum(slopes, SHORTEST_MS).tolist(), strict=True))
+        if on_progress is not None:
+            on_progress(len(times), len(distinct))
+    return times
+
+
+def kernel_model(key: KernelKey, kernels: int, *, batch_size: int = 1) -> onnx.ModelProto:
+    """Build a model that runs one kernel several times.
+
+    Convolutions run side by side with different weights, additions one after
+    the other, so that the runtime merges none. Every convolution's output is
+    cut to one pixel, `COPIES` times however many kernels there are, so that
+    changes of memory layout at the end cost all models the same. Integer
+    kernels are written the way artifacts are: quantised inputs, symmetric
+    weights per output channel, and the activation function between the kernel
+    and its QuantizeLinear, where the runtime fuses it.
+
+    Args:
+        key: The kernel.
+        kernels: How often it runs, 1 to `COPIES`.
+        batch_size: Examples per inference, >= 1.
+
+    Returns:
+        The model; its inputs have the type that the kernel computes in.
+    """
+    builder = _Builder(key, batch_size)
+    for index in range(kernels):
+        builder.add_kernel(index)
+    return builder.finish()
+
+
+def _chunks(keys: Sequence[KernelKey]) -> Iterator[list[KernelKey]]:
+    """Split the kernels so that the models of each part fit in memory."""
+    chunk: list[KernelKey] = []
+    elements = 0
+    for key in keys:
+        size = (COPIES + 1) * key.weights
+        if chunk and elements + size > CHUNK_ELEMENTS:
+            yield chunk
+            chunk, elements = [], 0
+        chunk.append(key)
+        elements += size
+    if chunk:
+        yield chunk
+
+
+def _runner(model: onnx.ModelProto, threads: int) -> Call:
+    session = open_session(model.SerializeToString(), threads=threads)
+    rng = np.random.default_rng(0)
+    feed = {
+        node.name: rng.integers(0, 256, node.shape).astype(np.uint8)
+        if node.type == "tensor(uint8)"
+        else rng.standard_normal(node.shape, dtype=np.float32)
+        for node in session.get_inputs()
+    }
+    names = [session.get_outputs()[0].name]
+    return lambda: session.run(names, feed)
+
+
+class _Builder:
+    """Collects the nodes of one kernel model."""
+
+    def __init__(self, key: KernelKey, batch_size: int) -> None:
+        self.key = key
+        self.batch_size = batch_size
+        self.quantised = key.bits == INT8
+        self.type = TensorProto.UINT8 if self.quantised else TensorProto.FLOAT
+        self.rng = np.random.default_rng(derive_seed(0, -1, str(key)))
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self.results: list[str] = []
+        self.zero = self._constant("zero", np.zeros((), np.uint8))
+        self.scale = self._constant("scale", np.array(SCALE, np.float32))
+
+    def add_kernel(self, index: int) -> None:
+        """Add the kernel once more."""
+        key = self.key
+        if key.kind == "add":
+            before = self.results[-1] if self.results else "x"
+            made = self._node("Add", self._read(before, index), self._read("y", index))
+        else:
+            activation = self._read("x", index)
+            weight_shape = (key.out_channels, key.in_channels // key.groups, *key.kernel)
+            parameters = self._parameters(weight_shape, index)
+            if key.kind == "linear":
+                made = self._node("Gemm", activation, *parameters, transB=1)
+            else:
+                made = self._node(
+                    "Conv",
+                    activation,
+                    *parameters,
+                    kernel_shape=key.kernel,
+                    strides=key.stride,
+                    group=key.groups,
+                    pads=self._pads(),
+                )
+        self.results.append(self._write(self._node("Relu", made), f"result{index}"))
+
+    def finish(self) -> onnx.ModelProto:
+        """Return the model of the kernels added so far."""
+        outputs = self._pixels() if self.key.kind == "conv" else self.results
+        graph = helper.make_graph(
+            self.nodes,
+            "kernel",
+            [
+                helper.make_tensor_value_info(name, self.type, self._input_shape())
+                for name in (("x", "y") if self.key.kind == "add" else ("x",))
+            ],
+            [helper.make_tensor_value_info(name, self.type, None) for name in outputs],
+            self.constants,
+        )
+        opset = [helper.make_opsetid("", OPSET)]
+        return helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
+
+    def _pixels(self) -> list[str]:
+        """Cut one pixel out of results, with strides that differ so that none are merged."""
+        ones = [1] * len(self.key.size)
+        return [
+            self._node(
+                "MaxPool",
+                self.results[min(index, len(self.results) - 1)],
+                kernel_shape=ones,
+                strides=[size + index for size in self.key.size],
+            )
+            for index in range(COPIES)
+        ]
+
+    def _input_shape(self) -> list[int]:
+        key = self.key
+        if key.kind == "linear":
+            return [self.batch_size * math.prod(key.size), key.in_channels]
+        if key.kind == "add":
+            return [self.batch_size, key.out_channels, *key.size]
+        spatial = [n * s for n, s in zip(key.size, key.stride, strict=True)]
+        return [self.batch_size, key.in_channels, *spatial]
+
+    def _pads(self) -> list[int]:
+        """Padding that makes the input `size * stride` long on every axis."""
+        totals = [max(k - s, 0) for k, s in zip(self.key.kernel, self.key.stride, strict=True)]
+        return [*(t - t // 2 for t in totals), *(t // 2 for t in totals)]
+
+    def _parameters(self, shape: tuple[int, ...], index: int) -> tuple[str, str]:
+        if not self.quantised:
+            weight = self.rng.standard_normal(shape, dtype=np.float32)
+            bias = self.rng.standard_normal(shape[0], dtype=np.float32)
+            return self._constant(f"w{index}", weight), self._constant(f"b{index}", bias)
+        codes = self.rng.integers(-127, 128, shape, dtype=np.int8)
+        offsets = self.rng.integers(-1000, 1000, shape[0], dtype=np.int32)
+        scales = self.rng.uniform(0.5, 1.5, shape[0]).astype(np.float32) / 1000
+        return (
+            self._dequantised(f"w{index}", codes, scales),
+            self._dequantised(f"b{index}", offsets, scales * np.float32(SCALE)),
+        )
+
+    def _dequantised(
+        self, name: str, codes: npt.NDArray[np.integer], scales: npt.NDArray[np.float32]
+    ) -> str:
+        inputs = (
+            self._constant(name, codes),
+            self._constant(f"{name}_scale", scales),
+            self._constant(f"{name}_zero", np.zeros(scales.shape, codes.dtype)),
+        )
+        return self._node("DequantizeLinear", *inputs, axis=0)
+
+    def _read(self, name: str, index: int) -> str:
+        if not self.quantised:
+            return name
+        output = f"{name}_read{index}"
+        return self._node("DequantizeLinear", name, self.scale, self.zero, output=output)
+
+    def _write(self, name: str, output: str) -> str:
+        if not self.quantised:
+            return name
+        return self._node("QuantizeLinear", name, self.scale, self.zero, output=output)
+
+    def _constant(self, name: str, value: npt.NDArray[np.generic]) -> str:
+        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def _node(self, kind: str, *inputs: str, output: str = "", **attributes: object) -> str:
+        output = output or f"{kind.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output

@@ -1,0 +1,64 @@
+"""The error family: every error a user can meet, each also a fitting builtin."""
+
+
+class AutocompressError(Exception):
+    """Base of all errors that autocompress raises on purpose."""
+
+
+class InvalidInputError(AutocompressError, ValueError):
+    """A value is outside what the function accepts."""
+
+
+class WrongTypeError(AutocompressError, TypeError):
+    """A value has a type that the function does not accept."""
+
+
+class MissingFileError(AutocompressError, FileNotFoundError):
+    """A file that the caller named does not exist."""
+
+
+class TraceError(AutocompressError, RuntimeError):
+    """A model cannot be followed from its example inputs."""
+
+
+class ExportError(AutocompressError, RuntimeError):
+    """An artifact cannot be written, or does not reproduce its model."""
+
+
+class MeasurementError(AutocompressError, RuntimeError):
+    """A latency cannot be measured on this host."""
+
+
+class TrainingError(AutocompressError, ArithmeticError):
+    """Training diverged or produced values that are not finite."""
+
+
+class StudyError(AutocompressError, RuntimeError):
+    """A study on disk is damaged, or belongs to another model or space."""
+
+
+class StorageError(AutocompressError, OSError):
+    """A file of the study cannot be written, for example on a full disk."""
+
+
+class MissingExtraError(AutocompressError, ImportError):
+    """An optional dependency is needed; the message names the extra."""
+
+
+def explain(what: str, *, expected: object, got: object, remedy: str) -> str:
+    """Word an error the way every message of the package is worded.
+
+    Args:
+        what: The thing that is wrong, for example "constraint 'latency_ms'".
+        expected: What would have been accepted.
+        got: What was received.
+        remedy: What the reader can do about it.
+
+    Returns:
+        One sentence with all four parts.
+
+    Example:
+        >>> explain("'threads'", expected="an integer >= 1", got=0, remedy="set threads: 1")
+        "'threads': expected an integer >= 1, got 0; set threads: 1."
+    """
+    return f"{what}: expected {expected}, got {got}; {remedy}."

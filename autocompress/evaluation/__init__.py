@@ -1,0 +1,1 @@
+"""The accuracy of a candidate, at a fidelity."""

@@ -1,0 +1,172 @@
+"""Train a compressed model with the original as its frozen teacher."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812  the name that every torch user reads
+from torch import Tensor, nn
+
+from autocompress.core.candidate import DistillConfig
+from autocompress.errors import TrainingError, explain
+from autocompress.evaluation.precision import arithmetic
+from autocompress.evaluation.splits import place, size
+from autocompress.evaluation.task import Batch, Task
+from autocompress.transform.compressed import CompressedModel
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FineTuneConfig:
+    """How long and how fast a student learns.
+
+    Attributes:
+        images: Training images to see, any multiple or fraction of an epoch.
+        learning_rate: Peak of the one-cycle schedule (Smith 2018).
+        momentum: Of SGD with Nesterov momentum.
+        weight_decay: On weights of layers; norms and biases have none.
+        warm_up: Share of the steps in which the rate rises.
+        clip_norm: Largest gradient norm.
+        seconds: Wall time after which the schedule is cut short; None for none.
+    """
+
+    images: int
+    learning_rate: float = 0.02
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warm_up: float = 0.15
+    clip_norm: float = 5.0
+    seconds: float | None = None
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return T^2 KL(teacher || student) of softened outputs (Hinton et al. 2015).
+
+    Args:
+        student: Logits, n x classes.
+        teacher: Logits of the same shape.
+        temperature: Softening, > 0.
+
+    Returns:
+        The mean over examples, scaled by T^2 so that gradients keep their size.
+    """
+    soft = F.log_softmax(student.float() / temperature, dim=-1)
+    target = F.log_softmax(teacher.float() / temperature, dim=-1)
+    return F.kl_div(soft, target, reduction="batchmean", log_target=True) * temperature**2
+
+
+def fine_tune(
+    student: CompressedModel,
+    teacher: nn.Module,
+    task: Task,
+    distill: DistillConfig,
+    config: FineTuneConfig,
+    *,
+    seed: int,
+    device: str = "cpu",
+    on_step: Callable[[float], None] | None = None,
+) -> int:
+    """Train a student in place.
+
+    Weight grids below 8 bits stay on (straight-through gradients), the others
+    and 8-bit activation grids are off: calibration follows training. The
+    teacher stays in eval mode and is not changed.
+
+    Args:
+        student: Trained in place; ends in eval mode, not yet settled.
+        teacher: The original model.
+        task: Supplies `train` and the loss.
+        distill: Temperature and weight of the teacher's part.
+        config: Length and rate.
+        seed: Draws shuffling, augmentation and dropout; the caller's random
+            state is left alone.
+        device: Torch device name.
+        on_step: Called with the share done, in (0, 1].
+
+    Returns:
+        The number of training images seen.
+
+    Raises:
+        TrainingError: If the loss stops being finite.
+    """
+    teacher.eval()
+    student.train()
+    student.quantise_weights = any(bits < 8 for bits in student.record.quantised.values())
+    student.quantise_activations = False
+    optimiser = torch.optim.SGD(
+        _parameter_groups(student, config.weight_decay),
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        nesterov=True,
+    )
+    seen, started = 0, time.monotonic()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for batch in _training_batches(task, config.images, device):
+            elapsed = time.monotonic() - started
+            progress = seen / config.images
+            if config.seconds is not None:
+                progress = max(progress, elapsed / config.seconds)
+            if progress >= 1.0:
+                break
+            for group in optimiser.param_groups:
+                group["lr"] = config.learning_rate * _one_cycle(progress, config.warm_up)
+            with arithmetic(device):
+                outputs = task.run(student, batch)
+                loss = (1.0 - distill.kd_weight) * task.loss(outputs, batch)
+                if distill.kd_weight > 0.0:
+                    with torch.no_grad():
+                        target = task.run(teacher, batch)
+                    loss = loss + distill.kd_weight * distillation_loss(
+                        outputs, target, distill.temperature
+                    )
+            optimiser.zero_grad()
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(student.parameters(), config.clip_norm)
+            if not math.isfinite(float(norm)):
+                student.eval()
+                raise TrainingError(
+                    explain(
+                        "fine-tuning",
+                        expected="a finite loss",
+                        got=f"loss {float(loss):g} after {seen} images",
+                        remedy="lower the learning rate, or check the training data",
+                    )
+                )
+            optimiser.step()
+            seen += size(batch)
+            if on_step is not None:
+                on_step(min(1.0, progress))
+    student.eval()
+    return seen
+
+
+def _training_batches(task: Task, images: int, device: str) -> Iterator[Batch]:
+    """Yield training batches, epoch after epoch, for as long as is asked."""
+    seen = 0
+    while seen < images:
+        before = seen
+        for batch in task.train:
+            yield place(batch, device)
+            seen += size(batch)
+            if seen >= images:
+                return
+        if seen == before:
+            return
+
+
+def _one_cycle(progress: float, warm_up: float) -> float:
+    """Return the share of the peak rate: a linear rise, then a cosine to zero."""
+    if progress < warm_up:
+        return 0.1 + 0.9 * progress / warm_up
+    return 0.5 * (1.0 + math.cos(math.pi * (progress - warm_up) / (1.0 - warm_up)))
+
+
+def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    weights = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
+    others = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
+    return [
+        {"params": weights, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]

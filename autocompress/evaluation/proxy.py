@@ -1,0 +1,112 @@
+"""Fidelity 0: recalibrate, calibrate and score a compressed model without training."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from autocompress.evaluation.precision import arithmetic
+from autocompress.evaluation.task import Batch, Task
+from autocompress.transform.compress import calibrate_grids
+from autocompress.transform.compressed import CompressedModel
+
+
+def recalibrate_batch_norms(
+    model: nn.Module, task: Task, batches: Sequence[Batch], *, device: str = "cpu"
+) -> None:
+    """Replace batch-norm statistics by the average over fixed batches.
+
+    Only the batch norms run in training mode (Yu and Huang 2019; 2,000 images
+    as in Once-for-All, Cai et al. 2020). Call it with grids switched off.
+
+    Args:
+        model: Changed in place; ends in eval mode.
+        task: Tells how to run a batch.
+        batches: Training batches.
+        device: Torch device name.
+    """
+    model.eval()
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [norm for norm in norms if norm.track_running_stats]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    with torch.no_grad(), arithmetic(device):
+        for batch in batches:
+            task.run(model, batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
+
+
+def settle(
+    model: CompressedModel,
+    task: Task,
+    recalibration: Sequence[Batch],
+    calibration: Sequence[Batch],
+    *,
+    device: str = "cpu",
+    exact: bool = False,
+) -> None:
+    """Bring a model's batch norms and grids in line with its weights.
+
+    Args:
+        model: Changed in place; ends in eval mode with all grids on.
+        task: Tells how to run a batch.
+        recalibration: Training batches for the batch norms.
+        calibration: Training batches for the activation grids.
+        device: Torch device name.
+        exact: Calibrate in float32, as the artifact will run.
+    """
+    changed = bool(model.record.cuts or model.record.dropped_blocks)
+    model.quantise_activations = False
+    model.quantise_weights = any(bits < 8 for bits in model.record.quantised.values())
+    if changed or model.quantise_weights or model.record.quantised:
+        recalibrate_batch_norms(model, task, recalibration, device=device)
+    model.quantise_weights = model.quantise_activations = True
+    if model.record.plan.sites:
+        with arithmetic(device, low_precision=not exact):
+            calibrate_grids(model, calibration, task.run)
+
+
+def score(
+    model: nn.Module,
+    task: Task,
+    batches: Sequence[Batch],
+    *,
+    device: str = "cpu",
+    low_precision: bool = True,
+) -> float:
+    """Return the metric of a model over batches, a fraction in [0, 1]."""
+    model.eval()
+    total, examples = 0.0, 0
+    with torch.inference_mode(), arithmetic(device, low_precision=low_precision):
+        for batch in batches:
+            batch_total, batch_examples = task.score(task.run(model, batch), batch)
+            total += batch_total
+            examples += batch_examples
+    return total / examples
+
+
+def log_probabilities(
+    model: nn.Module, task: Task, batches: Sequence[Batch], *, device: str = "cpu"
+) -> Tensor:
+    """Return log-softmax outputs over batches, one row per example."""
+    model.eval()
+    with torch.inference_mode(), arithmetic(device):
+        rows = [task.run(model, batch).float().log_softmax(dim=-1).flatten(1) for batch in batches]
+    return torch.cat(rows)
+
+
+def divergence(reference: Tensor, other: Tensor) -> float:
+    """Return the mean Kullback-Leibler divergence KL(reference || other), in nats.
+
+    Args:
+        reference: Log-probabilities, n x classes.
+        other: Log-probabilities of the same shape.
+    """
+    return float((reference.exp() * (reference - other)).sum(dim=1).mean())

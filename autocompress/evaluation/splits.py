@@ -1,0 +1,203 @@
+"""The fixed batches that a search evaluates on, read once and kept in memory."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autocompress.core.seeds import derive_seed
+from autocompress.errors import InvalidInputError, WrongTypeError, explain
+from autocompress.evaluation.task import Batch, Task, inputs_of, targets_of
+
+PROXY_IMAGES = 2000
+"""Images of `train` that recalibrate batch norms, and of `val` that score the proxy."""
+
+CALIBRATION_IMAGES = 1024
+"""Images of `train` that set activation grids and sensitivities."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Splits:
+    """Batches that stay the same for the whole study.
+
+    Attributes:
+        recalibration: Training batches for batch-norm statistics.
+        calibration: The first of them, for activation grids and sensitivity.
+        proxy: The first validation batches, for fidelity 0.
+        val: All validation batches.
+        test: All test batches.
+        note: How `test` came about, for log and report; "" if it was given.
+    """
+
+    recalibration: tuple[Batch, ...]
+    calibration: tuple[Batch, ...]
+    proxy: tuple[Batch, ...]
+    val: tuple[Batch, ...]
+    test: tuple[Batch, ...]
+    note: str
+
+
+def make_splits(task: Task, *, seed: int, device: str = "cpu") -> Splits:
+    """Read the batches that the study evaluates on.
+
+    Augmentation in `train` is drawn once, with the study's seed; the
+    caller's random state is left alone.
+
+    Args:
+        task: The user's task.
+        seed: The seed of the run.
+        device: Where the batches are kept.
+
+    Raises:
+        InvalidInputError: If a loader is empty, or has NaN or infinities.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, -1, "splits"))
+        recalibration = tuple(take(task.train, PROXY_IMAGES, "train", device))
+        val = tuple(take(task.val, None, "val", device))
+        test = None if task.test is None else tuple(take(task.test, None, "test", device))
+    note = ""
+    if test is None:
+        val, test = _halve(val, seed)
+        note = (
+            f"No test split was given: a seeded half of val ({count(test)} examples) became "
+            f"test, and {count(val)} examples guide the search."
+        )
+    return Splits(
+        recalibration=recalibration,
+        calibration=tuple(_first(recalibration, CALIBRATION_IMAGES)),
+        proxy=tuple(_first(val, PROXY_IMAGES)),
+        val=val,
+        test=test,
+        note=note,
+    )
+
+
+def take(loader: Iterable[Batch], limit: int | None, name: str, device: str) -> Iterator[Batch]:
+    """Read batches until a number of examples is reached, checked and placed."""
+    seen = 0
+    for batch in loader:
+        placed = place(batch, device)
+        check_finite(placed, name)
+        if limit is not None and seen + size(placed) > limit:
+            placed = _slice(placed, slice(0, limit - seen))
+        seen += size(placed)
+        yield placed
+        if limit is not None and seen >= limit:
+            break
+    if seen == 0:
+        raise InvalidInputError(
+            explain(
+                f"task '{name}'",
+                expected="at least one example",
+                got="an empty loader",
+                remedy="check the data set and its path",
+            )
+        )
+
+
+def place(batch: Batch, device: str) -> Batch:
+    """Move a batch to a device; images become channels-last, which runs faster."""
+    if isinstance(batch, Tensor):
+        moved = batch.to(device, non_blocking=True)
+        if moved.dim() == 4 and moved.is_floating_point():
+            return moved.contiguous(memory_format=torch.channels_last)
+        return moved
+    if isinstance(batch, Mapping):
+        return {key: place(value, device) for key, value in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(place(value, device) for value in batch)
+    return batch
+
+
+def size(batch: Batch) -> int:
+    """Return the number of examples in a batch."""
+    args, kwargs = inputs_of(batch)
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor) and value.dim():
+            return len(value)
+    raise WrongTypeError(
+        explain("batch", expected="a tensor input", got=type(batch).__name__, remedy="check the loader")
+    )
+
+
+def count(batches: Iterable[Batch]) -> int:
+    """Return the number of examples in batches."""
+    return sum(size(batch) for batch in batches)
+
+
+def check_finite(batch: Batch, name: str) -> None:
+    """Refuse a batch with NaN or infinities among its inputs."""
+    args, kwargs = inputs_of(batch)
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor) and value.is_floating_point():
+            if not bool(torch.isfinite(value).all()):
+                raise InvalidInputError(
+                    explain(
+                        f"task '{name}'",
+                        expected="finite inputs",
+                        got="a batch with NaN or infinities",
+                        remedy="clean the data before the search",
+                    )
+                )
+
+
+def example_inputs(batches: tuple[Batch, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the inputs of the first two examples, as one forward call takes them."""
+    return inputs_of(_slice(batches[0], slice(0, 2)))
+
+
+def _halve(batches: tuple[Batch, ...], seed: int) -> tuple[tuple[Batch, ...], tuple[Batch, ...]]:
+    """Split each batch in two by a seeded permutation."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, -1, "test split"))
+    guide, report = [], []
+    for batch in batches:
+        order = torch.randperm(size(batch), generator=generator)
+        middle = (len(order) + 1) // 2
+        guide.append(_slice(batch, order[:middle]))
+        if len(order) > middle:
+            report.append(_slice(batch, order[middle:]))
+    if not report:
+        raise InvalidInputError(
+            explain(
+                "task 'val'",
+                expected="at least two examples in some batch, to take half as test",
+                got=f"{count(batches)} examples",
+                remedy="pass test=, or a larger val",
+            )
+        )
+    return tuple(guide), tuple(report)
+
+
+def _first(batches: tuple[Batch, ...], limit: int) -> Iterator[Batch]:
+    seen = 0
+    for batch in batches:
+        if seen >= limit:
+            return
+        room = limit - seen
+        yield _slice(batch, slice(0, room)) if size(batch) > room else batch
+        seen += size(batch)
+
+
+def _slice(batch: Batch, index: slice | Tensor) -> Batch:
+    if isinstance(batch, Tensor):
+        return batch[index] if batch.dim() else batch
+    if isinstance(batch, Mapping):
+        return {key: _slice(value, index) for key, value in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(_slice(value, index) for value in batch)
+    return batch
+
+
+def data_digest(batches: Iterable[Batch]) -> str:
+    """Digest batches, so that a study is not continued on other data."""
+    digest = hashlib.sha256()
+    for batch in batches:
+        args, kwargs = inputs_of(batch)
+        for value in (*args, *kwargs.values(), targets_of(batch)):
+            if isinstance(value, Tensor):
+                digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

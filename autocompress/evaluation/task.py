@@ -1,0 +1,194 @@
+"""The task: data in three splits, and how outputs become a loss and a metric."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812  the name that every torch user reads
+from torch import Tensor, nn
+
+from autocompress.errors import InvalidInputError, WrongTypeError, explain
+
+Batch = Any
+Loss = Callable[[Tensor, Any], Tensor]
+Metric = Callable[[Tensor, Any], Tensor]
+Forward = Callable[[nn.Module, Batch], Any]
+
+LABEL_KEYS = ("labels", "label", "targets", "target")
+"""Keys of a dict batch that hold the targets."""
+
+
+class Task:
+    """Data and measures of what a model is for.
+
+    A batch is `(inputs..., targets)`, or a mapping with the targets under
+    "labels" (or "label", "targets", "target") and the inputs under the names
+    of the model's arguments. Loaders are iterated again and again, so
+    they must be re-iterable: a list or a `DataLoader`, not a generator.
+
+    Args:
+        train: Batches that train; augmented and shuffled as the user likes.
+        val: Batches that guide the search and every choice.
+        test: Batches that are only reported; None splits `val` in half.
+        loss: `loss(outputs, targets)` -> scalar; None is cross-entropy.
+        metric: "top1", or `metric(outputs, targets)` -> scores in [0, 1], one
+            per example or their mean.
+        forward: `forward(model, batch)` -> outputs; None calls the model on
+            the batch's inputs.
+
+    Raises:
+        WrongTypeError: If a loader cannot be iterated again.
+        InvalidInputError: If `metric` is an unknown name.
+    """
+
+    def __init__(
+        self,
+        train: Iterable[Batch],
+        val: Iterable[Batch],
+        test: Iterable[Batch] | None = None,
+        loss: Loss | None = None,
+        metric: str | Metric = "top1",
+        forward: Forward | None = None,
+    ) -> None:
+        for name, loader in (("train", train), ("val", val), ("test", test)):
+            if loader is not None:
+                _check_loader(name, loader)
+        if isinstance(metric, str) and metric != "top1":
+            raise InvalidInputError(
+                explain("'metric'", expected="'top1' or a callable", got=repr(metric), remedy="pass a callable")
+            )
+        self.train = train
+        self.val = val
+        self.test = test
+        self._loss = loss
+        self._metric = metric
+        self._forward = forward
+
+    def run(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Call a model on one batch and return its outputs as a tensor.
+
+        Outputs with `.logits`, or under the key "logits", are unpacked.
+        """
+        if self._forward is not None:
+            outputs = self._forward(model, batch)
+        else:
+            args, kwargs = inputs_of(batch)
+            outputs = model(*args, **kwargs)
+        if isinstance(outputs, Mapping) and "logits" in outputs:
+            outputs = outputs["logits"]
+        outputs = getattr(outputs, "logits", outputs)
+        if not isinstance(outputs, Tensor):
+            raise WrongTypeError(
+                explain(
+                    "model output",
+                    expected="a tensor, or an object with .logits",
+                    got=type(outputs).__name__,
+                    remedy="pass forward= to Task",
+                )
+            )
+        return outputs
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Return the scalar training loss of one batch."""
+        targets = targets_of(batch)
+        if self._loss is not None:
+            return self._loss(outputs, targets)
+        self._check_classes(outputs, targets)
+        return F.cross_entropy(outputs.float(), targets)
+
+    def score(self, outputs: Tensor, batch: Batch) -> tuple[float, int]:
+        """Score one batch.
+
+        Returns:
+            The sum of the examples' scores, and the number of examples.
+        """
+        targets = targets_of(batch)
+        count = len(outputs)
+        if callable(self._metric):
+            scores = self._metric(outputs, targets)
+            scores = torch.as_tensor(scores, dtype=torch.float64)
+            return float(scores.sum() if scores.dim() else scores * count), count
+        self._check_classes(outputs, targets)
+        return float((outputs.argmax(dim=1) == targets).sum()), count
+
+    @staticmethod
+    def _check_classes(outputs: Tensor, targets: Any) -> None:
+        fits = (
+            isinstance(targets, Tensor)
+            and targets.dim() == 1
+            and outputs.dim() == 2
+            and len(targets) == len(outputs)
+        )
+        if not fits:
+            shape = tuple(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
+            raise InvalidInputError(
+                explain(
+                    "batch",
+                    expected=f"one class index for each of {len(outputs)} outputs",
+                    got=f"outputs {tuple(outputs.shape)} and targets {shape}",
+                    remedy="pass loss= and metric= to Task",
+                )
+            )
+        if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < outputs.shape[1]:
+            raise InvalidInputError(
+                explain(
+                    "targets",
+                    expected=f"class indices in [0, {outputs.shape[1]})",
+                    got=f"{int(targets.min())} to {int(targets.max())}",
+                    remedy="check the labels and the model's last layer",
+                )
+            )
+
+
+def inputs_of(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Split the inputs off a batch, as positional and keyword arguments."""
+    if isinstance(batch, Mapping):
+        return (), {key: value for key, value in batch.items() if key not in LABEL_KEYS}
+    if isinstance(batch, (tuple, list)) and len(batch) >= 2:
+        return tuple(batch[:-1]), {}
+    raise WrongTypeError(
+        explain(
+            "batch",
+            expected="(inputs, targets) or a mapping with 'labels'",
+            got=type(batch).__name__,
+            remedy="wrap the loader, or pass forward= to Task",
+        )
+    )
+
+
+def targets_of(batch: Batch) -> Any:
+    """Return the targets of a batch."""
+    if isinstance(batch, Mapping):
+        for key in LABEL_KEYS:
+            if key in batch:
+                return batch[key]
+        raise InvalidInputError(
+            explain(
+                "batch",
+                expected=f"one of the keys {', '.join(LABEL_KEYS)}",
+                got=", ".join(map(str, batch)),
+                remedy="rename the key of the targets",
+            )
+        )
+    return batch[-1]
+
+
+def _check_loader(name: str, loader: object) -> None:
+    if not isinstance(loader, Iterable):
+        raise WrongTypeError(
+            explain(
+                f"task '{name}'",
+                expected="an iterable of batches",
+                got=type(loader).__name__,
+                remedy="pass a DataLoader or a list of batches",
+            )
+        )
+    if iter(loader) is loader:
+        raise WrongTypeError(
+            explain(
+                f"task '{name}'",
+                expected="batches that can be iterated again",
+                got=f"a {type(loader).__name__}, which is used up after one pass",
+                remedy="pass a DataLoader or a list of batches",
+            )
+        )

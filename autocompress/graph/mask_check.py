@@ -1,0 +1,208 @@
+"""Prove channel groups: a pruned model must equal the masked one."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from autocompress.core.seeds import derive_seed
+from autocompress.graph.inputs import ModelInputs, one_line, output_tensors
+from autocompress.graph.slicing import Axis, prune_groups, removed_positions
+from autocompress.graph.structure import ChannelGroup
+
+TOLERANCE = 1e-4
+"""Largest difference between pruned and masked, relative to the output scale."""
+
+NORM_TYPES = (
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.GroupNorm,
+    nn.LayerNorm,
+)
+
+Removal = tuple[ChannelGroup, tuple[int, ...]]
+
+
+def check_groups(
+    model: nn.Module, inputs: ModelInputs, groups: Sequence[ChannelGroup], *, seed: int = 0
+) -> tuple[ChannelGroup, ...]:
+    """Keep prunable only those groups whose pruning equals masking.
+
+    About a quarter of the channels of every prunable group, drawn at random,
+    is removed from one copy of the model and masked in another: the weights
+    and biases that produce them are zeroed, consumers are left alone.
+    Normalisation is randomised and the inputs are perturbed first, so that
+    channels differ from each other and from zero. Groups are judged together
+    and, if that fails, by bisection; those that pass also pass together.
+
+    Args:
+        model: A private float32 copy on the CPU in evaluation mode; left as it is.
+        inputs: What it is called with.
+        groups: The groups of the model.
+        seed: Seeds channels, statistics and inputs.
+
+    Returns:
+        The groups, those that fail with `prunable=False` and the reason.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(seed, -1, "mask check"))
+    probe = copy.deepcopy(model)
+    randomise(probe, generator)
+    bench = _Bench(probe, perturbed(inputs, generator))
+    removals = [(g, _draw(g, generator)) for g in groups if g.prunable]
+    bench.accept([], removals)
+    return tuple(
+        replace(group, prunable=False, reason=bench.reasons[group.name])
+        if group.name in bench.reasons
+        else group
+        for group in groups
+    )
+
+
+class _Bench:
+    """A model and inputs on which removals are judged; collects who failed and why."""
+
+    def __init__(self, model: nn.Module, inputs: ModelInputs) -> None:
+        self.model, self.inputs = model, inputs
+        self.reasons: dict[str, str] = {}
+
+    def accept(self, passed: list[Removal], candidates: list[Removal]) -> list[Removal]:
+        """Extend what passes together by as many candidates as possible."""
+        if not candidates:
+            return passed
+        reason = self._failure(passed + candidates)
+        if not reason:
+            return passed + candidates
+        if len(candidates) == 1:
+            self.reasons[candidates[0][0].name] = reason
+            return passed
+        half = len(candidates) // 2
+        return self.accept(self.accept(passed, candidates[:half]), candidates[half:])
+
+    def _failure(self, removals: Sequence[Removal]) -> str:
+        """Compare pruned with masked; return what is wrong, or ""."""
+        masked, pruned = copy.deepcopy(self.model), copy.deepcopy(self.model)
+        mask_positions(masked, removed_positions(removals))
+        expected = self._outputs(masked)
+        try:
+            prune_groups(pruned, removals)
+            got = self._outputs(pruned)
+        except Exception as error:
+            return f"the pruned model does not run ({one_line(error)})"
+        if [t.shape for t in got] != [t.shape for t in expected]:
+            return "pruning changes the shape of the model's output"
+        for ours, theirs in zip(got, expected, strict=True):
+            difference = (ours - theirs).abs().max().item()
+            scale = theirs.abs().max().item()
+            if not difference <= TOLERANCE * scale:  # catches NaN too
+                return (
+                    f"failed the mask check (differs by {difference:.2g} on outputs of scale "
+                    f"{scale:.2g})"
+                )
+        return ""
+
+    def _outputs(self, model: nn.Module) -> list[Tensor]:
+        with torch.no_grad():
+            tensors = output_tensors(self.inputs.run(model))
+        return [tensor for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
+
+
+def mask_positions(model: nn.Module, positions: Mapping[tuple[str, Axis], Sequence[int]]) -> None:
+    """Zero what produces channels, in place; consumers are left alone.
+
+    Rows of weights and biases become zero, and so do the scale, shift and
+    running mean of a normalisation, whose output is then zero there.
+
+    Args:
+        model: The model.
+        positions: Channels by (module, axis), as `removed_positions` returns them.
+    """
+    modules = dict(model.named_modules())
+    for (name, axis), taken in positions.items():
+        if axis == "out":
+            _mask(modules[name], list(taken))
+
+
+def _mask(module: nn.Module, positions: list[int]) -> None:
+    if isinstance(module, nn.PReLU):  # keeps zeros at zero
+        return
+    with torch.no_grad():
+        for key in ("weight", "bias", "running_mean"):
+            tensor = getattr(module, key, None)
+            if not isinstance(tensor, Tensor):
+                continue
+            if key == "weight" and _produces_on_second_axis(module):
+                tensor[:, positions] = 0
+            else:
+                tensor[positions] = 0
+
+
+def _produces_on_second_axis(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.conv._ConvNd) and module.transposed and module.groups == 1
+
+
+def randomise(model: nn.Module, generator: torch.Generator) -> None:
+    """Give normalisations and other per-channel parameters random values, in place.
+
+    Freshly made normalisations are the identity, and trained ones may scale a
+    branch by nearly zero; either would hide a wrong index.
+
+    Args:
+        model: The model; its layers keep their weights.
+        generator: Where the numbers come from.
+    """
+    layers = (nn.modules.conv._ConvNd, nn.Linear)
+    for module in model.modules():
+        if isinstance(module, NORM_TYPES):
+            variance = getattr(module, "running_var", None)
+            mean = getattr(module, "running_mean", None)
+            if isinstance(variance, Tensor) and isinstance(mean, Tensor):
+                mean += 0.5 * variance.sqrt() * _normal(mean, generator)
+                variance *= _uniform(variance, generator)
+        if isinstance(module, layers):
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.dim() > 1 or not parameter.is_floating_point():
+                continue
+            fresh = (
+                0.5 * _normal(parameter, generator)
+                if name == "bias"
+                else _uniform(parameter, generator)
+            )
+            parameter.data.copy_(fresh)
+
+
+def perturbed(inputs: ModelInputs, generator: torch.Generator) -> ModelInputs:
+    """Return inputs that differ from the examples but stay plausible.
+
+    Floats get Gaussian noise at their own scale; integers and booleans are
+    permuted, so that every value stays one that the model accepts.
+
+    Args:
+        inputs: The example inputs.
+        generator: Where the numbers come from.
+    """
+
+    def change(tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point():
+            spread = tensor.std(correction=0).item() or 1.0
+            return tensor + spread * _normal(tensor, generator)
+        order = torch.randperm(tensor.numel(), generator=generator)
+        return tensor.flatten()[order].reshape(tensor.shape)
+
+    return inputs.map(change)
+
+
+def _draw(group: ChannelGroup, generator: torch.Generator) -> tuple[int, ...]:
+    """Draw about a quarter of a group's channels, at least one."""
+    order = torch.randperm(group.channels, generator=generator).tolist()
+    return tuple(sorted(order[: max(1, group.channels // 4)]))
+
+
+def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator)
+
+
+def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:
+    return 0.5 + torch.rand(like.shape, generator=generator)

@@ -1,0 +1,207 @@
+"""One observed run of a model: which modules ran, on which shapes, and where tensors met."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from autocompress.errors import TraceError, explain
+from autocompress.graph.inputs import ModelInputs, one_line
+from autocompress.graph.structure import Operation
+
+LAYER_TYPES = (nn.modules.conv._ConvNd, nn.Linear)
+"""The module types that count as layers."""
+
+ADD_FUNCTIONS = frozenset({"add", "add_"})
+JOIN_FUNCTIONS = frozenset({"cat", "concat", "concatenate"})
+
+
+@dataclass(kw_only=True, slots=True)
+class ModuleCall:
+    """One execution of one module; the lists of shapes have the batch axis.
+
+    Attributes:
+        name: Fully qualified module name.
+        module: The module.
+        input_shapes: Shapes of its tensor arguments.
+        sole_input: Whether its one argument is one positional tensor.
+        output_shape: Shape of its output; None unless that is one tensor.
+        joins: Whether two tensors are added inside, none of them its input.
+        adds_input: Whether its own input is added inside.
+    """
+
+    name: str
+    module: nn.Module
+    input_shapes: tuple[tuple[int, ...], ...]
+    sole_input: bool
+    output_shape: tuple[int, ...] | None = None
+    joins: bool = False
+    adds_input: bool = False
+
+
+@dataclass(kw_only=True, slots=True)
+class Recording:
+    """What one run showed.
+
+    Attributes:
+        calls: Module executions in the order in which they began.
+        operations: Adds and concatenations in the order of execution.
+        batch_size: Examples in the run.
+    """
+
+    calls: list[ModuleCall] = field(default_factory=list)
+    operations: list[Operation] = field(default_factory=list)
+    batch_size: int
+
+    def runs(self, name: str) -> int:
+        """Count the executions of a module."""
+        return sum(call.name == name for call in self.calls)
+
+
+@dataclass(slots=True)
+class _Frame:
+    """A running module with its arguments, which are compared by identity."""
+
+    call: ModuleCall
+    tensors: list[Tensor]
+    layers: int
+
+
+class _Recorder(TorchFunctionMode):
+    """Notes functional adds and concatenations, and which modules were running then."""
+
+    def __init__(self, model: nn.Module, batch_size: int) -> None:
+        super().__init__()
+        self.recording = Recording(batch_size=batch_size)
+        self.stack: list[_Frame] = []
+        self.layers = {
+            module: sum(isinstance(inner, LAYER_TYPES) for inner in module.modules())
+            for module in model.modules()
+        }
+        self.hooks: list[torch.utils.hooks.RemovableHandle] = []
+        for name, module in model.named_modules():
+            self.hooks.append(
+                module.register_forward_pre_hook(self._opening(name), with_kwargs=True)
+            )
+            self.hooks.append(module.register_forward_hook(self._close))
+
+    def _opening(self, name: str) -> Callable[..., None]:
+        def open_call(
+            module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+        ) -> None:
+            tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
+            call = ModuleCall(
+                name=name,
+                module=module,
+                input_shapes=tuple(tuple(tensor.shape) for tensor in tensors),
+                sole_input=len(args) == len(tensors) == 1 and not kwargs,
+            )
+            self.recording.calls.append(call)
+            self.stack.append(_Frame(call, tensors, self.layers[module]))
+
+        return open_call
+
+    def _close(self, module: nn.Module, args: tuple[object, ...], output: object) -> None:
+        call = self.stack.pop().call
+        call.output_shape = tuple(output.shape) if isinstance(output, Tensor) else None
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if name in ADD_FUNCTIONS:
+            operands = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
+            if (
+                len(operands) >= 2
+                and operands[0].shape == operands[1].shape
+                and self._batched(result)
+            ):
+                self._note("add", result)
+                self._note_add(operands[:2])
+        elif name in JOIN_FUNCTIONS and self._batched(result):
+            self._note("cat", result)
+        return result
+
+    def _batched(self, result: object) -> bool:
+        return (
+            isinstance(result, Tensor)
+            and result.dim() >= 2
+            and result.shape[0] == self.recording.batch_size
+        )
+
+    def _note(self, kind: str, result: Tensor) -> None:
+        scope = self.stack[-1].call.name if self.stack else ""
+        self.recording.operations.append(
+            Operation(kind=kind, scope=scope, shape=tuple(result.shape[1:]))
+        )
+
+    def _note_add(self, operands: Sequence[Tensor]) -> None:
+        """Mark the innermost module whose input is added, else the one that joins branches."""
+        for frame in reversed(self.stack):
+            if frame.layers and any(t is operand for t in frame.tensors for operand in operands):
+                frame.call.adds_input = True
+                return
+        for frame in reversed(self.stack):
+            if frame.layers >= 2:
+                frame.call.joins = True
+                return
+
+
+def record(model: nn.Module, inputs: ModelInputs) -> Recording:
+    """Run a model once and note what runs.
+
+    Args:
+        model: A private copy in evaluation mode.
+        inputs: What it is called with.
+
+    Raises:
+        TraceError: If the model does not run on the inputs.
+    """
+    recorder = _Recorder(model, inputs.batch_size)
+    try:
+        with torch.no_grad(), recorder:
+            inputs.run(model)
+    except Exception as error:
+        raise TraceError(
+            explain(
+                f"model {type(model).__name__}",
+                expected="a forward pass on the example inputs",
+                got=one_line(error),
+                remedy="give inputs of the shapes and types that its forward takes",
+            )
+        ) from error
+    finally:
+        for hook in recorder.hooks:
+            hook.remove()
+    return recorder.recording
+
+
+def call_macs(call: ModuleCall, batch_size: int) -> int:
+    """Count the multiply-accumulates of one layer execution, for one example.
+
+    Every weight of a convolution meets each output position once, each weight
+    of a transposed one each input position; biases are not counted.
+
+    Args:
+        call: An execution of a convolution or linear layer.
+        batch_size: Examples in the run.
+    """
+    module = call.module
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    if isinstance(module, nn.Linear):
+        elements, per_element = call.output_shape, module.in_features
+    else:
+        assert isinstance(module, nn.modules.conv._ConvNd)
+        elements = call.input_shapes[0] if module.transposed else call.output_shape
+        per_element = math.prod(weight.shape[1:])
+    return math.prod(elements or ()) * per_element // batch_size

@@ -1,0 +1,166 @@
+"""What tracing finds in a model: layers, operations, channel groups and blocks."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from autocompress.core.schema import unknown_name
+from autocompress.errors import InvalidInputError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layer:
+    """A convolution or linear layer, in order of execution.
+
+    Attributes:
+        name: Fully qualified module name.
+        type: Class name, for example "Conv2d".
+        input_shape: Shape of one example, batch axis removed.
+        output_shape: The same of the output.
+        weight_shape: Shape of the weight tensor.
+        kernel_size: Kernel per spatial axis; () for a linear layer.
+        stride: Stride per spatial axis; () for a linear layer.
+        groups: Convolution groups; 1 for a linear layer.
+        macs: Multiply-accumulates for one example.
+        parameters: Number of weights and biases.
+        quantisable: Whether bits below 32 can be given.
+        reason: Why not, if not; "" otherwise.
+    """
+
+    name: str
+    type: str
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    weight_shape: tuple[int, ...]
+    kernel_size: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    groups: int = 1
+    macs: int = 0
+    parameters: int = 0
+    quantisable: bool = True
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Operation:
+    """A functional operation that costs time: a residual add, a concatenation.
+
+    Attributes:
+        kind: "add" or "cat".
+        scope: Name of the innermost module whose forward runs it; "" for the model.
+        shape: Output shape of one example, batch axis removed.
+    """
+
+    kind: str
+    scope: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupMember:
+    """One axis of one module that shrinks with a group.
+
+    Attributes:
+        module: Fully qualified module name.
+        axis: "out" for what produces or carries the channels, "in" for what
+            consumes them.
+        indices: For each channel of the group, the positions along the axis
+            that go with it.
+    """
+
+    module: str
+    axis: Literal["out", "in"]
+    indices: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChannelGroup:
+    """Channels that must be pruned together, named by their first layer.
+
+    Attributes:
+        name: Name of the first layer, in execution order, that produces them.
+        channels: How many there are.
+        members: Everything that shrinks with them.
+        prunable: Whether pruning them is safe.
+        reason: Why not, if not; "" otherwise.
+    """
+
+    name: str
+    channels: int
+    members: tuple[GroupMember, ...]
+    prunable: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Block:
+    """A residual block, which the identity can replace.
+
+    Attributes:
+        name: Fully qualified module name.
+        layers: Names of the layers inside.
+        droppable: Whether the identity fits.
+        reason: Why not, if not; "" otherwise.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    droppable: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelGraph:
+    """The structure of one model.
+
+    Attributes:
+        layers: In order of execution.
+        operations: In order of execution.
+        groups: In order of execution.
+        blocks: In order of execution.
+        parameters: Total number of parameters of the model.
+        fingerprint: Digest of the architecture: names and shapes, no values.
+    """
+
+    layers: tuple[Layer, ...]
+    operations: tuple[Operation, ...]
+    groups: tuple[ChannelGroup, ...]
+    blocks: tuple[Block, ...]
+    parameters: int
+    fingerprint: str
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    @cached_property
+    def layer_by_name(self) -> dict[str, Layer]:
+        """Layers by their names."""
+        return {layer.name: layer for layer in self.layers}
+
+    @cached_property
+    def group_by_name(self) -> dict[str, ChannelGroup]:
+        """Channel groups by their names."""
+        return {group.name: group for group in self.groups}
+
+    @cached_property
+    def block_by_name(self) -> dict[str, Block]:
+        """Residual blocks by their names."""
+        return {block.name: block for block in self.blocks}
+
+    def layer(self, name: str) -> Layer:
+        """Look a layer up; an unknown name is refused with the closest one."""
+        if name not in self.layer_by_name:
+            raise InvalidInputError(unknown_name("layer", name, self.layer_by_name))
+        return self.layer_by_name[name]
+
+    def group(self, name: str) -> ChannelGroup:
+        """Look a channel group up; an unknown name is refused."""
+        if name not in self.group_by_name:
+            raise InvalidInputError(unknown_name("channel group", name, self.group_by_name))
+        return self.group_by_name[name]
+
+    def block(self, name: str) -> Block:
+        """Look a block up; an unknown name is refused with the closest one."""
+        if name not in self.block_by_name:
+            raise InvalidInputError(unknown_name("block", name, self.block_by_name))
+        return self.block_by_name[name]

@@ -1,0 +1,162 @@
+"""Trace a model: everything that compression needs to know about its structure."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection
+
+import torch
+from torch import nn
+
+from autocompress.errors import TraceError, WrongTypeError, explain
+from autocompress.graph.blocks import find_blocks
+from autocompress.graph.coupling import channel_groups
+from autocompress.graph.inputs import ModelInputs, plain_copy
+from autocompress.graph.mask_check import check_groups
+from autocompress.graph.recording import LAYER_TYPES, ModuleCall, Recording, call_macs, record
+from autocompress.graph.structure import Layer, ModelGraph
+
+QUANTISABLE_TYPES = (nn.Conv1d, nn.Conv2d, nn.Linear)
+"""Layer types that can be given fewer than 32 bits."""
+
+
+def trace(model: nn.Module, example_inputs: object) -> ModelGraph:
+    """Find layers, operations, channel groups and residual blocks of a model.
+
+    The model is copied first: its state, its mode and the random state of the
+    process stay as they are. Every group is checked numerically, and so is
+    every block; what fails is listed with the reason.
+
+    Args:
+        model: Any module.
+        example_inputs: A tensor, a tuple of positional arguments, or a
+            dictionary of keyword arguments; batch axis first. Two examples
+            are enough, further ones are ignored.
+
+    Returns:
+        The structure of the model.
+
+    Raises:
+        WrongTypeError: If `model` is not a module, or the inputs are not tensors.
+        InvalidInputError: If the inputs hold no example.
+        TraceError: If the model does not run on them, or runs no layer.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> graph = trace(model, torch.zeros(2, 4))
+        >>> [(layer.name, layer.macs) for layer in graph.layers]
+        [('0', 32), ('2', 16)]
+        >>> [(group.name, group.prunable, group.reason) for group in graph.groups]
+        [('0', True, ''), ('2', False, 'output layer')]
+    """
+    if not isinstance(model, nn.Module):
+        raise WrongTypeError(
+            explain(
+                "'model'",
+                expected="a torch.nn.Module",
+                got=type(model).__name__,
+                remedy="give the trained module itself, not its weights or its path",
+            )
+        )
+    inputs = ModelInputs.of(example_inputs).plain()
+    with torch.random.fork_rng(devices=[]):
+        copied = plain_copy(model)
+        recording = record(copied, inputs)
+        shared = _shared_modules(copied, recording)
+        layers = _layers(recording, shared)
+        if not layers:
+            raise TraceError(
+                explain(
+                    f"model {type(model).__name__}",
+                    expected="at least one convolution or linear layer in its forward pass",
+                    got="none",
+                    remedy="build it from torch.nn layers",
+                )
+            )
+        blocks = find_blocks(copied, inputs, recording, layers)
+        groups = channel_groups(copied, inputs, layers, shared)
+        groups = check_groups(copied, inputs, groups)
+    return ModelGraph(
+        layers=layers,
+        operations=tuple(recording.operations),
+        groups=groups,
+        blocks=blocks,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        fingerprint=fingerprint(model),
+    )
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Digest the architecture of a model, not its values.
+
+    Args:
+        model: Any module.
+
+    Returns:
+        SHA-256 over the names and classes of its modules and the names,
+        types and shapes of its parameters and buffers, in hexadecimal.
+
+    Example:
+        >>> fingerprint(nn.Linear(3, 2)) == fingerprint(nn.Linear(3, 2))
+        True
+        >>> fingerprint(nn.Linear(3, 2)) == fingerprint(nn.Linear(2, 3))
+        False
+    """
+    lines = [f"{name}: {type(module).__name__}" for name, module in model.named_modules()]
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        lines.append(f"{name}: {tensor.dtype} {tuple(tensor.shape)}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _shared_modules(model: nn.Module, recording: Recording) -> set[str]:
+    """Name the modules that run more than once or share a parameter with another."""
+    runs = Counter(call.name for call in recording.calls)
+    owned = {
+        name: [id(parameter) for parameter in module.parameters(recurse=False)]
+        for name, module in model.named_modules()
+    }
+    owners = Counter(identity for identities in owned.values() for identity in identities)
+    return {
+        name
+        for name, identities in owned.items()
+        if runs[name] > 1 or any(owners[identity] > 1 for identity in identities)
+    }
+
+
+def _layers(recording: Recording, shared: Collection[str]) -> tuple[Layer, ...]:
+    """Describe each layer by its first execution; MACs are summed over all of them."""
+    layers: dict[str, ModuleCall] = {}
+    macs: Counter[str] = Counter()
+    for call in recording.calls:
+        if isinstance(call.module, LAYER_TYPES):
+            layers.setdefault(call.name, call)
+            macs[call.name] += call_macs(call, recording.batch_size)
+    return tuple(_layer(call, macs[name], name in shared) for name, call in layers.items())
+
+
+def _layer(call: ModuleCall, macs: int, shared: bool) -> Layer:
+    module = call.module
+    weight = module.get_parameter("weight") if "weight" in module._parameters else None
+    spatial = not isinstance(module, nn.Linear)
+    if shared:
+        reason = "shared weights"
+    elif weight is None:
+        reason = "computed weights"
+    elif not isinstance(module, QUANTISABLE_TYPES):
+        reason = f"{type(module).__name__} is not quantised"
+    else:
+        reason = ""
+    shape: torch.Size = module.weight.shape  # type: ignore[assignment, union-attr]
+    return Layer(
+        name=call.name,
+        type=type(module).__name__,
+        input_shape=call.input_shapes[0][1:],
+        output_shape=(call.output_shape or ())[1:],
+        weight_shape=tuple(shape),
+        kernel_size=tuple(module.kernel_size) if spatial else (),  # type: ignore[arg-type]
+        stride=tuple(module.stride) if spatial else (),  # type: ignore[arg-type]
+        groups=module.groups if spatial else 1,  # type: ignore[arg-type]
+        macs=macs,
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        quantisable=not reason,
+        reason=reason,
+    )

@@ -1,0 +1,1 @@
+"""Accuracy predictors: arrays in, mean and standard deviation out."""

@@ -1,0 +1,203 @@
+"""What a search shows in a terminal: its progress, and the front at the end."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from autocompress.core.evaluation import Evaluation, MeasuredMember
+from autocompress.core.events import Event
+from autocompress.report.summary import front_rows
+
+NEAR = 0.01
+"""Accuracy that the "best so far" may lose against the most accurate candidate."""
+
+
+class ProgressDisplay:
+    """A callback that shows where a search stands.
+
+    In a terminal, a few lines are redrawn in place; elsewhere every event is
+    one line. Use it as a context manager, so that the terminal is restored.
+
+    Args:
+        console: Where to write; standard output by default.
+        clock: Seconds that never go back, for the time that passes between events.
+    """
+
+    def __init__(
+        self, console: Console | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._console = console or Console()
+        self._clock = clock
+        self._event: Event | None = None
+        self._received = 0.0
+        self._best = BestSoFar()
+        self._live: Live | None = None
+
+    def __enter__(self) -> "ProgressDisplay":
+        """Begin to redraw, if the output is a terminal."""
+        if self._console.is_terminal:
+            self._live = Live(get_renderable=self._panel, console=self._console, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Restore the terminal."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        self._best.update(event)
+        self._event = event
+        self._received = self._clock()
+        if self._live is not None:
+            self._live.refresh()
+        else:
+            self._console.print(self._line(event), soft_wrap=True, markup=False, highlight=False)
+            self._console.file.flush()
+
+    def _line(self, event: Event) -> str:
+        parts = [f"[{duration(event.elapsed_s)}] {event.stage}: {event.message}"]
+        if event.trials_done or event.trials_total is not None:
+            parts.append(_trials(event))
+        if best := self._best.words():
+            parts.append(f"best {best}")
+        if event.seconds_left is not None:
+            parts.append(f"{duration(event.seconds_left)} left")
+        return " | ".join(parts)
+
+    def _panel(self) -> Group:
+        event = self._event
+        if event is None:
+            return Group(Text("starting"))
+        since = self._clock() - self._received
+        times = f"elapsed {duration(event.elapsed_s + since)}"
+        if event.seconds_left is not None:
+            times += f", {duration(max(0.0, event.seconds_left - since))} left"
+        head = Table.grid(padding=(0, 2))
+        head.add_row(
+            Text(event.stage, style="bold"),
+            ProgressBar(total=event.trials_total, completed=event.trials_done, width=24),
+            _trials(event),
+            times,
+        )
+        lines = [Text(event.message, no_wrap=True, overflow="ellipsis", style="dim")]
+        if best := self._best.words():
+            lines.insert(0, Text(f"best so far: {best}", no_wrap=True, overflow="ellipsis"))
+        return Group(head, *lines)
+
+
+class BestSoFar:
+    """The fastest of those that lose next to nothing against the most accurate.
+
+    Predictions of trials hold until the first artifact is measured.
+    """
+
+    def __init__(self) -> None:
+        self._predicted: list[tuple[float, float]] = []
+        self._measured: list[tuple[float, float]] = []
+
+    def update(self, event: Event) -> None:
+        """Take a trial or a member into account, if the event has one."""
+        if event.evaluation is not None:
+            accuracy = _accuracy(event.evaluation)
+            latency = event.evaluation.costs.get("latency_ms")
+            if accuracy is not None and latency is not None:
+                self._predicted.append((accuracy, latency))
+        if event.member is not None:
+            values = event.member.values()
+            if "latency_ms" in values:
+                self._measured.append((values["accuracy"], values["latency_ms"]))
+
+    def words(self) -> str:
+        """Return accuracy and latency, and whether they are measured; "" if none."""
+        points = self._measured or self._predicted
+        if not points:
+            return ""
+        floor = max(accuracy for accuracy, _ in points) - NEAR
+        accuracy, latency = min(
+            (point for point in points if point[0] >= floor), key=lambda point: point[::-1]
+        )
+        kind = "measured" if self._measured else "predicted"
+        return f"{100 * accuracy:.2f} % on val at {latency:.3f} ms ({kind})"
+
+
+def front_table(
+    baseline: Mapping[str, Mapping[str, Any]], members: Sequence[MeasuredMember]
+) -> Table:
+    """Lay out a front, at most 100 columns wide.
+
+    Args:
+        baseline: Measured values by baseline: "fp32", and "int8" if there is one.
+        members: The front.
+
+    Returns:
+        A table; accuracies in percent, predictions beside measurements.
+    """
+    table = Table(
+        caption=(
+            "accuracies in percent; 'pred' was predicted before the artifact existed, the rest is "
+            "measured on it; nothing was chosen by 'test'"
+        ),
+        caption_justify="left",
+    )
+    table.add_column("id", overflow="ellipsis", max_width=12)
+    for header in ("val\npred", "val", "test", "ms\npred", "ms", "95 % interval", "x fp32", "kB"):
+        table.add_column(header, justify="right", no_wrap=True)
+    rows = front_rows(baseline, members)
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
+        measured, predicted = row.measured, row.predicted
+        interval = measured.get("latency_ci95_ms")
+        table.add_row(
+            row.id,
+            _number(predicted.get("accuracy"), scale=100, digits=2),
+            _number(measured.get("val_accuracy"), scale=100, digits=2),
+            _number(measured.get("accuracy"), scale=100, digits=2),
+            _number(predicted.get("latency_ms"), digits=3),
+            _number(measured.get("latency_ms"), digits=3),
+            f"{interval[0]:.3f}-{interval[1]:.3f}" if interval else "-",
+            _number(row.latency_ratio, digits=2),
+            _number(measured.get("size_bytes"), scale=1e-3, digits=1),
+            end_section=row.is_baseline and following is not None and not following.is_baseline,
+        )
+    return table
+
+
+def duration(seconds: float) -> str:
+    """Write a duration the way clocks do.
+
+    Example:
+        >>> duration(75.4), duration(3601)
+        ('1:15', '1:00:01')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _number(value: float | None, *, scale: float = 1.0, digits: int) -> str:
+    return "-" if value is None else f"{scale * value:.{digits}f}"
+
+
+def _trials(event: Event) -> str:
+    total = "" if event.trials_total is None else f"/{event.trials_total}"
+    return f"{event.trials_done}{total} trials"
+
+
+def _accuracy(evaluation: Evaluation) -> float | None:
+    if evaluation.predicted_accuracy is not None or not evaluation.fidelities:
+        return evaluation.predicted_accuracy
+    return evaluation.fidelities[max(evaluation.fidelities)].accuracy

@@ -1,0 +1,102 @@
+"""What a front says, ready for any table: one row per artifact, baselines first."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autocompress.core.candidate import Candidate
+from autocompress.core.evaluation import MeasuredMember
+from autocompress.core.target import FLOAT
+
+BASELINE_NAMES: Mapping[str, str] = {"fp32": "original", "int8": "plain int8"}
+"""Baselines of a front by their key, and what tables call them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrontRow:
+    """One artifact: what was predicted of it, and what was measured on it.
+
+    Attributes:
+        id: The member's id, or the baseline's name.
+        is_baseline: Whether it is no result of the search.
+        done: What was done to the model, in words.
+        predicted: Predicted values by name; empty for a baseline.
+        measured: Measured values by name.
+        latency_ratio: Measured latency over that of the original; None if
+            either was not measured.
+    """
+
+    id: str
+    is_baseline: bool
+    done: str
+    predicted: Mapping[str, float]
+    measured: Mapping[str, Any]
+    latency_ratio: float | None
+
+
+def front_rows(
+    baseline: Mapping[str, Mapping[str, Any]], members: Sequence[MeasuredMember]
+) -> list[FrontRow]:
+    """List baselines, then members from the slowest to the fastest.
+
+    Args:
+        baseline: Measured values by baseline: "fp32", and "int8" if there is one.
+        members: The front.
+    """
+    original = baseline.get("fp32", {}).get("latency_ms")
+
+    def ratio(measured: Mapping[str, Any]) -> float | None:
+        latency = measured.get("latency_ms")
+        return latency / original if latency is not None and original else None
+
+    baselines = [
+        FrontRow(
+            id=name,
+            is_baseline=True,
+            done="every layer W8A8, not trained" if key == "int8" else "nothing",
+            predicted={},
+            measured=baseline[key],
+            latency_ratio=ratio(baseline[key]),
+        )
+        for key, name in BASELINE_NAMES.items()
+        if key in baseline
+    ]
+    ordered = sorted(members, key=lambda member: -member.measured.get("latency_ms", 0.0))
+    return baselines + [
+        FrontRow(
+            id=member.id,
+            is_baseline=False,
+            done=describe(member.candidate),
+            predicted=member.predicted,
+            measured=member.measured,
+            latency_ratio=ratio(member.measured),
+        )
+        for member in ordered
+    ]
+
+
+def describe(candidate: Candidate) -> str:
+    """Say in words what a candidate does to a model.
+
+    Example:
+        >>> describe(Candidate(dropped_blocks=("layer1.1",), pruning_ratios={"conv1": 0.25}))
+        '1 block dropped, 25 % of the channels of 1 group'
+        >>> describe(Candidate())
+        'nothing'
+    """
+    parts = []
+    if count := len(candidate.dropped_blocks):
+        parts.append(f"{count} block{'s' if count > 1 else ''} dropped")
+    ratios = [ratio for ratio in candidate.pruning_ratios.values() if ratio > 0]
+    if ratios:
+        groups = f"{len(ratios)} group{'s' if len(ratios) > 1 else ''}"
+        parts.append(f"{100 * sum(ratios) / len(ratios):.0f} % of the channels of {groups}")
+    weights = {c.weight_bits for c in candidate.layers.values() if c.weight_bits != FLOAT}
+    activations = {c.activation_bits for c in candidate.layers.values() if not c.is_default}
+    if weights:
+        parts.append(f"W{_span(weights)} A{_span(activations)}")
+    return ", ".join(parts) or "nothing"
+
+
+def _span(bits: set[int]) -> str:
+    return str(min(bits)) if len(bits) == 1 else f"{min(bits)}-{max(bits)}"

@@ -1,0 +1,1 @@
+"""The search space: parameters bound to a model, and their encoding."""

@@ -1,0 +1,317 @@
+"""A search space bound to one model: flat parameters to and from candidates."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
+from autocompress.core.schema import unknown_name
+from autocompress.errors import InvalidInputError, explain
+from autocompress.graph.structure import ModelGraph
+from autocompress.space import draws
+from autocompress.space.choices import PrecisionPair
+from autocompress.space.parameter import Parameter
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundSpace:
+    """Everything that may vary in one model, as flat parameters.
+
+    Every parameter is suggested every time; those inside a dropped block
+    have no effect, and canonical candidates leave them out. The parameters:
+    `prune:<group>`, an index into the group's `pruning_choices`;
+    `drop:<block>`, 0 or 1; `precision:<layer>`, an index into
+    `layer_precisions`; `criterion`, an index, if there are several;
+    `temperature` and `kd_weight`.
+
+    Attributes:
+        graph: The structure of the model.
+        pruning_choices: Group name to achieved ratios, ascending from 0.0.
+        blocks: Names of the blocks that may be dropped.
+        layers: Names of the layers whose bits vary.
+        layer_precisions: (weight bits, activation bits) pairs, ordered from
+            the narrowest to the widest; (32, 32) is last.
+        criteria: Ways to rank channels.
+        temperature: Range of the temperature.
+        kd_weight: Range of the distillation weight.
+    """
+
+    graph: ModelGraph
+    pruning_choices: Mapping[str, tuple[float, ...]]
+    blocks: tuple[str, ...]
+    layers: tuple[str, ...]
+    layer_precisions: tuple[PrecisionPair, ...]
+    criteria: tuple[str, ...]
+    temperature: Parameter
+    kd_weight: Parameter
+
+    def __post_init__(self) -> None:
+        if not (self.pruning_choices or self.blocks or self.layers):
+            raise InvalidInputError(
+                explain(
+                    "search space",
+                    expected="a group, block or layer that can vary",
+                    got="none in this model",
+                    remedy="widen 'include', or add ratios and bits",
+                )
+            )
+
+    @cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """All parameters, in the order of the columns of `encode`."""
+        counts = {f"prune:{name}": len(found) for name, found in self.pruning_choices.items()}
+        counts |= {f"drop:{name}": 2 for name in self.blocks}
+        counts |= {f"precision:{name}": len(self.layer_precisions) for name in self.layers}
+        counts |= {"criterion": len(self.criteria)} if len(self.criteria) > 1 else {}
+        discrete = [
+            Parameter(name=name, kind="int", low=0, high=count - 1)
+            for name, count in counts.items()
+        ]
+        continuous = [p for p in (self.temperature, self.kd_weight) if p.low < p.high]
+        return (*discrete, *continuous)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the model's structure and of every choice in the space."""
+        parts = (
+            self.graph.fingerprint,
+            sorted(self.pruning_choices.items()),
+            self.layer_precisions,
+            self.criteria,
+            self.parameters,
+            self.temperature,
+            self.kd_weight,
+        )
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+    def from_params(self, params: Mapping[str, float]) -> Candidate:
+        """Turn parameters into the canonical candidate they stand for.
+
+        Args:
+            params: A value for every parameter, by name.
+
+        Raises:
+            InvalidInputError: If a name is unknown or missing, or a value is
+                out of range.
+        """
+        self._check_params(params)
+
+        def value(name: str, default: float = 0) -> float:
+            return params.get(name, default)
+
+        distill = DistillConfig(
+            temperature=value("temperature", self.temperature.low),
+            kd_weight=value("kd_weight", self.kd_weight.low),
+        )
+        return self.canonical(
+            Candidate(
+                pruning_ratios={
+                    name: choices[int(value(f"prune:{name}"))]
+                    for name, choices in self.pruning_choices.items()
+                },
+                dropped_blocks=tuple(name for name in self.blocks if value(f"drop:{name}")),
+                criterion=self.criteria[int(value("criterion"))],
+                layers={
+                    name: _config(self.layer_precisions[int(value(f"precision:{name}"))])
+                    for name in self.layers
+                },
+                distill=distill,
+            )
+        )
+
+    def to_params(self, candidate: Candidate) -> dict[str, float]:
+        """Return the parameters nearest to a candidate.
+
+        Raises:
+            InvalidInputError: If the candidate names something unknown.
+        """
+        near = self.canonical(candidate)
+        params: dict[str, float] = {
+            f"prune:{name}": choices.index(near.pruning_ratios.get(name, 0.0))
+            for name, choices in self.pruning_choices.items()
+        }
+        params |= {f"drop:{name}": int(name in near.dropped_blocks) for name in self.blocks}
+        params |= {
+            f"precision:{name}": self.layer_precisions.index(_pair(near.layer(name)))
+            for name in self.layers
+        }
+        params |= {
+            "criterion": self.criteria.index(near.criterion),
+            "temperature": near.distill.temperature,
+            "kd_weight": near.distill.kd_weight,
+        }
+        return {parameter.name: params[parameter.name] for parameter in self.parameters}
+
+    def canonical(self, candidate: Candidate) -> Candidate:
+        """Return the nearest candidate of this space, without what has no effect.
+
+        Ratios and bits go to the nearest choice (to the milder one of two);
+        groups, blocks and layers that cannot vary are left as they were.
+
+        Raises:
+            InvalidInputError: If the candidate names a group, block, layer or
+                criterion that does not exist.
+        """
+        for name in candidate.pruning_ratios:
+            self.graph.group(name)
+        for name in candidate.dropped_blocks:
+            self.graph.block(name)
+        for name in candidate.layers:
+            self.graph.layer(name)
+        if candidate.criterion not in self.criteria:
+            raise InvalidInputError(unknown_name("criterion", candidate.criterion, self.criteria))
+        return Candidate(
+            pruning_ratios={
+                name: _nearest_ratio(choices, candidate.pruning_ratios.get(name, 0.0))
+                for name, choices in self.pruning_choices.items()
+            },
+            dropped_blocks=tuple(n for n in candidate.dropped_blocks if n in self.blocks),
+            criterion=candidate.criterion,
+            layers={
+                name: _config(_nearest_pair(self.layer_precisions, _pair(candidate.layer(name))))
+                for name in self.layers
+            },
+            distill=DistillConfig(
+                temperature=self.temperature.settle(candidate.distill.temperature),
+                kd_weight=self.kd_weight.settle(candidate.distill.kd_weight),
+            ),
+        ).canonical()
+
+    def encode(self, candidate: Candidate) -> FloatArray:
+        """Return a candidate as numbers in [0, 1].
+
+        Returns:
+            `1 x d` array, columns in the order of `parameters`.
+        """
+        params = self.to_params(candidate)
+        return np.array([[p.to_unit(params[p.name]) for p in self.parameters]], dtype=np.float64)
+
+    def decode(self, row: ArrayLike) -> Candidate:
+        """Return the canonical candidate nearest to `d` numbers in [0, 1].
+
+        Args:
+            row: `1 x d` or `d` numbers, as `encode` returns them.
+
+        Raises:
+            InvalidInputError: If the shape is another, or a number is NaN.
+        """
+        values = np.asarray(row, dtype=np.float64)
+        count = len(self.parameters)
+        if values.shape not in ((count,), (1, count)) or np.isnan(values).any():
+            got = "NaN" if np.isnan(values).any() else f"shape {values.shape}"
+            raise InvalidInputError(
+                explain(
+                    "'row'", expected=f"{count} numbers", got=got, remedy="pass encode's output"
+                )
+            )
+        units = values.ravel().tolist()
+        return self.from_params(
+            {p.name: p.from_unit(u) for p, u in zip(self.parameters, units, strict=True)}
+        )
+
+    def sample(self, seed: int) -> Candidate:
+        """Draw a candidate around a random level of compression.
+
+        A global level u ~ U(0, 1) is drawn first and layers vary around it,
+        so that samples spread from mild to strong; independent draws would
+        all compress about equally.
+
+        Args:
+            seed: Same seed, same candidate; >= 0.
+        """
+        rng = np.random.default_rng(seed)
+        return self.from_params(draws.stratified(self.parameters, self.layer_precisions, rng))
+
+    def mutate(self, candidate: Candidate, seed: int, rate: float) -> Candidate:
+        """Change some choices of a candidate, mostly by one step.
+
+        Args:
+            candidate: Where to start.
+            seed: Same seed, same result; >= 0.
+            rate: Probability that a parameter changes, (0, 1]. At least one
+                does, unless the space has no other candidate.
+
+        Returns:
+            A canonical candidate that differs from the given one.
+        """
+        rng = np.random.default_rng(seed)
+        start, params = self.canonical(candidate), self.to_params(candidate)
+        changed = start
+        for _ in range(draws.ATTEMPTS):
+            changed = self.from_params(draws.mutated(self.parameters, params, rng, rate))
+            if changed != start:
+                break
+        return changed
+
+    def uniform(
+        self,
+        weight_bits: int,
+        activation_bits: int,
+        ratio: float,
+        dropped: Sequence[str] = (),
+    ) -> Candidate:
+        """Treat every layer and every group alike, at the nearest choice.
+
+        `uniform(32, 32, 0.0)` is the unmodified model, `uniform(8, 8, 0.0)`
+        plain int8.
+
+        Args:
+            weight_bits: 1 to 8, or 32.
+            activation_bits: 2 to 8, or 32.
+            ratio: Fraction of channels removed, [0, 1).
+            dropped: Names of blocks to drop.
+        """
+        config = LayerConfig(weight_bits=weight_bits, activation_bits=activation_bits)
+        return self.canonical(
+            Candidate(
+                pruning_ratios=dict.fromkeys(self.pruning_choices, ratio),
+                dropped_blocks=tuple(dropped),
+                criterion=self.criteria[0],
+                layers=dict.fromkeys(self.layers, config),
+            )
+        )
+
+    def _check_params(self, params: Mapping[str, float]) -> None:
+        known = {parameter.name: parameter for parameter in self.parameters}
+        for name in params:
+            if name not in known:
+                raise InvalidInputError(unknown_name("parameter", str(name), known))
+        for name, parameter in known.items():
+            value = params.get(name, math.nan)
+            integral = parameter.kind == "float" or value == value // 1
+            if not (parameter.low <= value <= parameter.high and integral):
+                kind = "an integer" if parameter.kind == "int" else "a number"
+                raise InvalidInputError(
+                    explain(
+                        f"parameter '{name}'",
+                        expected=f"{kind} in [{parameter.low:g}, {parameter.high:g}]",
+                        got=params.get(name, "none"),
+                        remedy="give every parameter of the space a value in its range",
+                    )
+                )
+
+
+def _pair(config: LayerConfig) -> PrecisionPair:
+    return config.weight_bits, config.activation_bits
+
+
+def _config(pair: PrecisionPair) -> LayerConfig:
+    return LayerConfig(weight_bits=pair[0], activation_bits=pair[1])
+
+
+def _nearest_ratio(choices: Sequence[float], ratio: float) -> float:
+    return min(choices, key=lambda choice: (round(abs(choice - ratio), 12), choice))
+
+
+def _nearest_pair(pairs: Sequence[PrecisionPair], wanted: PrecisionPair) -> PrecisionPair:
+    def distance(pair: PrecisionPair) -> float:
+        return sum(abs(math.log2(a / b)) for a, b in zip(pair, wanted, strict=True))
+
+    return min(pairs, key=lambda pair: (distance(pair), -pair[0], -pair[1]))

@@ -1,0 +1,99 @@
+"""The choices that each group and each layer has, once rounded and filtered."""
+
+from collections.abc import Collection, Iterable, Sequence
+from fnmatch import fnmatchcase
+
+from autocompress.core.target import FLOAT, Target
+
+PrecisionPair = tuple[int, int]
+"""(weight bits, activation bits) of one layer."""
+
+_BIT_COSTS = frozenset({"size_bytes", "bops"})
+"""Costs that every bit counts for, executed or not."""
+
+
+def selected(name: str, kind: str, *, include: Iterable[str], exclude: Iterable[str]) -> bool:
+    """Tell whether globs choose a part of the model, by its name or its type.
+
+    Args:
+        name: Fully qualified name.
+        kind: Class name, for example "Conv2d"; "" if it has none.
+        include: Globs of which one must match.
+        exclude: Globs of which none may match.
+
+    Example:
+        >>> selected("layer1.0.conv1", "Conv2d", include=["*"], exclude=["layer1.*"])
+        False
+    """
+
+    def matches(globs: Iterable[str]) -> bool:
+        return any(fnmatchcase(name, glob) or fnmatchcase(kind, glob) for glob in globs)
+
+    return matches(include) and not matches(exclude)
+
+
+def achieved_ratios(channels: int, ratios: Iterable[float], *, round_to: int) -> tuple[float, ...]:
+    """Round pruning ratios to channel counts that a group can keep.
+
+    Kept channels are a multiple of `round_to`, and at least that. A group of
+    fewer than `2 * round_to` channels would have no choice then, so it is
+    rounded to multiples of an eighth of its channels (at least one) instead.
+
+    Args:
+        channels: Channels of the group, >= 1.
+        ratios: Fractions of channels to remove, each in [0, 1).
+        round_to: Granularity of the kept channels, >= 1.
+
+    Returns:
+        The ratios as achieved, ascending, each once, 0.0 always first.
+
+    Example:
+        >>> achieved_ratios(32, [0.0, 0.2, 0.5, 0.9], round_to=8)
+        (0.0, 0.25, 0.5, 0.75)
+        >>> achieved_ratios(6, [0.5], round_to=8)
+        (0.0, 0.5)
+    """
+    step = round_to if channels >= 2 * round_to else max(1, channels // 8)
+    kept = {channels}
+    for ratio in ratios:
+        steps = max(1, int(channels * (1.0 - ratio) / step + 0.5))
+        kept.add(min(channels, steps * step))
+    return tuple(1.0 - count / channels for count in sorted(kept, reverse=True))
+
+
+def offered_precisions(
+    weight_bits: Iterable[int],
+    activation_bits: Collection[int],
+    *,
+    target: Target | None = None,
+    costs: Sequence[str] | None = None,
+) -> tuple[PrecisionPair, ...]:
+    """List the precisions a layer may take, without those that bring nothing.
+
+    Unquantised weights go with unquantised activations only. With a target,
+    activations take bits that it executes; if no cost counts stored bits,
+    only pairs that the target computes in as such are left.
+
+    Args:
+        weight_bits: Bits the search space allows for weights.
+        activation_bits: Bits the search space allows for activations.
+        target: The device; None leaves its limits out.
+        costs: Names of cost objectives and constraints; None if unknown.
+
+    Returns:
+        Pairs from the narrowest to the widest, ordered by weight bits, then
+        by activation bits; (32, 32) always last.
+
+    Example:
+        >>> target = Target.named("onnxruntime-cpu")
+        >>> offered_precisions([4, 8, 32], [8, 32], target=target, costs=["latency_ms"])
+        ((8, 8), (32, 32))
+        >>> offered_precisions([4, 32], [4, 8], target=target, costs=["size_bytes"])
+        ((4, 8), (32, 32))
+    """
+    pairs = {(w, a) for w in weight_bits for a in activation_bits if w != FLOAT}
+    if target is not None:
+        pairs = {pair for pair in pairs if pair[1] in target.activation_bits}
+        if costs is not None and not _BIT_COSTS & set(costs):
+            pairs = {pair for pair in pairs if pair in target.precisions}
+    return tuple(sorted(pairs | {(FLOAT, FLOAT)}))

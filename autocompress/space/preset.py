@@ -1,0 +1,258 @@
+"""What a search may vary, read from YAML and not yet bound to a model."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ValidationError
+
+from autocompress.core.schema import unknown_name
+from autocompress.core.target import Target
+from autocompress.errors import InvalidInputError, MissingFileError, WrongTypeError, explain
+from autocompress.graph.structure import ModelGraph
+from autocompress.space.bound import BoundSpace
+from autocompress.space.choices import achieved_ratios, offered_precisions, selected
+from autocompress.space.parameter import Parameter
+from autocompress.space.sections import (
+    Blocks,
+    Distillation,
+    Pruning,
+    Quantisation,
+    Range,
+    Section,
+    Text,
+)
+
+
+class SearchSpace(Section):
+    """A search space as its YAML file describes it.
+
+    The unmodified model belongs to every space: ratio 0, no block dropped
+    and 32 bits are offered whether or not the lists name them.
+
+    Attributes:
+        schema_version: Version of the file format.
+        name: What it is called.
+        description: Which models it suits.
+        pruning: How many channels each group may lose.
+        blocks: Which residual blocks may be dropped.
+        quantisation: Which bits each layer may take.
+        distillation: How a fine-tune may be taught.
+    """
+
+    schema_version: Literal[1] = 1
+    name: Text = "custom"
+    description: Text = ""
+    pruning: Pruning = Pruning()
+    blocks: Blocks = Blocks()
+    quantisation: Quantisation = Quantisation()
+    distillation: Distillation = Distillation()
+
+    @classmethod
+    def load(cls, source: "str | Path | Mapping[str, Any] | SearchSpace") -> "SearchSpace":
+        """Read a search space.
+
+        Args:
+            source: Name of a preset, path of a YAML file, a mapping with the
+                same keys, or a space, which is returned as it is.
+
+        Raises:
+            InvalidInputError: If there is no such preset, or the content has
+                an unknown key, a wrong type or a value out of range.
+            MissingFileError: If the path does not exist.
+            WrongTypeError: If `source` is none of the above.
+
+        Example:
+            >>> SearchSpace.load("cnn").name
+            'cnn'
+        """
+        if isinstance(source, SearchSpace):
+            return source
+        if isinstance(source, Mapping):
+            return _validated(dict(source), "search space")
+        if not isinstance(source, (str, Path)):
+            raise WrongTypeError(
+                explain(
+                    "'space'",
+                    expected="a preset name, a path or a mapping",
+                    got=type(source).__name__,
+                    remedy="write 'cnn'",
+                )
+            )
+        path = _path(source)
+        return _validated(_read_yaml(path), f"search space '{path}'")
+
+    def bind(self, model: Any, example_inputs: Any, target: Target | None = None) -> BoundSpace:
+        """Trace a model and bind the space to what can vary in it.
+
+        Args:
+            model: A trained `nn.Module`; it is not changed.
+            example_inputs: A tensor, or a tuple of tensors, of one batch.
+            target: The device; its limits on activation bits apply.
+
+        Raises:
+            TraceError: If the model cannot be traced.
+            InvalidInputError: If nothing of the model can vary.
+        """
+        # Imported here so that reading a space or a study does not load torch.
+        from autocompress.graph.tracing import trace
+
+        return self.bind_graph(trace(model, example_inputs), target)
+
+    def bind_graph(
+        self,
+        graph: ModelGraph,
+        target: Target | None = None,
+        costs: Sequence[str] | None = None,
+    ) -> BoundSpace:
+        """Bind the space to a traced model.
+
+        Args:
+            graph: The structure of the model.
+            target: The device; activation bits it does not execute go.
+            costs: Names of cost objectives and constraints. With a target,
+                bits that can change none of them are not offered.
+
+        Raises:
+            InvalidInputError: If nothing of the model can vary.
+        """
+        ratios = {
+            group.name: achieved_ratios(
+                group.channels, self.pruning.ratios, round_to=self.pruning.round_to
+            )
+            for group in graph.groups
+            if group.prunable and _chosen(self.pruning, group.name, _type(graph, group.name))
+        }
+        precisions = offered_precisions(
+            self.quantisation.weight_bits,
+            self.quantisation.activation_bits,
+            target=target,
+            costs=costs,
+        )
+        quantised = [
+            layer.name
+            for layer in graph.layers
+            if layer.quantisable and _chosen(self.quantisation, layer.name, layer.type)
+        ]
+        dropped = [
+            block.name
+            for block in graph.blocks
+            if self.blocks.drop and block.droppable and _chosen(self.blocks, block.name, "")
+        ]
+        return BoundSpace(
+            graph=graph,
+            pruning_choices={name: choices for name, choices in ratios.items() if len(choices) > 1},
+            blocks=tuple(dropped),
+            layers=tuple(quantised) if len(precisions) > 1 else (),
+            layer_precisions=precisions,
+            criteria=tuple(dict.fromkeys(self.pruning.criteria)),
+            temperature=_parameter("temperature", self.distillation.temperature),
+            kd_weight=_parameter("kd_weight", self.distillation.kd_weight),
+        )
+
+
+def preset_folder() -> Path:
+    """Find the folder of the presets, in an installed wheel or in a checkout.
+
+    Raises:
+        MissingFileError: If there is none, which means a broken installation.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "search_spaces", package.parent / "search_spaces"):
+        if folder.is_dir():
+            return folder
+    raise MissingFileError(
+        explain(
+            "presets of search spaces",
+            expected=f"'{package / 'search_spaces'}'",
+            got="no such folder",
+            remedy="install autocompress again",
+        )
+    )
+
+
+def preset_names() -> tuple[str, ...]:
+    """List the presets, sorted."""
+    return tuple(sorted(path.stem for path in preset_folder().glob("*.yaml")))
+
+
+def _path(source: str | Path) -> Path:
+    path = Path(source)
+    if isinstance(source, str) and path.name == source and not path.suffix:
+        if source not in preset_names():
+            raise InvalidInputError(unknown_name("search space", source, preset_names()))
+        return preset_folder() / f"{source}.yaml"
+    if not path.is_file():
+        raise MissingFileError(
+            explain(
+                f"search space '{path}'",
+                expected="a YAML file",
+                got="nothing there",
+                remedy="check the path, or name a preset: " + ", ".join(preset_names()),
+            )
+        )
+    return path
+
+
+def _read_yaml(path: Path) -> object:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidInputError(
+            explain(
+                f"search space '{path}'", expected="YAML", got=reason, remedy="correct the file"
+            )
+        ) from error
+
+
+def _validated(content: object, what: str) -> SearchSpace:
+    try:
+        return SearchSpace.model_validate(content)
+    except ValidationError as error:
+        raise InvalidInputError(_sentence(what, error)) from error
+
+
+_EXPECTED = {
+    "model_type": "a mapping of keys to values",
+    "tuple_type": "a list",
+    "too_short": "at least one entry",
+    "missing": "a value",
+    "invalid_key": "a name as key",
+}
+"""Our words for pydantic's types of errors, where its own mislead."""
+
+
+def _sentence(what: str, error: ValidationError) -> str:
+    """Word one thing that pydantic found, an unknown key before others."""
+    found = error.errors(include_url=False)
+    first = min(found, key=lambda detail: detail["type"] != "extra_forbidden")
+    location = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        section: Any = SearchSpace
+        for part in location[:-1]:
+            section = section.model_fields[part].annotation
+        inside = f", '{'.'.join(location[:-1])}'" if location[:-1] else ""
+        return unknown_name(f"{what}{inside}, key", location[-1], tuple(section.model_fields))
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return explain(
+        what + (f", '{'.'.join(location)}'" if location else ""),
+        expected=_EXPECTED.get(first["type"], message),
+        got="none" if first["type"] == "missing" else repr(first["input"]),
+        remedy="correct the value",
+    )
+
+
+def _chosen(section: Pruning | Blocks | Quantisation, name: str, kind: str) -> bool:
+    return selected(name, kind, include=section.include, exclude=section.exclude)
+
+
+def _parameter(name: str, interval: Range) -> Parameter:
+    return Parameter(
+        name=name, kind="float", low=interval.low, high=interval.high, log=interval.log
+    )
+
+
+def _type(graph: ModelGraph, name: str) -> str:
+    return graph.layer_by_name[name].type if name in graph.layer_by_name else ""

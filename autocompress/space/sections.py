@@ -1,0 +1,122 @@
+"""The sections of a search space file and the values they accept."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, model_validator
+
+from autocompress.core.target import FLOAT
+
+Text = Annotated[str, Strict()]
+Flag = Annotated[bool, Strict()]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Count = Annotated[int, Strict(), Field(ge=1)]
+Globs = tuple[Text, ...]
+
+
+def _bits(lowest: int) -> AfterValidator:
+    def check(bits: int) -> int:
+        if bits != FLOAT and not lowest <= bits <= 8:
+            raise ValueError(f"{lowest} to 8, or {FLOAT}")
+        return bits
+
+    return AfterValidator(check)
+
+
+WeightBits = Annotated[int, Strict(), _bits(1)]
+ActivationBits = Annotated[int, Strict(), _bits(2)]
+
+
+class Section(BaseModel):
+    """A part of the file; unknown keys are refused and values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Pruning(Section):
+    """How many channels each group may lose.
+
+    Attributes:
+        ratios: Fractions of channels to remove, [0, 1), before rounding.
+        round_to: Kept channels are a multiple of this.
+        criteria: How channels may be ranked.
+        include: Globs on group names, or types of their first layers.
+        exclude: Globs that take groups out again.
+    """
+
+    ratios: tuple[Annotated[Number, Field(ge=0.0, lt=1.0)], ...] = (0.0, 0.25, 0.5, 0.75)
+    round_to: Count = 8
+    criteria: Annotated[tuple[Literal["l1"], ...], Field(min_length=1)] = ("l1",)
+    include: Globs = ("*",)
+    exclude: Globs = ()
+
+
+class Blocks(Section):
+    """Which residual blocks may be dropped.
+
+    Attributes:
+        drop: Whether any may.
+        include: Globs on block names.
+        exclude: Globs that take blocks out again.
+    """
+
+    drop: Flag = True
+    include: Globs = ("*",)
+    exclude: Globs = ()
+
+
+class Quantisation(Section):
+    """Which bits each layer may take; 32, unquantised, is always offered.
+
+    Attributes:
+        weight_bits: Bits of weights, 1 to 8 or 32.
+        activation_bits: Bits of activations, 2 to 8 or 32.
+        include: Globs on layer names or types.
+        exclude: Globs that take layers out again.
+    """
+
+    weight_bits: tuple[WeightBits, ...] = (2, 3, 4, 5, 6, 8, 32)
+    activation_bits: tuple[ActivationBits, ...] = (8, 32)
+    include: Globs = ("*",)
+    exclude: Globs = ()
+
+
+class Range(Section):
+    """An interval that a number is searched in.
+
+    Attributes:
+        low: Smallest value.
+        high: Largest value; equal to `low` to fix it.
+        log: Whether equal factors are equal steps.
+    """
+
+    low: Number
+    high: Number
+    log: Flag = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Range":
+        if self.low > self.high:
+            raise ValueError("low <= high")
+        if self.log and self.low <= 0.0:
+            raise ValueError("low > 0 where log is true")
+        return self
+
+
+class Distillation(Section):
+    """How a fine-tune may be taught.
+
+    Attributes:
+        temperature: Softens teacher and student, > 0.
+        kd_weight: Share of the distillation term in the loss, within [0, 1].
+    """
+
+    temperature: Range = Range(low=1.0, high=8.0, log=True)
+    kd_weight: Range = Range(low=0.0, high=0.95)
+
+    @model_validator(mode="after")
+    def _inside(self) -> "Distillation":
+        if not 1e-3 <= self.temperature.low <= self.temperature.high <= 1e3:
+            raise ValueError("a temperature within [0.001, 1000]")
+        if not 0.0 <= self.kd_weight.low <= self.kd_weight.high <= 1.0:
+            raise ValueError("a kd_weight within [0, 1]")
+        return self

@@ -1,0 +1,1 @@
+"""Prune, drop and quantise: a candidate and a model give a new model."""

@@ -1,0 +1,119 @@
+"""Candidate and model in, compressed model out."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from autocompress.core.candidate import Candidate
+from autocompress.core.target import FLOAT
+from autocompress.errors import InvalidInputError, explain
+from autocompress.graph.structure import ModelGraph
+from autocompress.transform.compressed import CompressedModel
+from autocompress.transform.discovery import discover_plan
+from autocompress.transform.record import SurgeryRecord
+from autocompress.transform.surgery import cut_model, plan_cuts
+
+Inputs = tuple[tuple[Any, ...], Mapping[str, Any]]
+Batch = TypeVar("Batch")
+
+
+def compress_model(
+    model: nn.Module, graph: ModelGraph, candidate: Candidate, inputs: Inputs
+) -> CompressedModel:
+    """Cut a copy of a model and plan its grids; activations are not calibrated.
+
+    Args:
+        model: The original; its state, mode and outputs stay as they are.
+        graph: Its structure.
+        candidate: What to do; made canonical first.
+        inputs: Positional and keyword arguments of one forward call.
+
+    Returns:
+        The compressed model in eval mode.
+
+    Raises:
+        InvalidInputError: If the candidate names what the model does not
+            have, or asks for what this version cannot do.
+    """
+    candidate = candidate.canonical()
+    for name, config in candidate.layers.items():
+        layer = graph.layer(name)
+        if not layer.quantisable and config.weight_bits != FLOAT:
+            raise InvalidInputError(
+                explain(
+                    f"layer '{name}'",
+                    expected="a quantisable layer",
+                    got=layer.reason,
+                    remedy="leave it out of layers",
+                )
+            )
+        if config.weight_bits == 1 or config.sparsity > 0.0:
+            raise InvalidInputError(
+                explain(
+                    f"layer '{name}'",
+                    expected="2 to 8 or 32 weight bits and no sparsity",
+                    got=f"{config.weight_bits} bits, sparsity {config.sparsity:g}",
+                    remedy="choose other settings",
+                )
+            )
+    cuts = plan_cuts(model, graph, candidate)
+    network = cut_model(model, candidate.dropped_blocks, cuts).eval()
+    quantised = {
+        name: config.weight_bits
+        for name, config in candidate.layers.items()
+        if config.weight_bits != FLOAT
+    }
+    record = SurgeryRecord(
+        candidate=candidate,
+        dropped_blocks=candidate.dropped_blocks,
+        cuts=cuts,
+        quantised=quantised,
+        plan=discover_plan(network, inputs, candidate.layers),
+    )
+    return CompressedModel(network, record)
+
+
+def rebuild_model(model: nn.Module, record: SurgeryRecord) -> CompressedModel:
+    """Repeat a recorded surgery on a model of the original architecture.
+
+    Args:
+        model: Any weights; untouched.
+        record: The record of the surgery.
+
+    Returns:
+        A compressed model of the recorded shape, to load weights into.
+    """
+    return CompressedModel(cut_model(model, record.dropped_blocks, record.cuts).eval(), record)
+
+
+def calibrate_grids(
+    compressed: CompressedModel, batches: Iterable[Batch], run: Callable[[nn.Module, Batch], object]
+) -> None:
+    """Set the activation grids from the values that batches produce.
+
+    Args:
+        compressed: Changed in place; put in eval mode.
+        batches: What `run` takes, one at a time.
+        run: Calls the model on one batch.
+
+    Raises:
+        InvalidInputError: If there is no batch, or values are not finite.
+    """
+    compressed.eval()
+    compressed.reset_grids()
+    seen = 0
+    with torch.no_grad(), compressed.observing():
+        for batch in batches:
+            run(compressed, batch)
+            seen += 1
+    if seen == 0:
+        raise InvalidInputError(
+            explain(
+                "calibration",
+                expected="at least one batch",
+                got="none",
+                remedy="give a loader that yields batches",
+            )
+        )

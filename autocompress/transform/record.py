@@ -1,0 +1,126 @@
+"""The surgery record: what was done to a model, enough to do it again."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from autocompress.core.candidate import Candidate
+from autocompress.core.schema import SCHEMA_VERSION, check_record
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cut:
+    """The positions that were removed along one axis of one module.
+
+    Attributes:
+        module: Fully qualified module name.
+        axis: "out" or "in".
+        size: Length of the axis before the cut.
+        removed: Positions removed, ascending.
+    """
+
+    module: str
+    axis: str
+    size: int
+    removed: tuple[int, ...]
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The positions that were kept, ascending."""
+        gone = set(self.removed)
+        return tuple(position for position in range(self.size) if position not in gone)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Site:
+    """One activation tensor that is quantised, with one grid for all its consumers.
+
+    Attributes:
+        name: The first consumer and its role, for example "conv1.input".
+        bits: The largest activation bits among the consumers.
+        points: Where the grid applies, as numbers of the operations (in
+            order of execution) whose output is that tensor or a view of it;
+            -1, -2, ... are the inputs of the model.
+    """
+
+    name: str
+    bits: int
+    points: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuantisationPlan:
+    """Where grids apply in a model; found by one run of it.
+
+    Attributes:
+        sites: The quantised tensors.
+        inputs: Layer name to the number of the site that feeds it.
+        folds: Layer name to the batch norm that follows it alone, and that
+            operation's number; it is folded into the layer at export.
+    """
+
+    sites: tuple[Site, ...] = ()
+    inputs: Mapping[str, int] = field(default_factory=dict)
+    folds: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SurgeryRecord:
+    """Everything that turns the original architecture into the compressed one.
+
+    Attributes:
+        candidate: The candidate, canonical.
+        dropped_blocks: Blocks that the identity replaced.
+        cuts: Channels removed, per module and axis.
+        quantised: Layer name to its weight bits, below 32 only.
+        plan: The tensor quantisers.
+    """
+
+    candidate: Candidate
+    dropped_blocks: tuple[str, ...] = ()
+    cuts: tuple[Cut, ...] = ()
+    quantised: Mapping[str, int] = field(default_factory=dict)
+    plan: QuantisationPlan = field(default_factory=QuantisationPlan)
+
+    def to_json(self) -> str:
+        """Return the record as one line of JSON."""
+        return json.dumps(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "candidate": json.loads(self.candidate.to_json()),
+                "dropped_blocks": list(self.dropped_blocks),
+                "cuts": [
+                    {"module": c.module, "axis": c.axis, "size": c.size, "removed": list(c.removed)}
+                    for c in self.cuts
+                ],
+                "quantised": dict(self.quantised),
+                "sites": [
+                    {"name": s.name, "bits": s.bits, "points": list(s.points)}
+                    for s in self.plan.sites
+                ],
+                "inputs": dict(self.plan.inputs),
+                "folds": {name: list(fold) for name, fold in self.plan.folds.items()},
+            },
+            sort_keys=True,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "SurgeryRecord":
+        """Read a record from what `to_json` returned; unknown keys are refused."""
+        keys = ("candidate", "dropped_blocks", "cuts", "quantised", "sites", "inputs", "folds")
+        record: Mapping[str, Any] = check_record(json.loads(text), what="surgery record", keys=keys)
+        cut_keys, site_keys = ("module", "axis", "size", "removed"), ("name", "bits", "points")
+        cuts = [check_record(cut, what="cut", keys=cut_keys) for cut in record["cuts"]]
+        sites = [check_record(site, what="site", keys=site_keys) for site in record["sites"]]
+        return cls(
+            candidate=Candidate.from_json(json.dumps(record["candidate"])),
+            dropped_blocks=tuple(record["dropped_blocks"]),
+            cuts=tuple(Cut(**{**cut, "removed": tuple(cut["removed"])}) for cut in cuts),
+            quantised=dict(record["quantised"]),
+            plan=QuantisationPlan(
+                sites=tuple(Site(**{**site, "points": tuple(site["points"])}) for site in sites),
+                inputs=dict(record["inputs"]),
+                folds={name: (fold[0], fold[1]) for name, fold in record["folds"].items()},
+            ),
+        )

@@ -1,0 +1,132 @@
+"""Cut a copy of a model: drop blocks and remove channels."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from autocompress.core.candidate import Candidate
+from autocompress.errors import InvalidInputError, explain
+from autocompress.graph.slicing import remove_channels
+from autocompress.graph.structure import ModelGraph
+from autocompress.transform.criteria import find_criterion
+from autocompress.transform.record import Cut
+
+
+def plan_cuts(model: nn.Module, graph: ModelGraph, candidate: Candidate) -> tuple[Cut, ...]:
+    """Choose the channels that a candidate removes.
+
+    Args:
+        model: The original model; its weights rank the channels.
+        graph: Its structure.
+        candidate: The candidate, canonical.
+
+    Returns:
+        The cuts, one per module and axis, dropped blocks left out.
+
+    Raises:
+        InvalidInputError: If a group or block is unknown or cannot be cut.
+    """
+    score = find_criterion(candidate.criterion)
+    for name in candidate.dropped_blocks:
+        block = graph.block(name)
+        if not block.droppable:
+            raise InvalidInputError(
+                explain(
+                    f"block '{name}'",
+                    expected="a droppable block",
+                    got=block.reason,
+                    remedy="leave it out of dropped_blocks",
+                )
+            )
+    modules = dict(model.named_modules())
+    removed: dict[tuple[str, str], set[int]] = {}
+    sizes: dict[tuple[str, str], int] = {}
+    for name, ratio in candidate.pruning_ratios.items():
+        group = graph.group(name)
+        if not group.prunable:
+            raise InvalidInputError(
+                explain(
+                    f"channel group '{name}'",
+                    expected="a prunable group",
+                    got=group.reason,
+                    remedy="leave it out of pruning_ratios",
+                )
+            )
+        count = min(round(ratio * group.channels), group.channels - 1)
+        if count == 0:
+            continue
+        doomed = torch.argsort(score(model, group), stable=True)[:count].tolist()
+        for member in group.members:
+            if candidate.drops(member.module) or member.module not in modules:
+                continue
+            key = (member.module, member.axis)
+            positions = removed.setdefault(key, set())
+            positions.update(p for channel in doomed for p in member.indices[channel])
+            sizes[key] = axis_size(modules[member.module], member.axis)
+    return tuple(
+        Cut(module=module, axis=axis, size=sizes[module, axis], removed=tuple(sorted(positions)))
+        for (module, axis), positions in removed.items()
+    )
+
+
+def cut_model(model: nn.Module, dropped: Sequence[str], cuts: Sequence[Cut]) -> nn.Module:
+    """Copy a model, replace blocks by the identity and remove channels.
+
+    Args:
+        model: The original; untouched.
+        dropped: Names of the blocks to replace.
+        cuts: What to remove.
+
+    Returns:
+        The cut copy, in the original's mode and on its device.
+
+    Raises:
+        InvalidInputError: If a cut does not fit this model.
+    """
+    network = copy.deepcopy(model)
+    for name in dropped:
+        network.set_submodule(name, nn.Identity())
+    modules = dict(network.named_modules())
+    for cut in cuts:
+        module = modules.get(cut.module)
+        if module is None or axis_size(module, cut.axis) != cut.size:
+            raise InvalidInputError(
+                explain(
+                    f"surgery of '{cut.module}'",
+                    expected=f"a module whose '{cut.axis}' axis has {cut.size} channels",
+                    got="none" if module is None else axis_size(module, cut.axis),
+                    remedy="give the architecture that the record was made from",
+                )
+            )
+        remove_channels(module, cut.axis, cut.removed)  # type: ignore[arg-type]
+    return network
+
+
+def axis_size(module: nn.Module, axis: str) -> int:
+    """Return how many channels a module has along an axis.
+
+    Args:
+        module: A convolution, linear or normalisation layer.
+        axis: "out" or "in".
+    """
+    names = {
+        "out": ("out_channels", "out_features", "num_features", "num_channels", "num_parameters"),
+        "in": ("in_channels", "in_features", "num_features", "num_channels", "num_parameters"),
+    }[axis]
+    for name in names:
+        size = getattr(module, name, None)
+        if isinstance(size, int):
+            return size
+    weight = getattr(module, "weight", None)
+    if isinstance(weight, torch.Tensor):
+        return weight.shape[0]
+    raise InvalidInputError(
+        explain(
+            f"channels of {type(module).__name__}",
+            expected="a layer with channels",
+            got="none",
+            remedy="exclude the group in the search space",
+        )
+    )

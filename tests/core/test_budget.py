@@ -1,0 +1,37 @@
+from typing import Any
+
+import pytest
+
+from autocompress.core.budget import Budget
+from autocompress.errors import InvalidInputError, WrongTypeError
+
+
+def test_either_limit_is_enough() -> None:
+    assert Budget(trials=3).minutes is None
+    assert Budget(minutes=0.5).trials is None
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {},
+        {"trials": 0},
+        {"trials": -1},
+        {"minutes": 0},
+        {"minutes": -2.0},
+        {"minutes": float("nan")},
+        {"minutes": float("inf")},
+    ],
+)
+def test_limits_out_of_range_are_refused(limits: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError, match="budget"):
+        Budget(**limits)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"trials": 1.5}, {"trials": True}, {"trials": "9"}, {"minutes": "9"}, {"minutes": True}],
+)
+def test_limits_of_another_type_are_refused(limits: dict[str, Any]) -> None:
+    with pytest.raises(WrongTypeError, match="budget"):
+        Budget(**limits)

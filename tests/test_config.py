@@ -1,0 +1,213 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from autocompress.config import SearchConfig, load_config
+from autocompress.core.budget import Budget
+from autocompress.core.target import Target
+from autocompress.errors import (
+    AutocompressError,
+    InvalidInputError,
+    MissingFileError,
+    WrongTypeError,
+)
+
+MINIMAL: dict[str, Any] = {
+    "model": {"factory": "config_user:make_model"},
+    "task": {"factory": "config_user:make_task"},
+    "budget": {"trials": 5},
+}
+
+
+def write(path: Path, record: object) -> Path:
+    path.write_text(yaml.safe_dump(record))
+    return path
+
+
+def changed(**values: Any) -> dict[str, Any]:
+    return MINIMAL | values
+
+
+def test_the_design_example_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        """
+model: {factory: "examples.digits:make_model", args: {width: 16}, weights: null}
+task: {factory: "examples.digits:make_task"}
+target: onnxruntime-cpu
+objectives: [accuracy, latency_ms]
+constraints: {accuracy_drop: 0.02, latency_ms: "60%", size_bytes: 300_000}
+space: cnn
+budget: {trials: 60, minutes: 5}
+executor: inline
+seed: 0
+"""
+    )
+    config = load_config(path)
+    assert config.model.args == {"width": 16}
+    assert config.make_target() == Target.named("onnxruntime-cpu")
+    assert config.make_budget() == Budget(trials=60, minutes=5)
+    assert config.objectives == ("accuracy", "latency_ms")
+    assert config.constraints["size_bytes"] == 300_000
+    assert config.space_name_or_path() == "cnn"
+    assert config.executor == "inline"
+
+
+def test_defaults_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "below").mkdir()
+    write(tmp_path / "below" / "digits.yaml", MINIMAL)
+    monkeypatch.chdir(tmp_path)
+    config = load_config("below/digits.yaml")
+    assert config.study_dir == str(tmp_path / "runs" / "digits")
+    assert config.folder == str(tmp_path / "below")
+    assert (config.space, config.executor, config.seed) == ("cnn", "inline", 0)
+
+
+def test_a_space_file_is_found_beside_the_configuration(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path / "a.yaml", changed(space="mine.yaml")))
+    assert config.space_name_or_path() == str(tmp_path / "mine.yaml")
+
+
+def test_a_target_may_say_its_threads(tmp_path: Path) -> None:
+    target = {"name": "onnxruntime-cpu", "threads": 2, "batch_size": 8}
+    config = load_config(write(tmp_path / "a.yaml", changed(target=target)))
+    assert config.make_target() == Target.named("onnxruntime-cpu", threads=2, batch_size=8)
+
+
+def test_command_line_values_replace_those_of_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", changed(budget={"trials": 5, "minutes": 1}, seed=3))
+    config = load_config(
+        path, study_dir=str(tmp_path / "s"), trials=9, executor="ray", minutes=2.5, seed=4
+    )
+    assert config.study_dir == str(tmp_path / "s")
+    assert config.make_budget() == Budget(trials=9, minutes=2.5)
+    assert (config.executor, config.seed) == ("ray", 4)
+    assert load_config(path, seed=0).seed == 0
+
+
+def test_the_resolved_configuration_reads_the_same_from_anywhere(tmp_path: Path) -> None:
+    record = changed(
+        model={"factory": "config_user:make_model", "args": {"a": [1, None]}, "weights": "w.pt"},
+        constraints={"latency_ms": "60%"},
+    )
+    config = load_config(write(tmp_path / "a.yaml", record))
+    (tmp_path / "study").mkdir()
+    kept = tmp_path / "study" / "config.yaml"
+    kept.write_text(config.to_yaml())
+    assert load_config(kept) == config
+
+
+def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path / "a.yaml", MINIMAL))
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 1
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (changed(modle={}), "key: .* got 'modle'; did you mean 'model'"),
+        (changed(budget={"trails": 5}), "section 'budget', key: .*did you mean 'trials'"),
+        (
+            changed(model={"factory": "a:b", "weight": "w"}),
+            "section 'model', key: .*did you mean 'weights'",
+        ),
+        (changed(task={"factory": "a:b", "arg": {}}), "section 'task', key: .*'args'"),
+        (changed(target={"name": "onnxruntime-cpu", "thread": 1}), "did you mean 'threads'"),
+        ({"task": MINIMAL["task"], "budget": {"trials": 1}}, "key 'model': expected a value"),
+        (changed(model={}), r"key 'model\.factory': expected a value, got nothing"),
+        (changed(budget={"trials": "many"}), r"key 'budget\.trials': .*integer, got 'many'"),
+        (changed(budget={"trials": True}), r"key 'budget\.trials': .*got True"),
+        (changed(seed="x"), "key 'seed': expected a valid integer, got 'x'"),
+        (changed(seed=1.5), "key 'seed'"),
+        (changed(executor="slurm"), "key 'executor': expected 'inline' or 'ray', got 'slurm'"),
+        (changed(objectives="accuracy"), "key 'objectives'"),
+        (changed(objectives=["accuracy", "speed"]), "objective: .*got 'speed'"),
+        (changed(constraints={"accuracy_dorp": 0.1}), "did you mean 'accuracy_drop'"),
+        (changed(constraints=[]), "key 'constraints'"),
+        (changed(target="onnxruntime"), "target: .*did you mean 'onnxruntime-cpu'"),
+        (changed(target={"name": "onnxruntime-cpu", "threads": 0}), "target 'threads'"),
+        (changed(budget={}), "'budget': expected trials, minutes or both"),
+        (changed(budget={"trials": 0}), "budget 'trials': expected >= 1"),
+        (changed(study_dir=3), "key 'study_dir'"),
+        (changed(model="a:b"), "key 'model'"),
+    ],
+)
+def test_a_wrong_value_is_one_sentence_with_file_and_key(
+    tmp_path: Path, record: dict[str, Any], message: str
+) -> None:
+    path = write(tmp_path / "bad.yaml", record)
+    with pytest.raises((InvalidInputError, WrongTypeError), match=message) as raised:
+        load_config(path)
+    assert "bad.yaml" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        (b"model: [", InvalidInputError, "expected YAML, got .* in line"),
+        (b"\xff\xfe", InvalidInputError, "expected YAML"),
+        (b"seed: 1\nseed: 2\n", InvalidInputError, "second key 'seed' in line 2"),
+        (b"a: !!python/object:os.system {}", InvalidInputError, "could not determine"),
+        (b"", WrongTypeError, "expected a mapping"),
+        (b"- model", WrongTypeError, "expected a mapping"),
+        (b"1: 2", WrongTypeError, "expected a mapping"),
+    ],
+)
+def test_what_is_no_configuration_is_refused(
+    tmp_path: Path, content: bytes, error: type[AutocompressError], message: str
+) -> None:
+    (tmp_path / "bad.yaml").write_bytes(content)
+    with pytest.raises(error, match=message) as raised:
+        load_config(tmp_path / "bad.yaml")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match=r"absent\.yaml"):
+        load_config(tmp_path / "absent.yaml")
+
+
+USER = """
+import torch
+
+def make_model(width=2):
+    return torch.nn.Linear(width, 1)
+
+def make_task():
+    return "the task"
+"""
+
+
+@pytest.fixture(scope="module")
+def user_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("user")
+    (folder / "config_user.py").write_text(USER)
+    torch.save(torch.nn.Linear(3, 1).state_dict(), folder / "weights.pt")
+    return folder
+
+
+def configured(folder: Path, **values: Any) -> SearchConfig:
+    return load_config(write(folder / "user.yaml", changed(**values)))
+
+
+def test_model_and_task_come_from_the_users_code(user_folder: Path) -> None:
+    section = {
+        "factory": "config_user:make_model",
+        "args": {"width": 3},
+        "weights": "weights.pt",
+    }
+    config = configured(user_folder, model=section)
+    expected = torch.load(user_folder / "weights.pt", weights_only=True)
+    assert torch.equal(config.make_model().weight, expected["weight"])
+    assert config.make_task() == "the task"
+
+
+def test_a_model_factory_that_returns_no_module_is_refused(user_folder: Path) -> None:
+    config = configured(user_folder, model={"factory": "config_user:make_task"})
+    with pytest.raises(WrongTypeError, match=r"expected a torch\.nn\.Module, got str"):
+        config.make_model()
