@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_core import ErrorDetails
 
 from autocompress.core.budget import Budget
 from autocompress.core.objective import parse_constraints, parse_objectives
@@ -17,6 +16,8 @@ from autocompress.factories import call_factory, load_weights
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from autocompress.evaluation.task import Task
 
 
 class _Section(BaseModel):
@@ -125,22 +126,20 @@ class SearchConfig(_Section):
         section = self.model
         model = call_factory(section.factory, section.args, Path(self.folder), what="model")
         if not isinstance(model, nn.Module):
-            raise WrongTypeError(
-                explain(
-                    f"model factory '{section.factory}'",
-                    expected="a torch.nn.Module",
-                    got=type(model).__name__,
-                    remedy="return the model",
-                )
-            )
+            raise _wrong_result(section, expected="a torch.nn.Module", got=model)
         if section.weights is not None:
             load_weights(model, Path(self.folder) / section.weights)
         return model
 
-    def make_task(self) -> Any:
+    def make_task(self) -> "Task":
         """Call the task factory."""
+        from autocompress.evaluation.task import Task
+
         section = self.task
-        return call_factory(section.factory, section.args, Path(self.folder), what="task")
+        task = call_factory(section.factory, section.args, Path(self.folder), what="task")
+        if not isinstance(task, Task):
+            raise _wrong_result(section, expected="an autocompress.Task", got=task)
+        return task
 
     def space_name_or_path(self) -> str:
         """Return the preset's name, or the path of a space beside the file."""
@@ -193,7 +192,7 @@ def load_config(
     try:
         config = SearchConfig.model_validate(record)
     except ValidationError as error:
-        raise InvalidInputError(f"'{path}', {_sentence(error.errors()[0])}") from error
+        raise InvalidInputError(f"'{path}', {_sentence(error)}") from error
     try:
         config.make_target()
         config.make_budget()
@@ -202,6 +201,17 @@ def load_config(
     except (InvalidInputError, WrongTypeError) as error:
         raise type(error)(f"'{path}', {error}") from error
     return config
+
+
+def _wrong_result(section: FactorySection, *, expected: str, got: object) -> WrongTypeError:
+    return WrongTypeError(
+        explain(
+            f"what '{section.factory}' returns",
+            expected=expected,
+            got=type(got).__name__,
+            remedy="correct the function, or name another one",
+        )
+    )
 
 
 class _Loader(yaml.SafeLoader):
@@ -257,8 +267,11 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
 }
 
 
-def _sentence(error: ErrorDetails) -> str:
-    """Word what pydantic found in one sentence of ours."""
+def _sentence(refusal: ValidationError) -> str:
+    """Word what pydantic found first in one sentence of ours."""
+    found = refusal.errors()
+    # A misspelt key is also a missing one; the misspelling is what helps.
+    error = min(found, key=lambda details: details["type"] != "extra_forbidden")
     location = [str(part) for part in error["loc"]]
     key = f"key '{'.'.join(location)}'"
     if error["type"] == "extra_forbidden":

@@ -14,6 +14,7 @@ from autocompress.errors import (
     MissingFileError,
     WrongTypeError,
 )
+from autocompress.evaluation.task import Task
 
 MINIMAL: dict[str, Any] = {
     "model": {"factory": "config_user:make_model"},
@@ -110,6 +111,7 @@ def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:
     ("record", "message"),
     [
         (changed(modle={}), "key: .* got 'modle'; did you mean 'model'"),
+        ({"modle": {}, "task": MINIMAL["task"]}, "did you mean 'model'"),
         (changed(budget={"trails": 5}), "section 'budget', key: .*did you mean 'trials'"),
         (
             changed(model={"factory": "a:b", "weight": "w"}),
@@ -174,12 +176,13 @@ def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
 
 USER = """
 import torch
+from autocompress.evaluation.task import Task
 
 def make_model(width=2):
     return torch.nn.Linear(width, 1)
 
 def make_task():
-    return "the task"
+    return Task(train=[], val=[])
 """
 
 
@@ -204,10 +207,16 @@ def test_model_and_task_come_from_the_users_code(user_folder: Path) -> None:
     config = configured(user_folder, model=section)
     expected = torch.load(user_folder / "weights.pt", weights_only=True)
     assert torch.equal(config.make_model().weight, expected["weight"])
-    assert config.make_task() == "the task"
+    assert isinstance(config.make_task(), Task)
 
 
-def test_a_model_factory_that_returns_no_module_is_refused(user_folder: Path) -> None:
-    config = configured(user_folder, model={"factory": "config_user:make_task"})
-    with pytest.raises(WrongTypeError, match=r"expected a torch\.nn\.Module, got str"):
-        config.make_model()
+def test_factories_that_return_something_else_are_refused(user_folder: Path) -> None:
+    swapped = configured(
+        user_folder,
+        model={"factory": "config_user:make_task"},
+        task={"factory": "config_user:make_model"},
+    )
+    with pytest.raises(WrongTypeError, match=r"expected a torch\.nn\.Module, got Task"):
+        swapped.make_model()
+    with pytest.raises(WrongTypeError, match=r"expected an autocompress\.Task, got Linear"):
+        swapped.make_task()

@@ -164,7 +164,7 @@ class InvertedResidualNet(nn.Module):
 
 
 class ConcatNet(nn.Module):
-    """Two branches that are concatenated, and a flatten before the classifier; input `n x 3 x 8 x 8`."""
+    """Two branches that are concatenated, and a flattened classifier; input `n x 3 x 8 x 8`."""
 
     def __init__(self, width: int = 8, classes: int = 10) -> None:
         super().__init__()

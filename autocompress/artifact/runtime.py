@@ -45,14 +45,12 @@ def open_session(model: Path | bytes, *, threads: int) -> onnxruntime.InferenceS
         raise InvalidInputError(
             explain("'threads'", expected=">= 1", got=threads, remedy="set threads: 1")
         )
-    if isinstance(model, bytes):
-        name, source = "the model", model
-    else:
-        name, source = f"'{model}'", str(model)
-        if not Path(model).is_file():
-            raise MissingFileError(
-                explain(name, expected="an ONNX file", got="nothing there", remedy="check the path")
-            )
+    name = "the model" if isinstance(model, bytes) else f"'{model}'"
+    if not isinstance(model, bytes) and not Path(model).is_file():
+        raise MissingFileError(
+            explain(name, expected="an ONNX file", got="nothing there", remedy="check the path")
+        )
+    source = model if isinstance(model, bytes) else str(model)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

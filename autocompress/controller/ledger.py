@@ -1,19 +1,20 @@
 """The ledger: an Optuna study in SQLite that holds every trial of a search."""
 
 import math
+import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from autocompress.controller import study_file
 from autocompress.controller.records import evaluation, fidelity_key, row
 from autocompress.controller.sampler import SpaceSampler, distributions
+from autocompress.controller.study_file import create_study, hold, open_study, release, writing
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation, FidelityResult
 from autocompress.errors import InvalidInputError, StudyError, explain
@@ -56,13 +57,12 @@ class Ledger:
     """
 
     def __init__(
-        self, path: Path, study: optuna.Study, storage: RDBStorage, lock: IO[bytes] | None = None
+        self, path: Path, study: optuna.Study, storage: RDBStorage, lock: int | None = None
     ) -> None:
         """Wrap a study; use `Ledger.open` or `Ledger.read`."""
         self.path = path
         self._study = study
-        self._storage = storage
-        self._lock = lock
+        self._release = weakref.finalize(self, release, storage, lock)
         self._running: dict[int, optuna.Trial] = {}
 
     @classmethod
@@ -87,9 +87,9 @@ class Ledger:
         """
         whole = {**identity, "objectives": ", ".join(metric_names), "seed": str(seed)}
         if not path.exists():
-            study_file.create_study(path, metric_names, {"identity": whole, "seed": seed})
-        lock = study_file.hold(path)
-        ledger = cls(path, *study_file.open_study(path), lock)
+            create_study(path, metric_names, {"identity": whole, "seed": seed})
+        lock = hold(path)
+        ledger = cls(path, *open_study(path), lock)
         try:
             _check_identity(path, expected=whole, found=ledger.get("identity", {}))
             ledger.reap()
@@ -106,13 +106,11 @@ class Ledger:
             MissingFileError: If there is no such file.
             StudyError: If it is damaged.
         """
-        return cls(path, *study_file.open_study(path, read_only=True))
+        return cls(path, *open_study(path, read_only=True))
 
     def close(self) -> None:
         """Close the file; trials that still run are tried again when reopened."""
-        study_file.close_storage(self._storage)
-        if self._lock is not None:
-            self._lock.close()
+        self._release()
 
     @property
     def seed(self) -> int:
@@ -138,7 +136,7 @@ class Ledger:
             raise InvalidInputError(
                 explain("key", expected="a free name", got=repr(key), remedy="choose another")
             )
-        with study_file.writing(self.path):
+        with writing(self.path):
             self._study.set_user_attr(key, value)
 
     def enqueue(
@@ -158,7 +156,7 @@ class Ledger:
         if any(d["params"] == params and d["origin"] == origin for d in designs):
             return
         design = {"params": dict(params), "origin": origin, "attributes": dict(attributes or {})}
-        with study_file.writing(self.path):
+        with writing(self.path):
             self._study.set_user_attr("designs", [*designs, design])
 
     def ask(self, space: BoundSpace, sampler: Callable[[int], BaseSampler]) -> Ticket:
@@ -172,7 +170,7 @@ class Ledger:
         Raises:
             StorageError: If the study cannot be written.
         """
-        with study_file.writing(self.path):
+        with writing(self.path):
             waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
             given = waiting[0].user_attrs if waiting else self._enqueue_next(space)
             slot = given["slot"] if given else max(self._latest(), default=-1) + 1
@@ -199,7 +197,7 @@ class Ledger:
 
     def record(self, ticket: Ticket, fidelity: int, result: FidelityResult) -> None:
         """Keep what a running trial found at one fidelity."""
-        with study_file.writing(self.path):
+        with writing(self.path):
             self._trial(ticket).set_user_attr(fidelity_key(fidelity), result.to_json())
 
     def complete(
@@ -233,7 +231,7 @@ class Ledger:
                     remedy="fail the trial instead",
                 )
             )
-        with study_file.writing(self.path):
+        with writing(self.path):
             trial.set_user_attr("costs", dict(costs))
             trial.set_user_attr("predicted_accuracy", predicted_accuracy)
             for name, violation in (violations or {}).items():
@@ -260,7 +258,7 @@ class Ledger:
         stale = [trial for trial in running if trial.number not in self._running]
         for trial in stale:
             exhausted = trial.user_attrs.get("attempt", 1) >= MAX_ATTEMPTS
-            with study_file.writing(self.path):
+            with writing(self.path):
                 self._study.tell(
                     trial.number, state=TrialState.PRUNED if exhausted else TrialState.FAIL
                 )
@@ -307,7 +305,7 @@ class Ledger:
         losses: list[float] | None = None,
         reason: str = "",
     ) -> None:
-        with study_file.writing(self.path):
+        with writing(self.path):
             if reason:
                 trial.set_user_attr("reason", reason)
             self._study.tell(trial, losses, state=state)

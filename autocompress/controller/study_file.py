@@ -1,12 +1,13 @@
 """The file of a study: created whole, checked when opened, held by one process."""
 
 import logging
+import os
 import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import quote
 
 import optuna
@@ -49,7 +50,7 @@ def create_study(path: Path, metric_names: Sequence[str], attributes: Mapping[st
             study.set_metric_names(list(metric_names))
         for key, value in attributes.items():
             study.set_user_attr(key, value)
-        close_storage(storage)
+        release(storage)
 
     write_atomic(path, write)
 
@@ -92,22 +93,25 @@ def open_study(path: Path, *, read_only: bool = False) -> tuple[optuna.Study, RD
     return study, storage
 
 
-def close_storage(storage: RDBStorage) -> None:
-    """Close all connections of a storage."""
+def release(storage: RDBStorage, lock: int | None = None) -> None:
+    """Close all connections of a storage, and let go of the lock of `hold`."""
     storage.remove_session()
     storage.engine.dispose()
+    if lock is not None:
+        os.close(lock)
 
 
-def hold(path: Path) -> IO[bytes] | None:
-    """Keep other processes from running the study until the handle is closed.
+def hold(path: Path) -> int | None:
+    """Keep other processes from running the study until it is released.
 
-    The operating system lets go when the process ends, however it ends.
+    The operating system lets go when the process ends, however it ends. The
+    same process may hold a study more than once.
 
     Args:
         path: The file of the study; a hidden sibling is locked.
 
     Returns:
-        The handle; None where the platform has no such lock.
+        A file descriptor; None where the platform has no such lock.
 
     Raises:
         StudyError: If another process runs the study.
@@ -117,13 +121,13 @@ def hold(path: Path) -> IO[bytes] | None:
         return None
     lock = path.with_name(f".{path.name}.lock")
     try:
-        handle = lock.open("ab")
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise StorageError(_cannot_write(path, error)) from error
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        handle.close()
+        os.close(handle)
         raise StudyError(
             explain(
                 f"study '{path}'",
@@ -180,7 +184,7 @@ def _storage(path: Path, *, read_only: bool = False) -> RDBStorage:
         def forbid_writing(connection: sqlite3.Connection, _: object) -> None:
             connection.execute("PRAGMA query_only = ON")
 
-        close_storage(storage)
+        release(storage)
     return storage
 
 

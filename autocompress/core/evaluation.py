@@ -117,3 +117,19 @@ def front_document(baseline: Mapping[str, Any], members: list[MeasuredMember]) -
         "baseline": dict(baseline),
         "front": [member.to_json() for member in members],
     }
+
+
+def baselines(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Read the "baseline" of a front document.
+
+    Args:
+        record: Values measured on the original's artifact, and under "int8"
+            those of its plain int8 quantisation.
+
+    Returns:
+        Measured values by baseline: "fp32", then "int8" if it is there.
+    """
+    int8 = record.get("int8")
+    fp32 = {key: value for key, value in record.items() if key != "int8"}
+    found = {"fp32": fp32, "int8": dict(int8 or {})}
+    return {name: dict(values) for name, values in found.items() if values}

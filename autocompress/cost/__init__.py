@@ -1,1 +1,27 @@
-"""What a candidate costs: counted, predicted and measured."""
+"""Costs: counted, measured on the device, and predicted from a device profile."""
+
+from autocompress.cost.analytic import count_costs
+from autocompress.cost.kernels import KernelKey, executed_kernels
+from autocompress.cost.measurement import (
+    LatencyMeasurement,
+    device_name,
+    example_arrays,
+    measure_interleaved,
+)
+from autocompress.cost.profile import Anchor, Correction, DeviceProfile, profile_device
+from autocompress.cost.profiling import measure_kernels
+
+__all__ = [
+    "Anchor",
+    "Correction",
+    "DeviceProfile",
+    "KernelKey",
+    "LatencyMeasurement",
+    "count_costs",
+    "device_name",
+    "example_arrays",
+    "executed_kernels",
+    "measure_interleaved",
+    "measure_kernels",
+    "profile_device",
+]

@@ -60,30 +60,27 @@ def count_costs(graph: ModelGraph, candidate: Candidate) -> dict[str, float]:
 def _norm_channels(graph: ModelGraph, candidate: Candidate) -> tuple[int, int]:
     """Count the channels of normalisations, before and after compression."""
     whole = left = 0
-    for group_name, module, channels, per_channel in _norms(graph):
+    for group_name, module, channels in _norms(graph):
+        whole += channels
+        if candidate.drops(module):
+            continue
+        left += channels
         ratio = candidate.pruning_ratios.get(group_name, 0.0)
-        whole += channels * per_channel
-        if not candidate.drops(module):
-            removed = removed_channels(graph.group_by_name[group_name], ratio) if ratio else 0
-            left += (channels - removed) * per_channel
+        if ratio:
+            group = graph.group_by_name[group_name]
+            left -= removed_channels(group, ratio) * channels // group.channels
     return whole, left
 
 
 @lru_cache(maxsize=8)
-def _norms(graph: ModelGraph) -> tuple[tuple[str, str, int, int], ...]:
-    """List normalisations as (group, module, channels, positions per channel)."""
+def _norms(graph: ModelGraph) -> tuple[tuple[str, str, int], ...]:
+    """List normalisations as (group, module, channels), every channel once."""
     seen: set[tuple[str, int]] = set()
     norms = []
     for group in sorted(graph.groups, key=lambda group: not group.prunable):
         for member in group.members:
-            places = {(member.module, at) for taken in member.indices for at in taken}
-            if (
-                member.axis == "out"
-                and member.module not in graph.layer_by_name
-                and (seen.isdisjoint(places))
-            ):
+            if member.axis == "out" and member.module not in graph.layer_by_name:
+                places = {(member.module, at) for taken in member.indices for at in taken} - seen
                 seen |= places
-                norms.append(
-                    (group.name, member.module, group.channels, len(places) // group.channels)
-                )
+                norms.append((group.name, member.module, len(places)))
     return tuple(norms)

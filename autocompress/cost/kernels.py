@@ -143,13 +143,14 @@ def executed_kernels(
     return dict(Counter(plan.kernel(site) for site in plan.sites(candidate)))
 
 
-def runs_integers(candidate: Candidate, target: Target) -> bool:
-    """Tell whether any layer of a candidate is computed in integers."""
-    return any(
+def precision_class(candidate: Candidate, target: Target) -> str:
+    """Name the class of a candidate: "int8" if any layer is computed in integers, else "float"."""
+    any_integer = any(
         _executed_bits(target, config.weight_bits, config.activation_bits) == INT8
         for name, config in candidate.layers.items()
         if not candidate.drops(name)
     )
+    return "int8" if any_integer else "float"
 
 
 Site = tuple[int, tuple[float, ...], int]

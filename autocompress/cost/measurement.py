@@ -36,6 +36,12 @@ REPEATS = 5
 WARM_UP_ROUNDS = 2
 """Rounds that are thrown away before the first sample."""
 
+MIN_SECONDS = 1.0
+"""How long to measure at least, so that more than one moment is seen."""
+
+MAX_BLOCKS = 30
+"""Blocks of consecutive rounds that an interval is computed from at most."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LatencyMeasurement:
@@ -94,7 +100,11 @@ def measure_interleaved(
     """Measure ONNX models in turns, so that all meet the same conditions.
 
     In each round every model runs a few times, in a new random order. Rounds
-    go on until the 95 % interval of every median is narrow enough.
+    go on for `MIN_SECONDS` or longer, until the 95 % interval of every median
+    is narrow enough. Neighbouring rounds resemble each other, therefore an
+    interval is that of the medians of up to `MAX_BLOCKS` blocks of rounds: it
+    widens when the machine drifts while it is measured. What other programs
+    change between two measurements it cannot know; compare ratios then.
 
     Args:
         models: Files, their contents or sessions; the first is the reference.
@@ -116,7 +126,7 @@ def measure_interleaved(
         MeasurementError: If the runtime fails while a model runs.
     """
     sessions = [
-        open_session(model, threads=threads) if isinstance(model, (bytes, str, Path)) else model
+        open_session(model, threads=threads) if isinstance(model, (bytes, Path)) else model
         for model in models
     ]
     feeds = [example_arrays(session, inputs, seed=seed) for session in sessions]
@@ -124,8 +134,10 @@ def measure_interleaved(
         table = time_interleaved(
             [_runner(session, feed) for session, feed in zip(sessions, feeds, strict=True)],
             enough=lambda table: (
-                len(table) >= min_rounds and bool((relative_widths(table) <= target_ci).all())
+                len(table) >= min_rounds
+                and bool((relative_widths(block_medians(table)) <= target_ci).all())
             ),
+            min_seconds=MIN_SECONDS,
             max_seconds=max_seconds,
             seed=seed,
             clock=clock,
@@ -139,19 +151,20 @@ def measure_interleaved(
                 remedy="give example inputs of the shape that the models were exported with",
             )
         ) from error
-    wide = relative_widths(table) > target_ci
     ratios = table / table[:, :1]
+    blocks, ratio_blocks = block_medians(1e3 * table), block_medians(ratios)
+    wide = relative_widths(blocks) > target_ci
     return [
         LatencyMeasurement(
             median_ms=1e3 * float(np.median(table[:, column])),
-            ci95_ms=median_interval(1e3 * table[:, column]),
+            ci95_ms=median_interval(blocks[:, column]),
             samples=tuple(1e3 * table[:, column]),
             ratio=float(np.median(ratios[:, column])),
-            ratio_ci95=median_interval(ratios[:, column]),
+            ratio_ci95=median_interval(ratio_blocks[:, column]),
             device=device_name(),
             threads=threads,
             batch_size=_batch_size(feeds[column]),
-            noisy=bool(wide[column]) or len(table) < min_rounds,
+            noisy=bool(wide[column]),
         )
         for column in range(len(sessions))
     ]
@@ -161,6 +174,7 @@ def time_interleaved(
     calls: Sequence[Call],
     *,
     enough: Callable[[FloatArray], bool],
+    min_seconds: float = 0.0,
     max_seconds: float,
     seed: int = 0,
     clock: Clock = time.perf_counter,
@@ -174,6 +188,7 @@ def time_interleaved(
         calls: What to time; m of them.
         enough: Told all samples now and then, at first after each round; True
             ends the measurement.
+        min_seconds: Time before which `enough` is not asked.
         max_seconds: Time after which no new round starts.
         seed: Seed of the order.
         clock: Returns the time in seconds.
@@ -194,11 +209,11 @@ def time_interleaved(
     with _garbage_kept():
         for _ in range(WARM_UP_ROUNDS):
             _time_round(calls, rng.permutation(len(calls)), clock)
-        end = clock() + max_seconds
+        start = clock()
         next_look = 1
-        while not rounds or clock() < end:
+        while not rounds or clock() - start < max_seconds:
             rounds.append(_time_round(calls, rng.permutation(len(calls)), clock))
-            if len(rounds) >= next_look:
+            if len(rounds) >= next_look and clock() - start >= min_seconds:
                 if enough(np.array(rounds)):
                     break
                 next_look = len(rounds) + 1 + len(rounds) // 20
@@ -213,6 +228,19 @@ def time_interleaved(
             )
         )
     return table
+
+
+def block_medians(table: FloatArray) -> FloatArray:
+    """Join consecutive rows into at most `MAX_BLOCKS` blocks, each its median.
+
+    Args:
+        table: `n x m` samples, n >= 1.
+
+    Returns:
+        `b x m` medians; the table itself where n is at most `MAX_BLOCKS`.
+    """
+    blocks = np.array_split(table, min(len(table), MAX_BLOCKS))
+    return np.array([np.median(block, axis=0) for block in blocks])
 
 
 def median_interval(samples: npt.ArrayLike) -> tuple[float, float]:

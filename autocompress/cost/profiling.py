@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -217,10 +218,10 @@ class _Builder:
             return self._constant(f"w{index}", weight), self._constant(f"b{index}", bias)
         codes = self.rng.integers(-127, 128, shape, dtype=np.int8)
         offsets = self.rng.integers(-1000, 1000, shape[0], dtype=np.int32)
-        scales = self.rng.uniform(0.5, 1.5, shape[0]).astype(np.float32) / 1000
+        scales = self.rng.uniform(5e-4, 2e-3, shape[0]).astype(np.float32)
         return (
             self._dequantised(f"w{index}", codes, scales),
-            self._dequantised(f"b{index}", offsets, scales * np.float32(SCALE)),
+            self._dequantised(f"b{index}", offsets, (SCALE * scales).astype(np.float32)),
         )
 
     def _dequantised(
@@ -248,7 +249,7 @@ class _Builder:
         self.constants.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
-    def _node(self, kind: str, *inputs: str, output: str = "", **attributes: object) -> str:
+    def _node(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         output = output or f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output

@@ -8,6 +8,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 from torch_pruning import DependencyGraph
+from torch_pruning._helpers import GroupItem
 from torch_pruning.dependency.group import Group
 from torch_pruning.ops import OPTYPE, module2type
 
@@ -93,6 +94,10 @@ class _Coupling:
         self.outputs = [tensor.grad_fn for tensor in tensors]
         return tensors
 
+    def _is_out(self, item: GroupItem) -> bool:
+        """Whether a module's outputs shrink; what carries channels through counts too."""
+        return bool(self.graph.is_out_channel_pruning_fn(item.dep.handler))
+
     def group(self, name: str, root: nn.Module) -> ChannelGroup:
         """Read the group of all output channels of a root layer."""
         pruner = self.graph.get_pruner_of_module(root)
@@ -110,9 +115,7 @@ class _Coupling:
                 members.append(
                     GroupMember(
                         module=self.name[module],
-                        axis="out"
-                        if self.graph.is_out_channel_pruning_fn(item.dep.handler)
-                        else "in",
+                        axis="out" if self._is_out(item) else "in",
                         indices=_by_channel(item.idxs, item.root_idxs, channels),
                     )
                 )
@@ -128,7 +131,8 @@ class _Coupling:
     def _reason(self, found: Group, members: Sequence[GroupMember], channels: int) -> str:
         """Say why a group cannot be pruned; "" if nothing speaks against it yet."""
         targets = [item.dep.target for item in found]
-        if any(node.grad_fn in self.outputs or node.type == OPTYPE.OUTPUT for node in targets):
+        produced = [item.dep.target for item in found if self._is_out(item)]
+        if any(node.grad_fn in self.outputs for node in produced):
             return "output layer"
         if any(member.module in self.shared for member in members):
             return "shared weights"

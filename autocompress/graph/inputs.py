@@ -142,7 +142,7 @@ def one_line(error: Exception) -> str:
     """Name an error and the first line of its message.
 
     Example:
-        >>> one_line(RuntimeError("bad shape\\nmore"))
+        >>> one_line(RuntimeError("bad shape"))
         'RuntimeError: bad shape'
     """
     lines = str(error).strip().splitlines()

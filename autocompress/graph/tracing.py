@@ -145,7 +145,7 @@ def _layer(call: ModuleCall, macs: int, shared: bool) -> Layer:
         reason = f"{type(module).__name__} is not quantised"
     else:
         reason = ""
-    shape: torch.Size = module.weight.shape  # type: ignore[assignment, union-attr]
+    shape: torch.Size = module.weight.shape  # type: ignore[assignment]
     return Layer(
         name=call.name,
         type=type(module).__name__,

@@ -11,9 +11,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from autocompress.core.evaluation import Evaluation, MeasuredMember
+from autocompress.core.evaluation import Evaluation
 from autocompress.core.events import Event
-from autocompress.report.summary import front_rows
+from autocompress.report.summary import Member, front_rows
 
 NEAR = 0.01
 """Accuracy that the "best so far" may lose against the most accurate candidate."""
@@ -135,9 +135,7 @@ class BestSoFar:
         return f"{100 * accuracy:.2f} % on val at {latency:.3f} ms ({kind})"
 
 
-def front_table(
-    baseline: Mapping[str, Mapping[str, Any]], members: Sequence[MeasuredMember]
-) -> Table:
+def front_table(baseline: Mapping[str, Mapping[str, Any]], members: Sequence[Member]) -> Table:
     """Lay out a front, at most 100 columns wide.
 
     Args:
@@ -154,9 +152,9 @@ def front_table(
         ),
         caption_justify="left",
     )
-    table.add_column("id", overflow="ellipsis", max_width=12)
+    table.add_column("id", overflow="fold", max_width=12)
     for header in ("val\npred", "val", "test", "ms\npred", "ms", "95 % interval", "x fp32", "kB"):
-        table.add_column(header, justify="right", no_wrap=True)
+        table.add_column(header, justify="right", overflow="fold")
     rows = front_rows(baseline, members)
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         measured, predicted = row.measured, row.predicted

@@ -2,14 +2,33 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from autocompress.core.candidate import Candidate
-from autocompress.core.evaluation import MeasuredMember
 from autocompress.core.target import FLOAT
 
 BASELINE_NAMES: Mapping[str, str] = {"fp32": "original", "int8": "plain int8"}
 """Baselines of a front by their key, and what tables call them."""
+
+
+class Member(Protocol):
+    """A member of a front, from disk or from a search that just ended."""
+
+    @property
+    def id(self) -> str:
+        """Name of the member's folder."""
+
+    @property
+    def candidate(self) -> Candidate:
+        """What was done to the model."""
+
+    @property
+    def predicted(self) -> Mapping[str, float]:
+        """Predicted values by name."""
+
+    @property
+    def measured(self) -> Mapping[str, Any]:
+        """Measured values by name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +54,7 @@ class FrontRow:
 
 
 def front_rows(
-    baseline: Mapping[str, Mapping[str, Any]], members: Sequence[MeasuredMember]
+    baseline: Mapping[str, Mapping[str, Any]], members: Sequence[Member]
 ) -> list[FrontRow]:
     """List baselines, then members from the slowest to the fastest.
 

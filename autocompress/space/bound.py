@@ -13,8 +13,8 @@ from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
 from autocompress.core.schema import unknown_name
 from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import ModelGraph
-from autocompress.space import draws
 from autocompress.space.choices import PrecisionPair
+from autocompress.space.draws import ATTEMPTS, mutated, stratified
 from autocompress.space.parameter import Parameter
 
 FloatArray = NDArray[np.float64]
@@ -227,7 +227,7 @@ class BoundSpace:
             seed: Same seed, same candidate; >= 0.
         """
         rng = np.random.default_rng(seed)
-        return self.from_params(draws.stratified(self.parameters, self.layer_precisions, rng))
+        return self.from_params(stratified(self.parameters, self.layer_precisions, rng))
 
     def mutate(self, candidate: Candidate, seed: int, rate: float) -> Candidate:
         """Change some choices of a candidate, mostly by one step.
@@ -244,8 +244,8 @@ class BoundSpace:
         rng = np.random.default_rng(seed)
         start, params = self.canonical(candidate), self.to_params(candidate)
         changed = start
-        for _ in range(draws.ATTEMPTS):
-            changed = self.from_params(draws.mutated(self.parameters, params, rng, rate))
+        for _ in range(ATTEMPTS):
+            changed = self.from_params(mutated(self.parameters, params, rng, rate))
             if changed != start:
                 break
         return changed

@@ -6,11 +6,13 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import ValidationError
+from torch import nn
 
 from autocompress.core.schema import unknown_name
 from autocompress.core.target import Target
 from autocompress.errors import InvalidInputError, MissingFileError, WrongTypeError, explain
 from autocompress.graph.structure import ModelGraph
+from autocompress.graph.tracing import trace
 from autocompress.space.bound import BoundSpace
 from autocompress.space.choices import achieved_ratios, offered_precisions, selected
 from autocompress.space.parameter import Parameter
@@ -83,21 +85,21 @@ class SearchSpace(Section):
         path = _path(source)
         return _validated(_read_yaml(path), f"search space '{path}'")
 
-    def bind(self, model: Any, example_inputs: Any, target: Target | None = None) -> BoundSpace:
+    def bind(
+        self, model: nn.Module, example_inputs: object, target: Target | None = None
+    ) -> BoundSpace:
         """Trace a model and bind the space to what can vary in it.
 
         Args:
-            model: A trained `nn.Module`; it is not changed.
-            example_inputs: A tensor, or a tuple of tensors, of one batch.
+            model: Any module; it is not changed.
+            example_inputs: A tensor, a tuple of positional arguments, or a
+                dictionary of keyword arguments; batch axis first.
             target: The device; its limits on activation bits apply.
 
         Raises:
             TraceError: If the model cannot be traced.
             InvalidInputError: If nothing of the model can vary.
         """
-        # Imported here so that reading a space or a study does not load torch.
-        from autocompress.graph.tracing import trace
-
         return self.bind_graph(trace(model, example_inputs), target)
 
     def bind_graph(

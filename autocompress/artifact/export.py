@@ -1,0 +1,156 @@
+"""Write both files of an artifact, and check the runnable one against its model."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from autocompress.artifact.onnx_file import write_onnx
+from autocompress.artifact.packed import write_packed
+from autocompress.artifact.runtime import open_session
+from autocompress.core.target import FLOAT, Target
+from autocompress.errors import ExportError, WrongTypeError, explain
+from autocompress.transform.compress import Inputs
+from autocompress.transform.compressed import CompressedModel
+
+OUTPUT_TOLERANCE = 0.05
+"""Largest mean difference of outputs, as a fraction of their mean magnitude."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Artifact:
+    """The files of one compressed model.
+
+    Attributes:
+        path: The ONNX file that the target runs.
+        packed_path: The bit-packed weights.
+        size_bytes: Size of the packed file.
+        onnx_bytes: Size of the ONNX file.
+    """
+
+    path: Path
+    packed_path: Path
+    size_bytes: int
+    onnx_bytes: int
+
+
+def export_artifact(
+    compressed: CompressedModel, path: Path, inputs: Inputs, *, target: Target
+) -> Artifact:
+    """Write `path` (ONNX) and `weights.packed` beside it.
+
+    Args:
+        compressed: A calibrated model.
+        path: The ONNX file to write.
+        inputs: Positional and keyword arguments of one forward call.
+        target: Where the file will run.
+
+    Raises:
+        ExportError: If the target does not run the activation bits, the model
+            cannot be exported, or the file does not reproduce the outputs.
+    """
+    if not isinstance(compressed, CompressedModel):
+        raise WrongTypeError(
+            explain(
+                "export",
+                expected="a model that compress() returned",
+                got=type(compressed).__name__,
+                remedy="call compress() first",
+            )
+        )
+    runnable = (*target.activation_bits, FLOAT)
+    for site in compressed.record.plan.sites:
+        if site.bits not in runnable:
+            raise ExportError(
+                explain(
+                    f"export for {target.name}",
+                    expected=f"activation bits among {sorted(set(runnable))}",
+                    got=f"{site.bits} bits at '{site.name}'",
+                    remedy="write only the packed file, or choose other bits",
+                )
+            )
+    write_onnx(compressed, path, inputs)
+    packed_path = path.parent / "weights.packed"
+    size = write_packed(compressed, packed_path)
+    check_outputs(compressed, path, inputs)
+    return Artifact(
+        path=path, packed_path=packed_path, size_bytes=size, onnx_bytes=path.stat().st_size
+    )
+
+
+def check_outputs(compressed: CompressedModel, path: Path, inputs: Inputs) -> float:
+    """Compare the outputs of an ONNX file with those of its model.
+
+    Integers round differently at ties, so single outputs may differ by a grid
+    step; the mean difference may not pass `OUTPUT_TOLERANCE`.
+
+    Returns:
+        The mean difference as a fraction of the outputs' mean magnitude.
+
+    Raises:
+        ExportError: If the difference is larger than the tolerance.
+    """
+    args, kwargs = inputs
+    with torch.no_grad():
+        expected = _first_tensor(compressed(*args, **kwargs)).float().cpu().numpy()
+    session = open_session(path, threads=1)
+    feed = feed_of(session, (*args, *kwargs.values()))
+    got = session.run(None, feed)[0]
+    scale = float(np.abs(expected).mean()) or 1.0
+    difference = float(np.abs(expected - got).mean()) / scale
+    if not difference <= OUTPUT_TOLERANCE:
+        raise ExportError(
+            explain(
+                f"'{path}'",
+                expected=f"the model's outputs within {OUTPUT_TOLERANCE:.0%}",
+                got=f"a mean difference of {difference:.1%}",
+                remedy="calibrate on more data, or report this model",
+            )
+        )
+    return difference
+
+
+def feed_of(session: Any, values: Iterable[Any]) -> dict[str, NDArray[Any]]:
+    """Pair the inputs of a session with tensors, in order."""
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    names = [entry.name for entry in session.get_inputs()]
+    return {
+        name: tensor.detach().cpu().contiguous().numpy()
+        for name, tensor in zip(names, tensors, strict=True)
+    }
+
+
+class RuntimeModule(nn.Module):
+    """An ONNX file that is called like the model it was exported from.
+
+    Args:
+        path: The ONNX file.
+        threads: Threads that one call uses.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 1) -> None:
+        super().__init__()
+        self._session = open_session(path, threads=threads)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Run the file on tensors and return its first output."""
+        feed = feed_of(self._session, (*args, *kwargs.values()))
+        return torch.from_numpy(self._session.run(None, feed)[0])
+
+
+def _first_tensor(outputs: Any) -> Tensor:
+    if isinstance(outputs, Tensor):
+        return outputs
+    logits = outputs.get("logits") if isinstance(outputs, dict) else getattr(outputs, "logits", None)
+    if isinstance(logits, Tensor):
+        return logits
+    if isinstance(outputs, (tuple, list)) and isinstance(outputs[0], Tensor):
+        return outputs[0]
+    raise WrongTypeError(
+        explain("model output", expected="a tensor", got=type(outputs).__name__, remedy="wrap the model")
+    )

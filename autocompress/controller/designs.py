@@ -1,0 +1,90 @@
+"""The designs that a search starts with, before its sampler proposes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autocompress.controller.ladder import Rung
+from autocompress.core.candidate import Candidate
+from autocompress.core.target import FLOAT
+from autocompress.space.bound import BoundSpace
+
+PROMOTED_COSTS = (0.8, 0.62, 0.9, 0.45)
+"""Costs, as fractions of plain int8, at which rungs are trained early."""
+
+RUNGS = 12
+"""Rungs of the ladder that become designs."""
+
+TUNED_LAYERS = 8
+"""Bits of the plain quantised design that the ladder starts from."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Design:
+    """A candidate to evaluate first.
+
+    Attributes:
+        candidate: The candidate.
+        origin: What it is, for the ledger and the report.
+        promote: Whether it is trained at fidelity 1 whatever its proxy says.
+    """
+
+    candidate: Candidate
+    origin: str
+    promote: bool = False
+
+
+def unmodified(space: BoundSpace) -> Candidate:
+    """Return the candidate that leaves the model as it is."""
+    return space.uniform(FLOAT, FLOAT, 0.0)
+
+
+def plain_int8(space: BoundSpace) -> Candidate:
+    """Return plain 8-bit quantisation, or the nearest that the space offers."""
+    return space.uniform(TUNED_LAYERS, TUNED_LAYERS, 0.0)
+
+
+def first_designs(space: BoundSpace, ladder: Sequence[Rung]) -> list[Design]:
+    """List the first trials: baselines, the ladder, and uniform designs.
+
+    The unmodified model and plain int8 come first. Rungs that are promoted
+    follow, since fidelity 0 alone misjudges what training recovers, then the
+    other rungs and uniform pruning and bit-widths.
+
+    Args:
+        space: The space bound to the model.
+        ladder: From `build_ladder`, the cheapest last.
+
+    Returns:
+        Designs without repetition, in the order of their trials.
+    """
+    designs = [
+        Design(candidate=unmodified(space), origin="unmodified"),
+        Design(candidate=plain_int8(space), origin="plain int8"),
+    ]
+    chosen = _spaced(ladder[1:], RUNGS)
+    for cost in PROMOTED_COSTS:
+        if chosen:
+            rung = min(chosen, key=lambda rung, cost=cost: abs(rung.cost - cost))
+            designs.append(Design(candidate=rung.candidate, origin="ladder", promote=True))
+    designs += [Design(candidate=rung.candidate, origin="ladder") for rung in chosen]
+    narrow = sorted({weight for weight, _ in space.layer_precisions if weight < TUNED_LAYERS})
+    for weight in reversed(narrow):
+        uniform = space.uniform(weight, TUNED_LAYERS, 0.0)
+        designs.append(Design(candidate=uniform, origin="uniform bits"))
+    for ratio in (0.25, 0.5):
+        pruned = space.uniform(TUNED_LAYERS, TUNED_LAYERS, ratio)
+        designs.append(Design(candidate=pruned, origin="uniform pruning"))
+    unique: dict[str, Design] = {}
+    for design in designs:
+        unique.setdefault(design.candidate.to_json(), design)
+    return list(unique.values())
+
+
+def _spaced(rungs: Sequence[Rung], count: int) -> list[Rung]:
+    """Take rungs at about equal steps of cost."""
+    if len(rungs) <= count:
+        return list(rungs)
+    high, low = rungs[0].cost, rungs[-1].cost
+    marks = [high + (low - high) * step / (count - 1) for step in range(count)]
+    picked = {min(range(len(rungs)), key=lambda i, m=mark: abs(rungs[i].cost - m)) for mark in marks}
+    return [rungs[index] for index in sorted(picked)]

@@ -1,0 +1,81 @@
+"""Which candidates become members, and how the training time is shared among them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autocompress.core.evaluation import Evaluation
+from autocompress.core.pareto import greedy_hypervolume
+
+NO_GAP = 0.0015
+"""Accuracy below the original's that needs no training to win back."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finalist:
+    """A candidate that is trained fully, exported and measured.
+
+    Attributes:
+        evaluation: Its trial.
+        predicted: Predicted values by name.
+        share: Share of the training time, [0, 1].
+    """
+
+    evaluation: Evaluation
+    predicted: dict[str, float]
+    share: float
+
+
+def choose_finalists(
+    evaluations: Sequence[Evaluation],
+    values: Sequence[dict[str, float]],
+    losses: NDArray[np.float64],
+    violations: NDArray[np.float64],
+    reference: NDArray[np.float64],
+    baseline_accuracy: float,
+    count: int,
+    members: Sequence[int] = (),
+) -> list[Finalist]:
+    """Choose the candidates that span the most predicted hypervolume.
+
+    Feasible ones first, each adding the most; where fewer than `count` are
+    predicted feasible, the least infeasible fill up, so that a search with
+    hard constraints still shows how near it came. Time is shared by the root
+    of the accuracy that is to be won back: none where nothing is lost.
+
+    Args:
+        evaluations: `n` trials.
+        values: Their predicted values.
+        losses: `n x m` predicted losses.
+        violations: `n` largest predicted violations; at most 0 is feasible.
+        reference: `m` losses, the reference point.
+        baseline_accuracy: The original's, on `val`.
+        count: How many to choose at most, those in `members` not counted.
+        members: Slots that are members already and need no more training.
+
+    Returns:
+        Finalists from the least compressed to the most, so that a later one
+        can start from the weights of an earlier one.
+    """
+    done = tuple(i for i, e in enumerate(evaluations) if e.slot in members)
+    feasible = [i for i in range(len(evaluations)) if violations[i] <= 0.0 or i in done]
+    local = greedy_hypervolume(
+        losses[feasible], reference, count, tuple(feasible.index(i) for i in done)
+    )
+    picked = [feasible[i] for i in local]
+    rest = sorted(
+        (i for i in range(len(evaluations)) if i not in picked and i not in feasible),
+        key=lambda i: (violations[i], evaluations[i].slot),
+    )
+    if not feasible or (not done and not picked):
+        picked += rest[: max(0, count - len(picked))]
+    gaps = {i: max(0.0, baseline_accuracy - values[i]["accuracy"]) for i in picked}
+    needs = {i: gap**0.5 if gap > NO_GAP else 0.0 for i, gap in gaps.items()}
+    total = sum(needs.values()) or 1.0
+    chosen = [
+        Finalist(evaluation=evaluations[i], predicted=values[i], share=needs[i] / total)
+        for i in picked
+    ]
+    return sorted(chosen, key=lambda f: (-f.predicted["macs"], f.evaluation.slot))

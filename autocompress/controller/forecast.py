@@ -1,0 +1,112 @@
+"""What a trial is expected to reach: costs, final accuracy, violations, losses."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autocompress.core.candidate import Candidate
+from autocompress.core.evaluation import Evaluation
+from autocompress.core.objective import Constraint, Objective
+from autocompress.core.target import FLOAT
+from autocompress.cost.analytic import count_costs
+from autocompress.cost.profile import DeviceProfile
+from autocompress.graph.structure import ModelGraph
+from autocompress.graph.widths import pruned_widths
+from autocompress.predictor.recovery import RecoveryModel
+
+ACCURACY_SPAN = 0.2
+"""Accuracy below the original at which the reference point lies."""
+
+COST_MARGIN = 1.1
+"""Cost of the reference point, as a multiple of the original's."""
+
+
+class Forecast:
+    """Predicts the values of candidates, and learns from those that were trained.
+
+    Args:
+        graph: Structure of the original.
+        profile: The target's profile.
+        objectives: What is optimised.
+        constraints: What must hold.
+        baseline: "accuracy" on `val`, "proxy_accuracy" on the proxy's images,
+            and costs of the original's artifact.
+    """
+
+    def __init__(
+        self,
+        graph: ModelGraph,
+        profile: DeviceProfile,
+        objectives: Sequence[Objective],
+        constraints: Sequence[Constraint],
+        baseline: Mapping[str, float],
+    ) -> None:
+        self.graph, self.profile = graph, profile
+        self.objectives, self.constraints = tuple(objectives), tuple(constraints)
+        self.baseline = baseline
+        self.recovery = RecoveryModel()
+
+    def costs(self, candidate: Candidate) -> dict[str, float]:
+        """Predict all costs of a candidate without building it."""
+        counted = count_costs(self.graph, candidate)
+        return counted | {"latency_ms": self.profile.predict_latency(self.graph, candidate)}
+
+    def learn(self, evaluations: Sequence[Evaluation]) -> None:
+        """Refit the accuracy model to the candidates that were trained."""
+        rows, lost = [], []
+        for evaluation in evaluations:
+            trained = [f for f in evaluation.fidelities if f > 0]
+            if trained and 0 in evaluation.fidelities:
+                rows.append(self._features(evaluation))
+                accuracy = evaluation.fidelities[max(trained)].accuracy
+                lost.append(max(0.0, self.baseline["accuracy"] - accuracy))
+        if rows:
+            self.recovery = RecoveryModel.fit(np.array(rows), np.array(lost))
+
+    def accuracy(self, evaluation: Evaluation) -> float:
+        """Predict accuracy on `val` after full fine-tuning, [0, 1].
+
+        A trained candidate is predicted at what it reached; one that was only
+        proxied at the original's accuracy less what training is expected to
+        leave lost.
+        """
+        trained = [f for f in evaluation.fidelities if f > 0]
+        if trained:
+            return evaluation.fidelities[max(trained)].accuracy
+        lost = float(self.recovery.predict(np.array([self._features(evaluation)]))[0])
+        return max(0.0, self.baseline["accuracy"] - lost)
+
+    def values(self, evaluation: Evaluation) -> dict[str, float]:
+        """Predict "accuracy" and all costs."""
+        return self.costs(evaluation.candidate) | {"accuracy": self.accuracy(evaluation)}
+
+    def losses(self, values: Mapping[str, float]) -> list[float]:
+        """Turn values into one loss per objective."""
+        return [objective.loss(values) for objective in self.objectives]
+
+    def violations(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Measure each constraint's violation; at most 0 when met."""
+        return {c.name: c.violation(values, self.baseline) for c in self.constraints}
+
+    def reference(self) -> NDArray[np.float64]:
+        """Return the fixed reference point of the hypervolume, as losses."""
+        corner = {name: COST_MARGIN * value for name, value in self.baseline.items()}
+        corner["accuracy"] = max(0.0, self.baseline["accuracy"] - ACCURACY_SPAN)
+        return np.array(self.losses(corner))
+
+    def _features(self, evaluation: Evaluation) -> list[float]:
+        """Describe a proxied candidate as `RecoveryModel` wants it."""
+        candidate = evaluation.candidate
+        total = sum(layer.macs for layer in self.graph.layers) or 1
+        standing = sum(layer.macs for layer in self.graph.layers if not candidate.drops(layer.name))
+        left = sum(width.macs for width in pruned_widths(self.graph, candidate).values())
+        bits = [config.weight_bits for config in candidate.layers.values()]
+        noise = [4.0 ** (8 - b) / 4.0**6 for b in bits if b != FLOAT]
+        gap = self.baseline["proxy_accuracy"] - evaluation.fidelities[0].accuracy
+        return [
+            max(0.0, gap),
+            1.0 - standing / total,
+            (standing - left) / total,
+            sum(noise) / max(1, len(self.graph.layers)),
+        ]

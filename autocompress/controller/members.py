@@ -1,0 +1,224 @@
+"""Members on disk: one folder each, exported, verified and measured."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from autocompress.artifact.export import RuntimeModule, export_artifact
+from autocompress.core.evaluation import MeasuredMember, front_document
+from autocompress.core.files import read_json, write_json, write_text
+from autocompress.core.objective import Constraint, Objective
+from autocompress.core.pareto import non_dominated_mask
+from autocompress.core.target import Target
+from autocompress.cost.measurement import LatencyMeasurement, measure_interleaved
+from autocompress.errors import ExportError, explain
+from autocompress.evaluation.proxy import score
+from autocompress.evaluation.splits import Splits, count, inputs_of
+from autocompress.evaluation.task import Task
+from autocompress.transform.compressed import CompressedModel
+
+ACCURACY_TOLERANCE = 0.002
+"""Largest difference of accuracy between a file and its torch model."""
+
+
+class MemberStore:
+    """Writes and reads the members of a study under `front/`.
+
+    Args:
+        study_dir: The study's folder.
+        task: Scores the artifacts.
+        splits: Validation and test batches.
+        target: Where artifacts run.
+    """
+
+    def __init__(self, study_dir: Path, task: Task, splits: Splits, target: Target) -> None:
+        self.study_dir, self.task, self.splits, self.target = study_dir, task, splits, target
+
+    def write(
+        self,
+        name: str,
+        model: CompressedModel,
+        predicted: Mapping[str, float],
+        costs: Mapping[str, float],
+        *,
+        origin: str,
+        trained_images: int,
+    ) -> MeasuredMember:
+        """Export a settled model, verify the file, and score it on `val` and `test`.
+
+        Args:
+            name: The member's id.
+            model: Settled, calibrated in float32.
+            predicted: Predicted values by name.
+            costs: Counted costs by name; latency is not among them.
+            origin: What proposed the candidate.
+            trained_images: Training images that its weights have seen.
+
+        Returns:
+            The member, its latency not measured yet.
+
+        Raises:
+            ExportError: If the file does not reproduce the model.
+        """
+        folder = self.study_dir / "front" / name
+        inputs = inputs_of(self.splits.val[0])
+        small = tuple(v[:2] if isinstance(v, torch.Tensor) else v for v in inputs[0])
+        named = {k: v[:2] if isinstance(v, torch.Tensor) else v for k, v in inputs[1].items()}
+        artifact = export_artifact(
+            model, folder / "model.onnx", (small, named), target=self.target
+        )
+        runtime = RuntimeModule(artifact.path, threads=torch.get_num_threads())
+        self._verify(model, runtime, artifact.path)
+        measured = {
+            "val_accuracy": score(runtime, self.task, self.splits.val, low_precision=False),
+            "accuracy": score(runtime, self.task, self.splits.test, low_precision=False),
+            "val_images": count(self.splits.val),
+            "test_images": count(self.splits.test),
+            "size_bytes": artifact.size_bytes,
+            "onnx_bytes": artifact.onnx_bytes,
+            "macs": costs["macs"],
+            "bops": costs["bops"],
+            "parameters": costs["parameters"],
+            "trained_images": trained_images,
+            "origin": origin,
+        }
+        member = MeasuredMember(
+            id=name,
+            candidate=model.record.candidate,
+            predicted=dict(predicted),
+            measured=measured,
+            path=f"front/{name}/model.onnx",
+        )
+        write_text(folder / "candidate.json", member.candidate.to_json() + "\n")
+        return member
+
+    def measure(self, members: Sequence[MeasuredMember], *, seconds: float) -> list[MeasuredMember]:
+        """Measure the latency of members in one interleaved run; the first is the reference.
+
+        Args:
+            members: Written members.
+            seconds: Time for the whole run.
+
+        Returns:
+            The members with "latency_ms" and its interval measured, saved.
+        """
+        batch = inputs_of(self.splits.val[0])
+        tensors = [v for v in (*batch[0], *batch[1].values()) if isinstance(v, torch.Tensor)]
+        arrays = [_of_size(tensor, self.target.batch_size) for tensor in tensors]
+        measurements = measure_interleaved(
+            [self.study_dir / member.path for member in members],
+            arrays,
+            threads=self.target.threads,
+            max_seconds=seconds,
+        )
+        measured = [
+            replace(member, measured={**member.measured, **_latency(measurement)})
+            for member, measurement in zip(members, measurements, strict=True)
+        ]
+        for member in measured:
+            self.save(member)
+        return measured
+
+    def save(self, member: MeasuredMember) -> None:
+        """Write a member's `metrics.json`, which marks it complete."""
+        write_json(self.study_dir / "front" / member.id / "metrics.json", member.to_json())
+
+    def _verify(self, model: CompressedModel, runtime: RuntimeModule, path: Path) -> None:
+        batches = self.splits.proxy
+        expected = score(model, self.task, batches, low_precision=False)
+        got = score(runtime, self.task, batches, low_precision=False)
+        tolerance = max(ACCURACY_TOLERANCE, 2.0 / count(batches))
+        if abs(expected - got) > tolerance + 1e-9:
+            raise ExportError(
+                explain(
+                    f"'{path}'",
+                    expected=f"the model's accuracy of {expected:.4f} within {tolerance:.4f}",
+                    got=f"{got:.4f} in the runtime",
+                    remedy="calibrate on more data, or report this model",
+                )
+            )
+
+
+def read_members(study_dir: Path) -> list[MeasuredMember]:
+    """Read all complete members of a study, by id."""
+    paths = sorted((study_dir / "front").glob("*/metrics.json"))
+    return [MeasuredMember.from_json(read_json(path)) for path in paths]
+
+
+def split_front(
+    members: Sequence[MeasuredMember],
+    objectives: Sequence[Objective],
+    constraints: Sequence[Constraint],
+    baseline: Mapping[str, float],
+) -> tuple[list[MeasuredMember], list[MeasuredMember]]:
+    """Split members into the front and the others, on measured values.
+
+    Accuracy on `val` decides; `test` is never looked at.
+
+    Args:
+        members: Measured members.
+        objectives: What spans the front.
+        constraints: What its members must meet.
+        baseline: Accuracy and costs of the original's artifact.
+
+    Returns:
+        The feasible, non-dominated members from the most accurate down, and
+        the rest: dominated ones, and infeasible ones nearest to feasible first.
+    """
+    feasible, infeasible = [], []
+    for member in members:
+        worst = worst_violation(member, constraints, baseline)
+        (feasible if worst <= 0.0 else infeasible).append((worst, member))
+    front: list[MeasuredMember] = []
+    dominated: list[MeasuredMember] = []
+    if feasible:
+        candidates = [member for _, member in feasible]
+        table = np.array([[o.loss(m.values()) for o in objectives] for m in candidates])
+        for member, optimal in zip(candidates, non_dominated_mask(table), strict=True):
+            (front if optimal else dominated).append(member)
+    front.sort(key=lambda member: (-member.values()["accuracy"], member.id))
+    return front, dominated + [m for _, m in sorted(infeasible, key=lambda pair: pair[0])]
+
+
+def worst_violation(
+    member: MeasuredMember, constraints: Sequence[Constraint], baseline: Mapping[str, float]
+) -> float:
+    """Return the largest violation of a member; at most 0 when it is feasible."""
+    values = member.values()
+    return max((c.violation(values, baseline) for c in constraints), default=0.0)
+
+
+def write_front(
+    study_dir: Path,
+    baseline: Mapping[str, Any],
+    front: Sequence[MeasuredMember],
+    others: Sequence[MeasuredMember],
+) -> None:
+    """Write `front.json`; the members that are not on the front follow under "others"."""
+    document = front_document(baseline, list(front))
+    document["others"] = [member.to_json() for member in others]
+    write_json(study_dir / "front.json", document)
+
+
+def _latency(measurement: LatencyMeasurement) -> dict[str, Any]:
+    return {
+        "latency_ms": measurement.median_ms,
+        "latency_ci95_ms": list(measurement.ci95_ms),
+        "latency_ratio": measurement.ratio,
+        "latency_ratio_ci95": list(measurement.ratio_ci95),
+        "latency_noisy": measurement.noisy,
+        "latency_samples_ms": list(measurement.samples[-200:]),
+        "device": measurement.device,
+        "threads": measurement.threads,
+        "batch_size": measurement.batch_size,
+    }
+
+
+def _of_size(tensor: torch.Tensor, batch_size: int) -> np.ndarray[Any, Any]:
+    repeats = -(-batch_size // len(tensor))
+    rows = tensor.repeat(repeats, *([1] * (tensor.dim() - 1)))[:batch_size]
+    return rows.cpu().contiguous().numpy()

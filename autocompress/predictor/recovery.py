@@ -1,0 +1,88 @@
+"""Predict accuracy after full fine-tuning from what the proxy shows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+from autocompress.errors import InvalidInputError, explain
+
+FloatArray = NDArray[np.float64]
+
+FEATURES = ("proxy_gap", "dropped_share", "pruned_share", "squared_bit_noise")
+"""What a row of `X` holds: accuracy lost by the proxy; shares in [0, 1] of the
+multiply-accumulates lost to dropped blocks and to pruned channels; and the
+mean over layers of 4**(8 - weight_bits) / 4**6, the noise of the grids."""
+
+PRIOR = (0.2, 0.02, 0.05, 0.05)
+"""Weights assumed before anything was trained: a fifth of the gap stays."""
+
+PRIOR_STRENGTH = 0.03
+"""How much evidence the prior is worth, in units of the features."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryModel:
+    """A non-negative linear model of the accuracy that training does not recover.
+
+    Attributes:
+        weights: One weight per feature, >= 0.
+        deviation: Standard deviation of the residuals, in accuracy.
+        examples: Trained candidates that it was fitted on.
+    """
+
+    weights: tuple[float, ...] = PRIOR
+    deviation: float = 0.02
+    examples: int = 0
+
+    @classmethod
+    def fit(cls, X: FloatArray, y: FloatArray) -> "RecoveryModel":  # noqa: N803  as scikit-learn
+        """Fit to trained candidates, shrunk towards the prior.
+
+        Non-negative least squares on the rows, with one pseudo-row for each
+        feature that pulls its weight to the prior.
+
+        Args:
+            X: `n x 4` features, see `FEATURES`.
+            y: `n` accuracies lost against the original after training.
+
+        Raises:
+            InvalidInputError: If shapes do not fit or values are not finite.
+        """
+        table, lost = np.asarray(X, dtype=np.float64), np.asarray(y, dtype=np.float64)
+        if table.ndim != 2 or table.shape != (len(lost), len(FEATURES)):
+            raise InvalidInputError(
+                explain(
+                    "'X'",
+                    expected=f"shape ({len(lost)}, {len(FEATURES)})",
+                    got=table.shape,
+                    remedy="give one row of features per trained candidate",
+                )
+            )
+        if not (np.isfinite(table).all() and np.isfinite(lost).all()):
+            raise InvalidInputError(
+                explain("'X' and 'y'", expected="finite values", got="NaN", remedy="drop failed trials")
+            )
+        if len(lost) == 0:
+            return cls()
+        rows = np.vstack([table, PRIOR_STRENGTH * np.eye(len(FEATURES))])
+        targets = np.concatenate([lost, PRIOR_STRENGTH * np.array(PRIOR)])
+        weights, _ = nnls(rows, targets)
+        residuals = lost - table @ weights
+        spread = float(np.sqrt((residuals**2).sum() / max(1, len(lost) - 1)))
+        return cls(
+            weights=tuple(float(w) for w in weights),
+            deviation=max(spread, 0.002),
+            examples=len(lost),
+        )
+
+    def predict(self, X: FloatArray) -> FloatArray:  # noqa: N803  as scikit-learn
+        """Predict the accuracy that stays lost after training, per row of `X`.
+
+        Example:
+            >>> float(RecoveryModel().predict(np.zeros((1, 4)))[0])
+            0.0
+        """
+        predicted: FloatArray = np.asarray(X, dtype=np.float64) @ np.array(self.weights)
+        return predicted

@@ -1,0 +1,162 @@
+"""The plots of the report: the front, and predictions against measurements."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from autocompress.report.summary import FrontRow
+
+COST_AXES: Mapping[str, tuple[str, float]] = {
+    "latency_ms": ("latency (ms)", 1.0),
+    "size_bytes": ("size (kB)", 1e-3),
+    "macs": ("multiply-accumulates (millions)", 1e-6),
+    "bops": ("bit operations (billions)", 1e-9),
+    "parameters": ("parameters (thousands)", 1e-3),
+}
+"""Title of a cost's axis, and what turns the cost into the title's unit."""
+
+FRONT_COLOUR = "#3d85e0"
+TEST_COLOUR = "#d97a1f"
+BASELINE_COLOUR = "#2f9e77"
+TRIAL_COLOUR = "#8b93a1"
+"""Readable on a light and on a dark page; symbols differ as well."""
+
+
+def front_figure(
+    rows: Sequence[FrontRow], trials: Sequence[Mapping[str, Any]], cost: str
+) -> go.Figure:
+    """Plot accuracy against one cost.
+
+    Args:
+        rows: Baselines and members.
+        trials: The trials; those with a prediction are drawn faintly.
+        cost: The cost, a key of `COST_AXES`.
+    """
+    title, scale = COST_AXES[cost]
+    figure = go.Figure()
+    predicted = [
+        trial
+        for trial in trials
+        if trial.get("predicted_accuracy") is not None and trial.get(cost) is not None
+    ]
+    if predicted:
+        figure.add_scatter(
+            x=[scale * trial[cost] for trial in predicted],
+            y=[100 * trial["predicted_accuracy"] for trial in predicted],
+            name="trials, predicted",
+            mode="markers",
+            marker={"color": TRIAL_COLOUR, "size": 5, "opacity": 0.6},
+            hovertemplate="trial, predicted<br>%{x:.4g}, %{y:.2f} %<extra></extra>",
+        )
+    measured = [row for row in rows if cost in row.measured]
+    for split, key, colour, symbol in (
+        ("val", "val_accuracy", FRONT_COLOUR, "circle"),
+        ("test", "accuracy", TEST_COLOUR, "circle-open"),
+    ):
+        members = [row for row in measured if not row.is_baseline and key in row.measured]
+        _add_points(figure, members, cost, key, scale, (f"front, {split}", colour, symbol))
+    symbols = {"original": "star", "plain int8": "diamond"}
+    for row in measured:
+        if row.is_baseline and "val_accuracy" in row.measured:
+            look = (f"{row.id}, val", BASELINE_COLOUR, symbols[row.id])
+            _add_points(figure, [row], cost, "val_accuracy", scale, look)
+    return _finished(figure, x=title, y="accuracy (%)")
+
+
+def prediction_figure(rows: Sequence[FrontRow], name: str) -> go.Figure:
+    """Plot predicted against measured values of the members.
+
+    Args:
+        rows: Baselines and members; members with both values are drawn.
+        name: "accuracy", measured on `val`, or a cost.
+    """
+    title, scale = ("accuracy on val (%)", 100.0) if name == "accuracy" else COST_AXES[name]
+    key = "val_accuracy" if name == "accuracy" else name
+    known = [row for row in rows if name in row.predicted and key in row.measured]
+    x = [scale * row.predicted[name] for row in known]
+    y = [scale * row.measured[key] for row in known]
+    ends = [min(x + y), max(x + y)] if known else []
+    figure = go.Figure()
+    figure.add_scatter(
+        x=ends,
+        y=ends,
+        name="predicted = measured",
+        mode="lines",
+        line={"color": TRIAL_COLOUR, "dash": "dot", "width": 1},
+        hoverinfo="skip",
+    )
+    figure.add_scatter(
+        x=x,
+        y=y,
+        name="members",
+        mode="markers",
+        marker={"color": FRONT_COLOUR, "size": 9},
+        error_y=_error_bars(known, scale, FRONT_COLOUR) if name == "latency_ms" else None,
+        text=[row.id for row in known],
+        hovertemplate="%{text}<br>predicted %{x:.4g}, measured %{y:.4g}<extra></extra>",
+    )
+    return _finished(figure, x=f"predicted {title}", y=f"measured {title}")
+
+
+def _add_points(
+    figure: go.Figure,
+    rows: Sequence[FrontRow],
+    cost: str,
+    key: str,
+    scale: float,
+    look: tuple[str, str, str],
+) -> None:
+    name, colour, symbol = look
+    with_bars = cost == "latency_ms" and key == "val_accuracy"  # once per artifact
+    figure.add_scatter(
+        x=[scale * row.measured[cost] for row in rows],
+        y=[100 * row.measured[key] for row in rows],
+        name=name,
+        mode="markers",
+        marker={
+            "color": colour,
+            "size": 11,
+            "symbol": symbol,
+            "line": {"width": 1.5, "color": colour},
+        },
+        error_x=_error_bars(rows, scale, colour) if with_bars else None,
+        text=[row.id for row in rows],
+        hovertemplate=f"%{{text}} ({name})<br>%{{x:.4g}}, %{{y:.2f}} %<extra></extra>",
+    )
+
+
+def _error_bars(rows: Sequence[FrontRow], scale: float, colour: str) -> dict[str, Any]:
+    """Return the 95 % intervals of measured latencies as plotly's error bars."""
+    centres = [row.measured["latency_ms"] for row in rows]
+    intervals = [row.measured.get("latency_ci95_ms") for row in rows]
+    known = [
+        (centre, interval or (centre, centre))
+        for centre, interval in zip(centres, intervals, strict=True)
+    ]
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [scale * (high - centre) for centre, (_, high) in known],
+        "arrayminus": [scale * (centre - low) for centre, (low, _) in known],
+        "thickness": 1.2,
+        "width": 3,
+        "color": colour,
+    }
+
+
+def _finished(figure: go.Figure, *, x: str, y: str) -> go.Figure:
+    """Give a figure its axes; the page's style sheet colours text and lines."""
+    axis = {"gridcolor": "#888", "zeroline": False, "automargin": True, "ticks": "outside"}
+    return figure.update_layout(
+        template="none",
+        height=380,
+        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 13},
+        xaxis={**axis, "title": {"text": x}},
+        yaxis={**axis, "title": {"text": y}},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+        hovermode="closest",
+    )

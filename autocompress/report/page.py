@@ -1,0 +1,143 @@
+"""The HTML page of a study: one file that needs nothing else, not even a network."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from plotly.offline import get_plotlyjs
+
+from autocompress.core.evaluation import MeasuredMember, baselines
+from autocompress.report.figures import front_figure, prediction_figure
+from autocompress.report.summary import front_rows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyContents:
+    """What is known of a study once it has ended, or was stopped.
+
+    Attributes:
+        front: The content of `front.json`.
+        rows: One row per trial: "state", "origin", "reason", "accuracy_0" (by
+            fidelity), "predicted_accuracy", costs, "seconds".
+        environment: Versions, processor and the like, by name.
+        notes: What the reader has to know, for example how `val` was split.
+        objectives: Names of the objectives.
+    """
+
+    front: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    environment: Mapping[str, Any]
+    notes: Sequence[str]
+    objectives: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plot:
+    """One plot of the page.
+
+    Attributes:
+        heading: What it shows.
+        html: The plot itself.
+    """
+
+    heading: str
+    html: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OriginCount:
+    """What became of the trials that one design or sampler proposed.
+
+    Attributes:
+        origin: The design or sampler.
+        trials: How many trials it proposed.
+        states: How many ended in which state.
+        highest: How many reached which fidelity at most.
+        seconds: Time that their evaluations took.
+    """
+
+    origin: str
+    trials: int
+    states: Mapping[str, int]
+    highest: Mapping[int, int]
+    seconds: float
+
+
+def render_report(study: StudyContents) -> str:
+    """Render the page.
+
+    Args:
+        study: What the page tells.
+
+    Returns:
+        A whole HTML document.
+    """
+    members = [MeasuredMember.from_json(record) for record in study.front["front"]]
+    rows = front_rows(baselines(study.front["baseline"]), members)
+    costs = [name for name in study.objectives if name != "accuracy"]
+    plots = [
+        _plot(f"Accuracy against {_words(cost)}", front_figure(rows, study.rows, cost))
+        for cost in costs
+    ]
+    compared = [
+        name
+        for name in dict.fromkeys(("accuracy", "latency_ms", *costs))
+        if any(name in member.predicted for member in members)
+    ]
+    plots += [
+        _plot(f"Predicted against measured {_words(name)}", prediction_figure(rows, name))
+        for name in compared
+    ]
+    templates = Environment(
+        loader=PackageLoader("autocompress.report"), autoescape=True, undefined=StrictUndefined
+    )
+    return templates.get_template("report.html.j2").render(
+        rows=rows,
+        has_members=bool(members),
+        plots=plots,
+        origins=_origins(study.rows),
+        failures=Counter(str(row["reason"]) for row in study.rows if row.get("reason")),
+        environment=study.environment,
+        notes=study.notes,
+        plotly_script=get_plotlyjs(),
+    )
+
+
+def _plot(heading: str, figure: go.Figure) -> Plot:
+    html = figure.to_html(
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=heading.lower().replace(" ", "-"),
+        config={"responsive": True, "displayModeBar": False},
+    )
+    return Plot(heading=heading, html=html)
+
+
+def _words(name: str) -> str:
+    for unit in ("_ms", "_bytes"):
+        name = name.removesuffix(unit)
+    return {"macs": "MACs", "bops": "bit operations"}.get(name, name)
+
+
+def _origins(rows: Sequence[Mapping[str, Any]]) -> list[OriginCount]:
+    by_origin: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_origin.setdefault(str(row["origin"]), []).append(row)
+    return [
+        OriginCount(
+            origin=origin,
+            trials=len(own),
+            states=Counter(str(row["state"]) for row in own),
+            highest=Counter(level for row in own if (level := _highest(row)) is not None),
+            seconds=sum(row.get("seconds") or 0.0 for row in own),
+        )
+        for origin, own in by_origin.items()
+    ]
+
+
+def _highest(row: Mapping[str, Any]) -> int | None:
+    levels = [level for level in range(3) if row.get(f"accuracy_{level}") is not None]
+    return max(levels, default=None)

@@ -1,0 +1,107 @@
+"""What a check found in a model, as tables and as JSON."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from rich.table import Table
+
+from autocompress.graph.structure import Block, ChannelGroup, Layer
+
+
+class Checked(Protocol):
+    """The findings of a check."""
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """Layers in order of execution."""
+
+    @property
+    def groups(self) -> Sequence[ChannelGroup]:
+        """Channel groups in order of execution."""
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """Residual blocks in order of execution."""
+
+
+def check_tables(found: Checked) -> list[Table]:
+    """Lay out what can be compressed, what cannot, and why not.
+
+    Args:
+        found: The findings.
+
+    Returns:
+        Tables of groups, of blocks if there are any, and of layers.
+    """
+    groups = _table(
+        "Channel groups", ("group", "channels", "shrinks", "prunable"), numbers=("channels",)
+    )
+    for group in found.groups:
+        members = ", ".join(dict.fromkeys(member.module for member in group.members))
+        verdict = _verdict(group.prunable, group.reason)
+        groups.add_row(group.name, str(group.channels), members, verdict)
+    blocks = _table("Residual blocks", ("block", "layers", "droppable"), numbers=("layers",))
+    for block in found.blocks:
+        blocks.add_row(block.name, str(len(block.layers)), _verdict(block.droppable, block.reason))
+    layers = _table(
+        "Layers",
+        ("layer", "type", "weight", "MACs", "parameters", "quantisable"),
+        numbers=("MACs", "parameters"),
+    )
+    for layer in found.layers:
+        layers.add_row(
+            layer.name,
+            layer.type,
+            "x".join(map(str, layer.weight_shape)),
+            f"{layer.macs:,}",
+            f"{layer.parameters:,}",
+            _verdict(layer.quantisable, layer.reason),
+        )
+    return [groups, *([blocks] if found.blocks else []), layers]
+
+
+def check_json(found: Checked) -> dict[str, Any]:
+    """Return the same as plain JSON."""
+    return {
+        "groups": [
+            {
+                "name": group.name,
+                "channels": group.channels,
+                "members": list(dict.fromkeys(member.module for member in group.members)),
+                "prunable": group.prunable,
+                "reason": group.reason,
+            }
+            for group in found.groups
+        ],
+        "blocks": [
+            {
+                "name": block.name,
+                "layers": list(block.layers),
+                "droppable": block.droppable,
+                "reason": block.reason,
+            }
+            for block in found.blocks
+        ],
+        "layers": [
+            {
+                "name": layer.name,
+                "type": layer.type,
+                "macs": layer.macs,
+                "parameters": layer.parameters,
+                "quantisable": layer.quantisable,
+                "reason": layer.reason,
+            }
+            for layer in found.layers
+        ],
+    }
+
+
+def _table(title: str, headers: Sequence[str], numbers: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for header in headers:
+        table.add_column(header, justify="right" if header in numbers else "left", overflow="fold")
+    return table
+
+
+def _verdict(allowed: bool, reason: str) -> str:
+    return "yes" if allowed else f"no: {reason}"

@@ -1,0 +1,127 @@
+import copy
+
+import pytest
+import torch
+from autocompress.graph.blocks import drop_blocks
+from autocompress.graph.structure import Block
+from autocompress.graph.tracing import trace
+from torch import nn
+from torch.nn import functional
+from zoo import InvertedResidualNet, OptionANet, PlainNet, ResidualNet
+
+
+def _blocks(model: nn.Module, *shape: int) -> dict[str, Block]:
+    return trace(model, torch.zeros(*shape)).block_by_name
+
+
+def test_option_a_blocks_that_keep_their_shape_can_be_dropped() -> None:
+    blocks = _blocks(OptionANet(8, 2), 2, 3, 16, 16)
+    droppable = [name for name, block in blocks.items() if block.droppable]
+    assert droppable == ["layer1.0", "layer1.1", "layer2.1", "layer3.1"]
+    assert blocks["layer1.0"].layers == ("layer1.0.conv1", "layer1.0.conv2")
+    assert blocks["layer2.0"].reason == "changes the shape from 8x16x16 to 16x8x8"
+    assert list(blocks) == sorted(blocks)
+
+
+def test_convolutional_shortcuts_and_inverted_residuals() -> None:
+    blocks = _blocks(ResidualNet(8, 2), 2, 3, 16, 16)
+    assert {n: b.droppable for n, b in blocks.items()} == {
+        "layer1.0": True,
+        "layer1.1": True,
+        "layer2.0": False,
+        "layer2.1": True,
+    }
+    blocks = _blocks(InvertedResidualNet(4), 2, 3, 16, 16)
+    assert {n: b.droppable for n, b in blocks.items()} == {"blocks.0": True, "blocks.2": True}
+    assert _blocks(PlainNet(), 2, 3, 16, 16) == {}
+
+
+def test_a_model_without_its_droppable_blocks_runs() -> None:
+    torch.manual_seed(0)
+    model = ResidualNet(8, 2).eval()
+    x = torch.randn(2, 3, 16, 16)
+    names = [name for name, block in _blocks(model, 2, 3, 16, 16).items() if block.droppable]
+    cut = copy.deepcopy(model)
+    drop_blocks(cut, names)
+    expected = model.layer2[0](functional.relu(model.bn1(model.conv1(x))))
+    expected = model.fc(functional.adaptive_avg_pool2d(expected, 1).flatten(1))
+    torch.testing.assert_close(cut(x), expected)
+
+
+class Residual(nn.Module):
+    """A linear residual; the shortcut is a module, the add may be one too."""
+
+    def __init__(self, add: nn.Module | None = None) -> None:
+        super().__init__()
+        self.shortcut = nn.Identity()
+        self.fc = nn.Linear(4, 4)
+        self.add = add
+
+    def forward(self, x: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        shortcut, out = self.shortcut(x), scale * self.fc(x)
+        if self.add is None:
+            out += shortcut
+            return out
+        return self.add(out, shortcut)
+
+
+class Add(nn.Module):
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return a + b
+
+
+@pytest.mark.parametrize("add", [None, Add()])
+def test_identity_shortcuts_in_place_adds_and_add_modules(add: nn.Module | None) -> None:
+    model = nn.Sequential(Residual(add), nn.Linear(4, 2))
+    assert _blocks(model, 2, 4) == {"0": Block(name="0", layers=("0.fc",), droppable=True)}
+
+
+def test_only_the_innermost_block_is_listed() -> None:
+    class Nested(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Residual()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.inner(x)
+
+    blocks = _blocks(nn.Sequential(Nested(), nn.Linear(4, 2)), 2, 4)
+    assert list(blocks) == ["0.inner"]
+    assert blocks["0.inner"].droppable
+
+
+def test_the_model_itself_is_no_block() -> None:
+    assert _blocks(Residual(), 2, 4) == {}
+
+
+class Caller(nn.Module):
+    """Runs its block in a way that the identity cannot follow, or twice."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.block, self.how = Residual(), how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.how == "twice":
+            return self.block(self.block(x))
+        if self.how == "scaled":
+            return self.block(x, 0.5)
+        if self.how == "attribute":
+            return self.block(x) * self.block.fc.in_features
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("twice", "runs more than once"),
+        ("scaled", "takes other than one positional tensor"),
+        ("attribute", "the model does not run without it"),
+    ],
+)
+def test_blocks_that_the_identity_cannot_replace(how: str, reason: str) -> None:
+    model = nn.Sequential(Caller(how), Residual(), nn.Linear(4, 2))
+    blocks = _blocks(model, 2, 4)
+    assert not blocks["0.block"].droppable
+    assert reason in blocks["0.block"].reason
+    assert blocks["1"].droppable

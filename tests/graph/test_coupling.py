@@ -1,0 +1,184 @@
+import pytest
+import torch
+from autocompress.graph.structure import ChannelGroup
+from autocompress.graph.tracing import trace
+from torch import nn
+from torch.nn import functional
+from zoo import ConcatNet, InvertedResidualNet, Mlp, PlainNet, ResidualNet, conv_bn
+
+
+def _groups(model: nn.Module, *shape: int) -> dict[str, ChannelGroup]:
+    torch.manual_seed(0)
+    return trace(model, torch.randn(*shape)).group_by_name
+
+
+def _members(group: ChannelGroup) -> set[tuple[str, str]]:
+    return {(member.module, member.axis) for member in group.members}
+
+
+def test_a_chain_couples_producer_norm_and_consumer() -> None:
+    groups = _groups(PlainNet(), 2, 3, 16, 16)
+    assert list(groups) == ["conv1", "conv2", "conv3", "fc"]
+    assert _members(groups["conv1"]) == {("conv1", "out"), ("bn1", "out"), ("conv2", "in")}
+    assert [group.prunable for group in groups.values()] == [True, True, True, False]
+    assert groups["fc"].reason == "output layer"
+
+
+def test_a_trunk_is_named_by_its_first_layer() -> None:
+    groups = _groups(ResidualNet(8, 2), 2, 3, 16, 16)
+    assert list(groups) == [
+        *("conv1", "layer1.0.conv1", "layer1.1.conv1"),
+        *("layer2.0.conv1", "layer2.0.conv2", "layer2.1.conv1", "fc"),
+    ]
+    producers = {module for module, axis in _members(groups["layer2.0.conv2"]) if axis == "out"}
+    assert producers == {
+        *("layer2.0.conv2", "layer2.0.bn2", "layer2.0.shortcut.0", "layer2.0.shortcut.1"),
+        *("layer2.1.conv2", "layer2.1.bn2"),
+    }
+    assert all(group.prunable for name, group in groups.items() if name != "fc")
+
+
+def test_depthwise_convolutions_follow_their_producer() -> None:
+    groups = _groups(InvertedResidualNet(8), 2, 3, 16, 16)
+    expand = groups["blocks.0.expand.0"]
+    assert expand.prunable
+    assert ("blocks.0.depthwise.0", "out") in _members(expand)
+    assert ("blocks.0.project.0", "in") in _members(expand)
+    assert not any("depthwise" in name for name in groups)
+
+
+def test_flattening_gives_each_channel_several_positions() -> None:
+    groups = _groups(ConcatNet(4), 2, 3, 8, 8)
+    flattened = {m.module: m.indices for m in groups["merge"].members}["fc"]
+    assert flattened == tuple(tuple(range(16 * c, 16 * c + 16)) for c in range(4))
+    assert groups["merge"].prunable
+
+
+def test_concatenation_shifts_the_second_branch() -> None:
+    groups = _groups(ConcatNet(4), 2, 3, 8, 8)
+    left, right = ({m.module: m.indices for m in groups[n].members} for n in ("left.0", "right.0"))
+    assert left["merge"] == tuple((c,) for c in range(4))
+    assert right["merge"] == tuple((4 + c,) for c in range(8))
+    assert groups["left.0"].prunable
+    assert groups["right.0"].prunable
+
+
+def test_a_depthwise_convolution_after_a_concatenation_belongs_to_both() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 8, 1)
+            self.depthwise = conv_bn(12, 12, groups=12)
+            self.head = nn.Conv2d(12, 5, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.depthwise(torch.cat([self.a(x), self.b(x)], 1))).mean((2, 3))
+
+    groups = _groups(Net(), 2, 3, 8, 8)
+    assert {name: group.prunable for name, group in groups.items()} == {
+        "a": True,
+        "b": True,
+        "head": False,
+    }
+    assert ("depthwise.0", "out") in _members(groups["a"]) & _members(groups["b"])
+
+
+def test_a_wide_producer_is_split_between_branches() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide = nn.Linear(6, 12)
+            self.a, self.b = nn.Linear(6, 4), nn.Linear(6, 8)
+            self.head = nn.Linear(12, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            wide = self.wide(x)
+            return self.head(wide + torch.cat([self.a(x), self.b(x)], 1))
+
+    groups = _groups(Net(), 2, 6)
+    assert {name: group.prunable for name, group in groups.items()} == {
+        "a": True,
+        "b": True,
+        "head": False,
+    }
+    assert ("wide", "out") in _members(groups["a"]) & _members(groups["b"])
+
+
+def test_grouped_convolutions_are_kept_whole() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 1),
+        nn.Conv2d(8, 8, 3, groups=2),
+        nn.Conv2d(8, 4, 1),
+        nn.Conv2d(4, 8, 3, groups=4),
+        nn.Conv2d(8, 4, 1),
+        nn.Conv2d(4, 2, 1),
+    )
+    groups = _groups(model, 2, 3, 8, 8)
+    reasons = {name: group.reason for name, group in groups.items()}
+    assert reasons == {
+        "0": "grouped convolution",
+        "1": "grouped convolution",
+        "2": "grouped convolution",
+        "3": "grouped convolution",
+        "4": "",
+        "5": "output layer",
+    }
+
+
+def test_shared_layers_and_tied_weights_are_kept_whole() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.again, self.last = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.again(functional.relu(self.again(self.first(x)))))
+
+    groups = _groups(Twice(), 2, 4)
+    assert groups["first"].reason == "shared weights"
+    assert groups["again"].reason == "shared weights"
+    tied = Mlp(8, 8, 8)
+    tied.fc2.weight = tied.fc1.weight
+    groups = _groups(tied, 2, 8)
+    assert groups["fc1"].reason == "shared weights"
+
+
+def test_free_parameters_are_unsupported() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.fc2 = nn.Linear(4, 6), nn.Linear(6, 6)
+            self.head = nn.Linear(6, 2)
+            self.scale = nn.Parameter(torch.ones(6))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.fc2(functional.relu(self.fc1(x))) * self.scale)
+
+    groups = _groups(Scaled(), 2, 4)
+    assert groups["fc2"].reason == "unsupported operator"
+    assert groups["fc1"].prunable
+
+
+@pytest.mark.parametrize("head", ["softmax", "flatten", "dict"])
+def test_the_output_is_found_behind_operations(head: str) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1)
+
+        def forward(self, x: torch.Tensor) -> object:
+            out = self.head(self.body(x))
+            if head == "softmax":
+                return out.softmax(1)
+            if head == "flatten":
+                return functional.adaptive_avg_pool2d(out, 1).flatten(1)
+            return {"logits": out, "labels": out.argmax(1), "loss": None}
+
+    groups = _groups(Net(), 2, 3, 4, 4)
+    assert groups["body"].prunable
+    assert groups["head"].reason == "output layer"
+
+
+def test_a_single_channel_stays() -> None:
+    model = nn.Sequential(nn.Linear(3, 1), nn.Linear(1, 2))
+    assert _groups(model, 2, 3)["0"].reason == "has a single channel"

@@ -1,0 +1,60 @@
+import pytest
+import torch
+from autocompress.errors import InvalidInputError, TraceError, WrongTypeError
+from autocompress.graph.inputs import ModelInputs, one_line, output_tensors, plain_copy
+from torch import nn
+
+
+def test_the_three_forms_call_alike() -> None:
+    layer = nn.Linear(3, 2)
+    x = torch.ones(2, 3)
+    expected = layer(x)
+    for given in (x, (x,), {"input": x}):
+        assert torch.equal(ModelInputs.of(given).run(layer), expected)
+
+
+def test_plain_inputs_are_two_detached_float32_examples() -> None:
+    x = torch.ones(5, 3, dtype=torch.float64, requires_grad=True)
+    table = torch.arange(7)
+    plain = ModelInputs.of((x, table, 3)).plain()
+    first, second, third = plain.args
+    assert isinstance(first, torch.Tensor)
+    assert isinstance(second, torch.Tensor)
+    assert first.shape == (2, 3)
+    assert first.dtype == torch.float32
+    assert not first.requires_grad
+    assert torch.equal(second, table)
+    assert third == 3
+    assert x.shape == (5, 3)
+
+
+@pytest.mark.parametrize("given", [None, "x", 3, nn.Linear(1, 1)])
+def test_other_types_are_refused(given: object) -> None:
+    with pytest.raises(WrongTypeError, match="example_inputs"):
+        ModelInputs.of(given)
+
+
+@pytest.mark.parametrize("given", [(), {}, torch.tensor(1.0), torch.zeros(0, 3)])
+def test_inputs_without_an_example_are_refused(given: object) -> None:
+    with pytest.raises(InvalidInputError, match="example_inputs"):
+        ModelInputs.of(given)
+
+
+def test_nested_outputs_are_listed() -> None:
+    a, b = torch.zeros(1), torch.ones(1)
+    found = output_tensors({"a": a, "rest": (None, [b], 3)})
+    assert found[0] is a
+    assert found[1] is b
+    assert len(found) == 2
+
+
+def test_a_model_that_cannot_be_copied_is_named() -> None:
+    model = nn.Linear(2, 2)
+    model.cache = model(torch.ones(1, 2))
+    with pytest.raises(TraceError, match="Linear"):
+        plain_copy(model)
+
+
+def test_one_line_keeps_the_first_line() -> None:
+    assert one_line(RuntimeError("first\nsecond")) == "RuntimeError: first"
+    assert one_line(KeyError()) == "KeyError"

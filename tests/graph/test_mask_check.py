@@ -1,0 +1,173 @@
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from autocompress.graph.inputs import ModelInputs, plain_copy
+from autocompress.graph.mask_check import check_groups, mask_positions, perturbed, randomise
+from autocompress.graph.slicing import prune_groups, removed_positions
+from autocompress.graph.structure import ChannelGroup, ModelGraph
+from autocompress.graph.tracing import trace
+from torch import nn
+from torch.nn import functional
+from zoo import ConcatNet, InvertedResidualNet, Mlp, OptionANet, PlainNet, ResidualNet
+
+MODELS = [
+    (PlainNet(), (3, 16, 16)),
+    (ResidualNet(8, 2), (3, 16, 16)),
+    (InvertedResidualNet(8), (3, 16, 16)),
+    (ConcatNet(8), (3, 8, 8)),
+    (Mlp(), (12,)),
+]
+
+
+def _traced(model: nn.Module, *shape: int) -> ModelGraph:
+    torch.manual_seed(0)
+    return trace(model, torch.randn(2, *shape))
+
+
+def _recheck(
+    model: nn.Module, shape: tuple[int, ...], groups: list[ChannelGroup]
+) -> dict[str, ChannelGroup]:
+    inputs = ModelInputs.of(torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)))
+    return {group.name: group for group in check_groups(plain_copy(model), inputs, groups)}
+
+
+@pytest.mark.parametrize(("model", "shape"), MODELS, ids=lambda v: type(v).__name__)
+def test_pruned_equals_masked_at_other_draws(model: nn.Module, shape: tuple[int, ...]) -> None:
+    graph = _traced(model, *shape)
+    generator = torch.Generator().manual_seed(7)
+    reference = plain_copy(model)
+    randomise(reference, generator)
+    x = torch.randn(3, *shape, generator=generator)
+    for group in graph.groups:
+        if not group.prunable:
+            assert group.reason == "output layer"
+            continue
+        channels = torch.randperm(group.channels, generator=generator)[: group.channels // 2]
+        removals = [(group, channels.tolist())]
+        masked, pruned = copy.deepcopy(reference), copy.deepcopy(reference)
+        mask_positions(masked, removed_positions(removals))
+        prune_groups(pruned, removals)
+        with torch.no_grad():
+            expected, got = masked(x), pruned(x)
+        assert (got - expected).abs().max() <= 1e-4 * expected.abs().max()
+        assert (reference(x) - expected).abs().max() > 1e-3 * expected.abs().max()
+
+
+@pytest.mark.parametrize(("model", "shape"), MODELS, ids=lambda v: type(v).__name__)
+def test_a_planted_index_shift_is_found(model: nn.Module, shape: tuple[int, ...]) -> None:
+    graph = _traced(model, *shape)
+    for position, group in enumerate(graph.groups):
+        for number, member in enumerate(group.members if group.prunable else ()):
+            shifted = replace(member, indices=member.indices[1:] + member.indices[:1])
+            members = (*group.members[:number], shifted, *group.members[number + 1 :])
+            groups = list(graph.groups)
+            groups[position] = replace(group, members=members)
+            checked = _recheck(model, shape, groups)
+            assert not checked[group.name].prunable, (group.name, member.module)
+            assert "mask check" in checked[group.name].reason
+            others = [g for g in graph.groups if g.name != group.name]
+            assert all(checked[g.name].prunable == g.prunable for g in others)
+
+
+class PaddedNet(OptionANet):
+    """The same without a flatten, so that the trunk runs when it is pruned wrongly."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu(self.bn1(self.conv1(x)))
+        return self.layer3(self.layer2(self.layer1(x))).mean((1, 2, 3))
+
+
+@pytest.mark.parametrize("kind", [OptionANet, PaddedNet])
+def test_the_zero_padded_trunk_is_refused_and_blocks_pass(kind: type[OptionANet]) -> None:
+    groups = _traced(kind(8, 2), 3, 16, 16).group_by_name
+    assert not groups["conv1"].prunable
+    if kind is PaddedNet:
+        assert groups["conv1"].reason.startswith("failed the mask check (differs by")
+    inside = [group for name, group in groups.items() if name.startswith("layer")]
+    assert len(inside) == 6
+    assert all(group.prunable for group in inside)
+
+
+@pytest.mark.parametrize(
+    "norm", [lambda: nn.GroupNorm(2, 8), lambda: nn.LayerNorm([8, 6, 6]), nn.Sigmoid]
+)
+def test_what_mixes_channels_or_moves_zero_is_refused(norm: object) -> None:
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), norm(), nn.Conv2d(8, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    )
+    groups = _traced(model, 3, 8, 8).group_by_name
+    assert not groups["0"].prunable
+    assert groups["0"].reason
+    assert groups["2"].prunable
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda: nn.InstanceNorm2d(8, affine=True),
+        lambda: nn.PReLU(8),
+        nn.PReLU,
+        lambda: nn.BatchNorm2d(8, affine=False),
+        nn.GELU,
+    ],
+)
+def test_what_keeps_channels_apart_passes(between: object) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), between(), nn.Conv2d(8, 4, 3))
+    groups = _traced(model, 3, 8, 8).group_by_name
+    assert groups["0"].prunable, groups["0"].reason
+
+
+def test_a_fixed_shape_in_the_forward_pass_is_refused() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc1 = nn.Conv2d(3, 4, 1), nn.Linear(64, 8)
+            self.fc2 = nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc2(functional.relu(self.fc1(self.conv(x).view(-1, 64))))
+
+    groups = _traced(Net(), 3, 4, 4).group_by_name
+    assert not groups["conv"].prunable
+    assert groups["fc1"].prunable
+
+
+def test_channel_shuffling_is_refused() -> None:
+    class Shuffle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.conv(x)
+            n, c, h, w = x.shape
+            return self.head(x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w))
+
+    assert not _traced(Shuffle(), 3, 4, 4).group("conv").prunable
+
+
+def test_scales_of_nearly_zero_hide_nothing() -> None:
+    torch.manual_seed(0)
+    model = ResidualNet(8, 2)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.zeros_(module.weight)
+    graph = trace(model, torch.randn(2, 3, 16, 16))
+    group = graph.group("layer1.0.conv1")
+    member = group.members[-1]
+    shifted = replace(member, indices=member.indices[1:] + member.indices[:1])
+    planted = replace(group, members=(*group.members[:-1], shifted))
+    assert not _recheck(model, (3, 16, 16), [planted])[group.name].prunable
+
+
+def test_perturbed_inputs_stay_acceptable() -> None:
+    ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    x = torch.full((2, 3), 5.0)
+    moved = perturbed(ModelInputs.of((x, ids)), torch.Generator().manual_seed(0))
+    noisy, shuffled = moved.tensors
+    assert not torch.equal(noisy, x)
+    assert sorted(shuffled.flatten().tolist()) == [1, 2, 3, 4, 5, 6]
+    assert not torch.equal(shuffled, ids)
+    assert torch.equal(x, torch.full((2, 3), 5.0))

@@ -1,0 +1,163 @@
+import copy
+
+import pytest
+import torch
+from autocompress.errors import InvalidInputError, TraceError, WrongTypeError
+from autocompress.graph.tracing import fingerprint, trace
+from torch import nn
+from torch.nn import functional
+from zoo import InvertedResidualNet, Mlp, OptionANet, PlainNet, ResidualNet
+
+
+def test_layers_are_described_in_order_of_execution() -> None:
+    graph = trace(PlainNet(8), torch.zeros(2, 3, 16, 16))
+    assert [layer.name for layer in graph.layers] == ["conv1", "conv2", "conv3", "fc"]
+    conv = graph.layer("conv2")
+    assert conv.type == "Conv2d"
+    assert conv.input_shape == (8, 16, 16)
+    assert conv.output_shape == (16, 8, 8)
+    assert conv.weight_shape == (16, 8, 3, 3)
+    assert (conv.kernel_size, conv.stride, conv.groups) == ((3, 3), (2, 2), 1)
+    assert conv.macs == 16 * 8 * 8 * 8 * 9
+    assert conv.parameters == 16 * 8 * 9
+    assert conv.quantisable
+    fc = graph.layer("fc")
+    assert (fc.kernel_size, fc.stride, fc.groups) == ((), (), 1)
+    assert fc.parameters == 170
+    assert graph.parameters == sum(p.numel() for p in PlainNet(8).parameters())
+
+
+def test_macs_of_resnet_20_equal_the_published_count() -> None:
+    graph = trace(OptionANet(16, 3), torch.zeros(2, 3, 32, 32))
+    stages = 7 * 16 * 16 * 9 * 1024 - 16 * 16 * 9 * 1024  # six 3x3 convolutions at 32x32
+    stages += (16 * 32 + 5 * 32 * 32) * 9 * 256 + (32 * 64 + 5 * 64 * 64) * 9 * 64
+    assert sum(layer.macs for layer in graph.layers) == 3 * 16 * 9 * 1024 + stages + 640
+    assert graph.parameters == 269_722
+
+
+@pytest.mark.parametrize(
+    ("model", "x"),
+    [
+        (ResidualNet(4, 1), torch.ones(3, 3, 16, 16)),
+        (InvertedResidualNet(4).double(), torch.ones(2, 3, 16, 16, dtype=torch.float64)),
+        (nn.Sequential(nn.Dropout(), nn.Linear(3, 4), nn.Linear(4, 2)), torch.ones(2, 3)),
+    ],
+)
+def test_the_model_and_the_random_state_are_untouched(model: nn.Module, x: torch.Tensor) -> None:
+    model.train()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("bias" not in name)
+    before = copy.deepcopy(model.state_dict())
+    given, random_state = x.clone(), torch.get_rng_state()
+    trace(model, x)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert torch.equal(x, given)
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    assert all(after[key].dtype == value.dtype for key, value in before.items())
+    for module in model.modules():
+        assert module.training
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad == ("bias" not in name)
+        assert parameter.grad is None
+
+
+def test_tracing_twice_gives_equal_graphs() -> None:
+    model, x = ResidualNet(8, 2), torch.ones(2, 3, 16, 16)
+    first, second = trace(model, x), trace(model, x)
+    assert first == second
+    assert hash(first) == hash(second)
+
+
+def test_all_forms_of_inputs_and_gradient_modes_agree() -> None:
+    class TwoInputs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.fc = nn.Embedding(5, 4), nn.Linear(4, 4)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+            return self.head(functional.relu(self.fc(x)) + self.embed(ids))
+
+    model = TwoInputs()
+    x, ids = torch.ones(2, 4), torch.tensor([0, 3])
+    graph = trace(model, (x, ids))
+    assert trace(model, {"ids": ids, "x": x}) == graph
+    with torch.no_grad():
+        assert trace(model, (x, ids)) == graph
+    assert graph.group("fc").reason == "unsupported operator"
+
+
+def test_one_example_is_enough() -> None:
+    graph = trace(PlainNet(8), torch.zeros(1, 3, 16, 16))
+    assert graph == trace(PlainNet(8), torch.zeros(4, 3, 16, 16))
+
+
+def test_shapes_along_sequences_count_every_position() -> None:
+    graph = trace(Mlp(6, 8, 3), torch.zeros(2, 5, 6))
+    assert graph.layer("fc1").input_shape == (5, 6)
+    assert graph.layer("fc1").macs == 5 * 48
+
+
+def test_layers_that_cannot_be_quantised_say_why() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up = nn.ConvTranspose2d(3, 3, 2)
+            self.again = nn.Conv2d(3, 3, 1)
+            self.first, self.tied = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+            self.tied.weight = self.first.weight
+            self.normed = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 3, 1))
+            self.unused = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.normed(self.tied(self.first(self.again(self.again(self.up(x))))))
+
+    graph = trace(Net(), torch.zeros(2, 3, 4, 4))
+    assert {layer.name: layer.reason for layer in graph.layers} == {
+        "up": "ConvTranspose2d is not quantised",
+        "again": "shared weights",
+        "first": "shared weights",
+        "tied": "shared weights",
+        "normed": "computed weights",
+    }
+    assert not any(layer.quantisable for layer in graph.layers)
+    assert graph.layer("again").macs == 2 * 9 * 25
+
+
+def test_a_value_that_is_no_model_is_refused() -> None:
+    with pytest.raises(WrongTypeError, match=r"torch\.nn\.Module"):
+        trace({"conv1.weight": torch.zeros(1)}, torch.zeros(1, 3))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "words"),
+    [
+        (PlainNet(), torch.zeros(2, 4, 16, 16), "forward pass on the example inputs"),
+        (nn.Sequential(nn.ReLU()), torch.zeros(2, 3), "at least one convolution or linear layer"),
+    ],
+)
+def test_models_that_cannot_be_traced(model: nn.Module, x: torch.Tensor, words: str) -> None:
+    with pytest.raises(TraceError, match=words) as caught:
+        trace(model, x)
+    assert "\n" not in str(caught.value)
+
+
+def test_unusable_inputs_are_refused() -> None:
+    with pytest.raises(WrongTypeError, match="example_inputs"):
+        trace(PlainNet(), "batch")
+    with pytest.raises(InvalidInputError, match="example_inputs"):
+        trace(PlainNet(), ())
+
+
+def test_the_fingerprint_sees_shapes_and_names_but_no_values() -> None:
+    torch.manual_seed(0)
+    first, second = PlainNet(8), PlainNet(8)
+    assert not torch.equal(first.fc.weight, second.fc.weight)
+    assert fingerprint(first) == fingerprint(second)
+    assert fingerprint(first) != fingerprint(PlainNet(9))
+    assert fingerprint(nn.Sequential(nn.ReLU())) != fingerprint(nn.Sequential(nn.GELU()))
+    assert trace(first, torch.zeros(2, 3, 16, 16)).fingerprint == fingerprint(first)

@@ -1,0 +1,155 @@
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from autocompress.core.candidate import Candidate, LayerConfig
+from autocompress.core.evaluation import MeasuredMember, front_document
+from autocompress.errors import InvalidInputError
+from autocompress.report.page import StudyContents, render_report
+
+BASELINE = {
+    "fp32": {"val_accuracy": 0.9, "accuracy": 0.91, "latency_ms": 2.0, "size_bytes": 9000},
+    "int8": {"val_accuracy": 0.89, "accuracy": 0.9, "latency_ms": 1.0, "size_bytes": 3000},
+}
+MEMBER = MeasuredMember(
+    id="0042",
+    candidate=Candidate(layers={"conv1": LayerConfig(weight_bits=4, activation_bits=8)}),
+    predicted={"accuracy": 0.875, "latency_ms": 0.7},
+    measured={
+        "val_accuracy": 0.88,
+        "accuracy": 0.86,
+        "latency_ms": 0.8,
+        "latency_ci95_ms": [0.78, 0.81],
+        "size_bytes": 2500,
+    },
+    path="front/0042/model.onnx",
+)
+ROWS: list[dict[str, Any]] = [
+    {
+        "state": "complete",
+        "origin": "original",
+        "accuracy_0": 0.9,
+        "accuracy_1": None,
+        "predicted_accuracy": 0.9,
+        "latency_ms": 2.0,
+        "seconds": 1.25,
+        "reason": "",
+    },
+    {"state": "pruned", "origin": "tpe", "accuracy_0": 0.2, "seconds": 1.0, "reason": "<hopeless>"},
+    {"state": "pruned", "origin": "tpe", "seconds": None, "reason": "<hopeless>"},
+]
+
+
+class Page(HTMLParser):
+    """Collects the cells of tables by the table's id, and what the page refers to."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self.references: list[str] = []
+        self._table = ""
+        self._in_cell = False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.references += [str(values[key]) for key in ("src", "href") if key in values]
+        if tag == "table":
+            self._table = str(values["id"])
+            self.tables[self._table] = []
+        elif tag == "tr":
+            self.tables[self._table].append([])
+        elif tag in ("td", "th"):
+            self._in_cell = True
+            self.tables[self._table][-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self._in_cell = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_cell:
+            self.tables[self._table][-1][-1] += data.strip()
+
+
+def contents(**changes: Any) -> StudyContents:
+    values: dict[str, Any] = {
+        "front": front_document(BASELINE, [MEMBER]),
+        "rows": ROWS,
+        "environment": {"torch": "2.13.0", "processor": "a & b"},
+        "notes": ["A seeded half of val became test."],
+        "objectives": ["accuracy", "latency_ms", "size_bytes"],
+    }
+    return StudyContents(**(values | changes))
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    return render_report(contents())
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def test_the_page_needs_no_other_file_and_no_network(page: Page) -> None:
+    assert page.references == []
+
+
+def test_every_artifact_has_predicted_and_measured_values(page: Page) -> None:
+    rows = {row[0]: row[1:] for row in page.tables["front"][2:]}
+    assert list(rows) == ["original", "plain int8", "0042"]
+    assert rows["original"][0] == "\N{EN DASH}"
+    assert rows["0042"] == [
+        "87.50", "88.00", "86.00", "0.700", "0.800", "0.780\N{EN DASH}0.810", "0.40", "2.5", "W4 A8"
+    ]  # fmt: skip
+
+
+def test_trials_are_counted_by_origin(page: Page) -> None:
+    header, original, tpe = page.tables["trials"]
+    assert dict(zip(header, original, strict=True))["proxy only"] == "1"
+    assert tpe == ["tpe", "2", "0", "2", "0", "1", "0", "0", "1.0"]
+
+
+def test_failures_are_listed_with_their_reason(page: Page) -> None:
+    assert page.tables["failures"][1:] == [["2", "<hopeless>"]]
+
+
+def test_the_environment_and_the_notes_are_there(page: Page, html: str) -> None:
+    assert ["processor", "a & b"] in page.tables["environment"]
+    assert "A seeded half of val became test." in html
+
+
+def test_there_is_a_plot_for_each_cost_and_each_prediction(html: str) -> None:
+    assert re.findall("<h3>(.*?)</h3>", html) == [
+        "Accuracy against latency",
+        "Accuracy against size",
+        "Predicted against measured accuracy",
+        "Predicted against measured latency",
+    ]
+    assert html.count("Plotly.newPlot(") >= 4
+
+
+def test_what_a_study_says_cannot_become_markup() -> None:
+    hostile = "<script>alert(1)</script>"
+    rows = [ROWS[0] | {"reason": hostile, "origin": hostile}]
+    html = render_report(contents(rows=rows, notes=[hostile], environment={hostile: hostile}))
+    assert hostile not in html
+
+
+def test_an_empty_front_is_said_plainly() -> None:
+    html = render_report(contents(front=front_document(BASELINE, []), rows=[], notes=[]))
+    assert "The front is empty" in html
+    assert "No trial has ended yet." in html
+
+
+def test_a_damaged_front_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="front member"):
+        render_report(contents(front={"baseline": {}, "front": [{"id": "x"}]}))
+
+
+def test_the_same_study_gives_the_same_page(html: str) -> None:
+    assert render_report(contents()) == html

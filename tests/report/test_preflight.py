@@ -1,0 +1,93 @@
+import io
+import json
+
+from rich.console import Console
+
+from autocompress.graph.structure import Block, ChannelGroup, GroupMember, Layer, ModelGraph
+from autocompress.report.preflight import check_json, check_tables
+
+GRAPH = ModelGraph(
+    layers=(
+        Layer(
+            name="conv1",
+            type="Conv2d",
+            input_shape=(3, 8, 8),
+            output_shape=(16, 8, 8),
+            weight_shape=(16, 3, 3, 3),
+            macs=27_648,
+            parameters=432,
+        ),
+        Layer(
+            name="fc",
+            type="Linear",
+            input_shape=(16,),
+            output_shape=(10,),
+            weight_shape=(10, 16),
+            macs=160,
+            parameters=170,
+            quantisable=False,
+            reason="tied weights",
+        ),
+    ),
+    operations=(),
+    groups=(
+        ChannelGroup(
+            name="conv1",
+            channels=16,
+            members=(
+                GroupMember(module="conv1", axis="out", indices=((0,),)),
+                GroupMember(module="fc", axis="in", indices=((0,),)),
+            ),
+            prunable=False,
+            reason="masked and pruned outputs differ",
+        ),
+    ),
+    blocks=(Block(name="layer1.0", layers=("layer1.0.conv1",), droppable=True),),
+    parameters=602,
+    fingerprint="0",
+)
+
+
+def render(found: ModelGraph) -> str:
+    console = Console(file=io.StringIO(), width=100, force_terminal=False)
+    for table in check_tables(found):
+        console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_tables_say_what_is_blocked_and_why() -> None:
+    text = render(GRAPH)
+    assert "no: masked and pruned outputs differ" in text
+    assert "no: tied weights" in text
+    assert "27,648" in text
+    assert "16x3x3x3" in text
+    assert "layer1.0" in text
+
+
+def test_a_model_without_blocks_has_no_table_of_them() -> None:
+    without = ModelGraph(
+        layers=GRAPH.layers,
+        operations=(),
+        groups=GRAPH.groups,
+        blocks=(),
+        parameters=602,
+        fingerprint="0",
+    )
+    assert "Residual blocks" in render(GRAPH)
+    assert "Residual blocks" not in render(without)
+
+
+def test_the_json_says_the_same() -> None:
+    record = json.loads(json.dumps(check_json(GRAPH)))
+    assert record["groups"] == [
+        {
+            "name": "conv1",
+            "channels": 16,
+            "members": ["conv1", "fc"],
+            "prunable": False,
+            "reason": "masked and pruned outputs differ",
+        }
+    ]
+    assert record["blocks"][0]["droppable"] is True
+    assert [layer["quantisable"] for layer in record["layers"]] == [True, False]
