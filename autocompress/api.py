@@ -16,15 +16,18 @@ import yaml
 from torch import nn
 
 from autocompress.artifact.export import Artifact, RuntimeModule, export_artifact, feed_of
+from autocompress.artifact.onnx_file import check_exportable
 from autocompress.artifact.packed import read_packed
 from autocompress.artifact.runtime import open_session
 from autocompress.controller.ledger import Ledger
+from autocompress.controller.sampler import SAMPLER_NAMES
 from autocompress.controller.search import Search, SearchSetup, study_identity
 from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
 from autocompress.core.events import Callback, Event
 from autocompress.core.files import write_json, write_text
 from autocompress.core.objective import parse_constraints, parse_objectives
+from autocompress.core.schema import unknown_name
 from autocompress.core.target import TARGET_NAMES, Target
 from autocompress.cost.measurement import LatencyMeasurement, device_name, measure_interleaved
 from autocompress.cost.profile import DeviceProfile, profile_device
@@ -149,6 +152,8 @@ def search(
         raise WrongTypeError(
             explain("'seed'", expected="an integer", got=repr(seed), remedy="write seed=0")
         )
+    if sampler not in SAMPLER_NAMES:
+        raise InvalidInputError(unknown_name("'sampler'", str(sampler), SAMPLER_NAMES))
     resolved, given = _target(target)
     goals, limits = parse_objectives(objectives), parse_constraints(constraints)
     chosen = SearchSpace.load(space)
@@ -162,6 +167,8 @@ def search(
     costs += [limit.name for limit in limits if not limit.name.startswith("accuracy")]
     bound = chosen.bind_graph(graph, resolved, costs)
     _check_outputs(original, task, splits.val[0])
+    if not (folder / "study.db").is_file():
+        check_exportable(original, inputs)
     setup = SearchSetup(
         model=original,
         graph=graph,
@@ -268,7 +275,7 @@ def resume(
     )
 
 
-def open(study_dir: str | Path) -> SearchResult:  # noqa: A001  the public name of the verb
+def open(study_dir: str | Path) -> SearchResult:
     """Read the result of a study without changing it.
 
     Raises:
@@ -309,8 +316,9 @@ def compress(
         candidate: What to do.
         example_inputs: A tensor, a tuple, or a dict of one forward call.
         task: Its `train` batches recalibrate batch norms and activation grids.
-        calibration: Batches for the activation grids, as the task's or just
-            inputs; None takes them from the task, or else the example inputs.
+        calibration: Batches for the activation grids, as the task's, or with
+            the example inputs' arguments first; None takes them from the
+            task, or else the example inputs.
         target: Its runtime must execute the activation bits; None allows all.
 
     Returns:
@@ -341,11 +349,11 @@ def compress(
             compressed.quantise_activations = True
     if compressed.record.plan.sites:
         if calibration is not None:
-            calibrate_grids(compressed, calibration, _run_batch(task))
+            calibrate_grids(compressed, calibration, _run_batch(task, inputs))
         elif task is not None:
             calibrate_grids(compressed, batches[:8], task.run)
         else:
-            calibrate_grids(compressed, [example_inputs], _run_batch(None))
+            calibrate_grids(compressed, [example_inputs], _run_batch(None, inputs))
     return compressed
 
 
@@ -434,9 +442,7 @@ def measure_latency(
         for tensor in ModelInputs.of(example_inputs).tensors
     ]
     feed = feed_of(session, batch)
-    return measure_interleaved(
-        [session], feed, threads=resolved.threads, max_seconds=seconds
-    )[0]
+    return measure_interleaved([session], feed, threads=resolved.threads, max_seconds=seconds)[0]
 
 
 class _LogFile:
@@ -498,12 +504,15 @@ def _check_outputs(model: nn.Module, task: Task, batch: Batch) -> None:
         )
 
 
-def _run_batch(task: Task | None) -> Callable[[nn.Module, Batch], object]:
+def _run_batch(task: Task | None, examples: ModelInputs) -> Callable[[nn.Module, Batch], object]:
+    """Tell how to run a batch: as the task does, or on the arguments of the examples."""
+
     def run(model: nn.Module, batch: Batch) -> object:
         if task is not None:
             return task.run(model, batch)
-        inputs = ModelInputs.of(batch)
-        return model(*inputs.args, **inputs.kwargs)
+        given = ModelInputs.of(batch)
+        kwargs = {key: value for key, value in given.kwargs.items() if key in examples.kwargs}
+        return model(*given.args[: len(examples.args)], **kwargs)
 
     return run
 

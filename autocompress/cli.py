@@ -98,11 +98,9 @@ def resume(
 ) -> None:
     """Continue a study with the configuration that it keeps."""
     with _exit_codes():
-        from autocompress.config import load_config
+        from autocompress.config import load_kept_config
 
-        kept = study_dir / "config.yaml"
-        folder = str(study_dir.absolute())
-        _run(load_config(kept, study_dir=folder, trials=trials, minutes=minutes), quiet=quiet)
+        _run(load_kept_config(study_dir, trials=trials, minutes=minutes), quiet=quiet)
 
 
 @app.command()

@@ -54,11 +54,14 @@ class TargetSection(_Section):
         name: Name of a built-in target.
         threads: Threads that one inference uses, >= 1.
         batch_size: Images per inference when latency is measured, >= 1.
+        profile: A device profile made for such a target, relative to the
+            configuration's folder; None measures one.
     """
 
     name: str
     threads: int = 1
     batch_size: int = 1
+    profile: str | None = None
 
 
 class BudgetSection(_Section):
@@ -110,10 +113,26 @@ class SearchConfig(_Section):
     def _name_stands_for_target(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value
 
-    def make_target(self) -> Target:
-        """Look the target up."""
-        target = self.target
-        return Target.named(target.name, threads=target.threads, batch_size=target.batch_size)
+    def make_target(self) -> Target | Path:
+        """Look the target up; a profile's path stands for the target it was made for."""
+        section = self.target
+        named = Target.named(section.name, threads=section.threads, batch_size=section.batch_size)
+        if section.profile is None:
+            return named
+        from autocompress.cost.profile import DeviceProfile
+
+        path = Path(self.folder) / section.profile
+        profiled = DeviceProfile.load(path).target
+        if profiled != named:
+            raise InvalidInputError(
+                explain(
+                    "key 'target.profile'",
+                    expected=f"a profile of {named.to_json()}",
+                    got=f"one of {profiled.to_json()}",
+                    remedy="give the name, threads and batch_size that it was made with",
+                )
+            )
+        return path
 
     def make_budget(self) -> Budget:
         """Return the budget as the search takes it."""
@@ -212,6 +231,34 @@ def _wrong_result(section: FactorySection, *, expected: str, got: object) -> Wro
             remedy="correct the function, or name another one",
         )
     )
+
+
+def load_kept_config(
+    study_dir: str | Path, *, trials: int | None = None, minutes: float | None = None
+) -> SearchConfig:
+    """Read the configuration that a study keeps.
+
+    Args:
+        study_dir: The folder of the study, wherever it is now.
+        trials: Replaces the budget's trials, if given.
+        minutes: Replaces the budget's minutes, if given.
+
+    Raises:
+        InvalidInputError: If the study was started from Python, where model
+            and task are objects, not factories.
+    """
+    path = Path(study_dir) / "config.yaml"
+    if "model" not in _read_yaml(path):
+        raise InvalidInputError(
+            explain(
+                f"'{path}'",
+                expected="a 'model' and a 'task' to make",
+                got="the settings of a search that was started from Python",
+                remedy=f"call autocompress.resume('{study_dir}', model, task)",
+            )
+        )
+    folder = str(Path(study_dir).absolute())
+    return load_config(path, study_dir=folder, trials=trials, minutes=minutes)
 
 
 class _Loader(yaml.SafeLoader):

@@ -215,4 +215,3 @@ class SearchResult:
             path=self.study_dir / member.path,
             original=self._original,
         )
-

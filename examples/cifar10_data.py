@@ -1,6 +1,7 @@
 """CIFAR-10 from one file of JPEG images, as loaders and as a task."""
 
 import io
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def load_images(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
             images = np.stack(
                 [
                     np.asarray(Image.open(io.BytesIO(stream[a:b].tobytes())).convert("RGB"))
-                    for a, b in zip(offsets[:-1], offsets[1:], strict=True)
+                    for a, b in itertools.pairwise(offsets)
                 ]
             )
             labels = torch.from_numpy(data[f"{name}_labels"].astype(np.int64))
@@ -43,6 +44,10 @@ class Batches:
     def __init__(self, images: Tensor, labels: Tensor, batch_size: int, augment: bool) -> None:
         self.images, self.labels = images, labels
         self.batch_size, self.augment = batch_size, augment
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-len(self.labels) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (n x 3 x 32 x 32 float images, n labels); shuffled when augmenting."""
@@ -63,7 +68,8 @@ def augmented(images: Tensor) -> Tensor:
     top, left = torch.randint(0, 9, (2, count, 1))
     rows = (top + torch.arange(height)).view(count, 1, height, 1)
     columns = (left + torch.arange(width)).view(count, 1, 1, width)
-    return padded[torch.arange(count).view(-1, 1, 1, 1), torch.arange(3).view(1, 3, 1, 1), rows, columns]
+    image, channel = torch.arange(count).view(-1, 1, 1, 1), torch.arange(3).view(1, 3, 1, 1)
+    return padded[image, channel, rows, columns]
 
 
 def make_task(data: Path, batch_size: int = 128) -> ac.Task:

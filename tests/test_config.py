@@ -5,9 +5,10 @@ import pytest
 import torch
 import yaml
 
-from autocompress.config import SearchConfig, load_config
+from autocompress.config import SearchConfig, load_config, load_kept_config
 from autocompress.core.budget import Budget
 from autocompress.core.target import Target
+from autocompress.cost.profile import DeviceProfile
 from autocompress.errors import (
     AutocompressError,
     InvalidInputError,
@@ -99,6 +100,36 @@ def test_the_resolved_configuration_reads_the_same_from_anywhere(tmp_path: Path)
     kept = tmp_path / "study" / "config.yaml"
     kept.write_text(config.to_yaml())
     assert load_config(kept) == config
+
+
+def test_a_kept_configuration_follows_the_study_when_it_moves(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path / "a.yaml", MINIMAL))
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "moved" / "config.yaml").write_text(config.to_yaml())
+    kept = load_kept_config(tmp_path / "moved", minutes=3.0)
+    assert kept.study_dir == str(tmp_path / "moved")
+    assert kept.folder == config.folder
+    assert kept.make_budget() == Budget(trials=5, minutes=3.0)
+
+
+def test_a_study_that_python_started_is_pointed_to_python(tmp_path: Path) -> None:
+    write(tmp_path / "config.yaml", {"seed": 0, "sampler": "tpe"})
+    with pytest.raises(InvalidInputError, match=r"autocompress\.resume\("):
+        load_kept_config(tmp_path)
+
+
+def test_a_profile_stands_for_the_target_it_was_made_for(tmp_path: Path) -> None:
+    made_for = Target.named("onnxruntime-cpu", threads=2)
+    DeviceProfile(
+        target=made_for, device="some processor", versions={}, created="", kernels={}
+    ).save(tmp_path / "laptop.json")
+    target = {"name": "onnxruntime-cpu", "threads": 2, "profile": "laptop.json"}
+    config = load_config(write(tmp_path / "a.yaml", changed(target=target)))
+    assert config.make_target() == tmp_path / "laptop.json"
+    with pytest.raises(InvalidInputError, match=r"'target\.profile': expected a profile of"):
+        load_config(write(tmp_path / "a.yaml", changed(target=target | {"threads": 1})))
+    with pytest.raises(MissingFileError, match=r"absent\.json"):
+        load_config(write(tmp_path / "a.yaml", changed(target=target | {"profile": "absent.json"})))
 
 
 def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:

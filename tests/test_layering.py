@@ -22,6 +22,7 @@ ORDER = (
     "controller",
     "report",
     "config",
+    "result",
     "api",
     "cli",
 )

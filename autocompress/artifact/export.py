@@ -146,11 +146,15 @@ class RuntimeModule(nn.Module):
 def _first_tensor(outputs: Any) -> Tensor:
     if isinstance(outputs, Tensor):
         return outputs
-    logits = outputs.get("logits") if isinstance(outputs, dict) else getattr(outputs, "logits", None)
+    logits = (
+        outputs.get("logits") if isinstance(outputs, dict) else getattr(outputs, "logits", None)
+    )
     if isinstance(logits, Tensor):
         return logits
     if isinstance(outputs, (tuple, list)) and isinstance(outputs[0], Tensor):
         return outputs[0]
     raise WrongTypeError(
-        explain("model output", expected="a tensor", got=type(outputs).__name__, remedy="wrap the model")
+        explain(
+            "model output", expected="a tensor", got=type(outputs).__name__, remedy="wrap the model"
+        )
     )

@@ -39,7 +39,8 @@ def fold_layer(compressed: CompressedModel, name: str) -> FoldedLayer:
     """Compute the integers of a layer, with the batch norm after it folded in.
 
     Codes never change size: a norm multiplies the scale of its channel, and a
-    negative factor flips the signs, which a symmetric, narrow grid allows.
+    negative factor flips the signs, which a symmetric, narrow grid allows; a
+    factor of zero clears the codes.
 
     Args:
         compressed: A calibrated model.
@@ -49,17 +50,17 @@ def fold_layer(compressed: CompressedModel, name: str) -> FoldedLayer:
         Its integers; the folded batch norm must then be skipped.
     """
     layer = compressed.network.get_submodule(name)
-    weight = layer.weight.detach().float()
-    scales, bits = compressed.quantised_weight(name, layer.weight)
+    parameter = layer.get_parameter("weight")
+    weight = parameter.detach().float()
+    scales, bits = compressed.quantised_weight(name, parameter)
     codes = weight_codes(weight, scales, bits)
     own = getattr(layer, "bias", None)
     bias = torch.zeros(len(weight)) if own is None else own.detach().float().clone()
     fold = compressed.record.plan.folds.get(name)
     if fold is not None:
         factor, shift = norm_affine(compressed.network.get_submodule(fold[0]))
-        flip = torch.where(factor < 0, -1.0, 1.0)
-        codes = codes * flip.reshape(-1, *([1] * (codes.dim() - 1)))
-        scales = scales * factor.abs().clamp_min(torch.finfo(torch.float32).tiny)
+        codes = codes * factor.sign().reshape(-1, *([1] * (codes.dim() - 1)))
+        scales = scales * torch.where(factor == 0, 1.0, factor.abs())
         bias = bias * factor + shift
     site = compressed.record.plan.inputs.get(name)
     steps = None

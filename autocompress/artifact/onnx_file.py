@@ -1,6 +1,7 @@
 """Write a compressed model as an ONNX file whose QDQ nodes carry its grids."""
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -8,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.ao.quantization.fx._decomposed  # noqa: F401  registers the operators used below
+import torch.ao.quantization.fx._decomposed
 from torch import Tensor, nn
 
 from autocompress.artifact.folding import fold_layer
+from autocompress.core.candidate import Candidate
 from autocompress.core.files import write_atomic
-from autocompress.errors import AutocompressError, ExportError, explain
+from autocompress.errors import AutocompressError, ExportError, TraceError, explain
+from autocompress.graph.inputs import one_line
 from autocompress.transform.compress import Inputs
 from autocompress.transform.compressed import (
     CompressedModel,
@@ -23,17 +26,26 @@ from autocompress.transform.compressed import (
     site_points,
 )
 from autocompress.transform.discovery import weight_owners
+from autocompress.transform.record import SurgeryRecord
 
 OPSET = 20
 """ONNX operator set of the artifacts."""
 
 
 class _Exportable(nn.Module):
-    """A compressed model written with integer weights and quantise-dequantise pairs."""
+    """A compressed model written with integer weights and quantise-dequantise pairs.
 
-    def __init__(self, compressed: CompressedModel) -> None:
+    It is called with positional arguments alone, which torch.export handles best.
+
+    Args:
+        compressed: A calibrated model.
+        names: Names of those of its arguments, the last ones, that go by name.
+    """
+
+    def __init__(self, compressed: CompressedModel, names: tuple[str, ...]) -> None:
         super().__init__()
         self.network = compressed.network
+        self.names = names
         plan = compressed.record.plan
         self.points = site_points(plan)
         self.grids = [
@@ -57,7 +69,9 @@ class _Exportable(nn.Module):
                 self.register_buffer(f"{key}_bias_scales", folded.bias_scales)
             self.register_buffer(f"{key}_zeros", torch.zeros(len(folded.scales), dtype=torch.int64))
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *inputs: Any) -> Any:
+        first = len(inputs) - len(self.names)
+        args, kwargs = inputs[:first], dict(zip(self.names, inputs[first:], strict=True))
         mode = PlannedMode(
             self.points, self._pair, weight_owners(self.network), self._layer, self.skipped
         )
@@ -112,18 +126,16 @@ def write_onnx(compressed: CompressedModel, path: Path, inputs: Inputs) -> None:
             )
         )
     compressed.eval()
-    args, kwargs = map_inputs(inputs, {}, _keep)
-    args, kwargs = _pairs_of_examples(args), _pairs_of_examples(kwargs)
-    shapes = (_dynamic(args), _dynamic(kwargs))
+    values, names = _example_call(inputs)
     with torch.no_grad(), _quiet():
         try:
             program = torch.onnx.export(
-                _Exportable(compressed).eval(),
-                args,
-                kwargs=dict(kwargs) or None,
+                _Exportable(compressed, names).eval(),
+                values,
+                input_names=_input_names(values, names),
                 dynamo=True,
                 opset_version=OPSET,
-                dynamic_shapes={"args": shapes[0], "kwargs": shapes[1]} if kwargs else {"args": shapes[0]},
+                dynamic_shapes=(_dynamic(values),),
                 verbose=False,
             )
         except AutocompressError:
@@ -133,7 +145,9 @@ def write_onnx(compressed: CompressedModel, path: Path, inputs: Inputs) -> None:
                 explain(
                     "export",
                     expected="a model that torch.onnx.export takes",
-                    got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+                    got=one_line(
+                        error.__cause__ if isinstance(error.__cause__, Exception) else error
+                    ),
                     remedy="simplify the forward pass, or compress a submodule",
                 )
             ) from error
@@ -142,23 +156,68 @@ def write_onnx(compressed: CompressedModel, path: Path, inputs: Inputs) -> None:
     write_atomic(path, lambda temporary: program.save(temporary))
 
 
+def check_exportable(model: nn.Module, inputs: Inputs) -> None:
+    """Refuse a model whose forward pass cannot be captured, before any work is done on it.
+
+    Args:
+        model: Put in eval mode.
+        inputs: Positional and keyword arguments of one forward call.
+
+    Raises:
+        TraceError: If what the model computes depends on the values it sees.
+    """
+    whole = CompressedModel(model, SurgeryRecord(candidate=Candidate()))
+    values, names = _example_call(inputs)
+    with torch.no_grad(), _quiet():
+        try:
+            torch.export.export(
+                _Exportable(whole, names).eval(),
+                values,
+                dynamic_shapes=(_dynamic(values),),
+                strict=False,
+            )
+        except Exception as error:
+            raise TraceError(
+                explain(
+                    f"model {type(model).__name__}",
+                    expected="a forward pass that torch.export can capture",
+                    got=one_line(error),
+                    remedy="remove control flow that depends on values or on the batch size",
+                )
+            ) from error
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's notes about itself off the user's terminal."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            # The exporter warns about its own internals; failures raise.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            # The exporter warns about its own internals and prints graphs; failures raise.
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
-def _keep(tensor: Tensor, site: int) -> Tensor:
-    return tensor
+def _example_call(inputs: Inputs) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+    """Return arguments to capture a call with, and the names of the last ones."""
+    args, kwargs = inputs
+    return _pairs_of_examples((*args, *kwargs.values())), tuple(kwargs)
+
+
+def _input_names(values: tuple[Any, ...], names: tuple[str, ...]) -> list[str]:
+    """Name the inputs of the file, one per tensor."""
+    positional = [f"input_{number}" for number in range(len(values) - len(names))]
+    return [
+        name
+        for name, value in zip((*positional, *names), values, strict=True)
+        if isinstance(value, Tensor)
+    ]
 
 
 def _pairs_of_examples(value: Any) -> Any:

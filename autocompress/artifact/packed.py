@@ -32,7 +32,7 @@ def pack_codes(codes: NDArray[np.int64], bits: int) -> NDArray[np.uint8]:
 
     Example:
         >>> pack_codes(np.array([-1, 0, 1]), 2)
-        array([112], dtype=uint8)
+        array([108], dtype=uint8)
     """
     unsigned = (np.asarray(codes).ravel() + 2 ** (bits - 1)).astype(np.uint8)
     stream = np.unpackbits(unsigned[:, None], axis=1)[:, 8 - bits :]
@@ -48,12 +48,13 @@ def unpack_codes(stream: NDArray[np.uint8], bits: int, count: int) -> NDArray[np
         count: Number of codes.
 
     Example:
-        >>> unpack_codes(np.array([112], dtype=np.uint8), 2, 3)
+        >>> unpack_codes(np.array([108], dtype=np.uint8), 2, 3)
         array([-1,  0,  1])
     """
     flat = np.unpackbits(stream)[: count * bits].reshape(count, bits)
     weights = 2 ** np.arange(bits - 1, -1, -1)
-    return flat.astype(np.int64) @ weights - 2 ** (bits - 1)
+    codes: NDArray[np.int64] = flat.astype(np.int64) @ weights - 2 ** (bits - 1)
+    return codes
 
 
 def write_packed(compressed: CompressedModel, path: Path) -> int:
@@ -80,9 +81,9 @@ def write_packed(compressed: CompressedModel, path: Path) -> int:
             tensors[f"{name}:codes"] = torch.from_numpy(pack_codes(codes, bits))
             tensors[f"{name}:scales"] = scales.detach().float().cpu().contiguous()
         else:
-            tensors[name] = tensor.detach().cpu().contiguous()
+            tensors[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
     for number, quantiser in enumerate(compressed.quantisers):
-        tensors[f":grid:{number}"] = quantiser.get_extra_state().clone()  # type: ignore[operator]
+        tensors[f":grid:{number}"] = quantiser.get_extra_state().clone()
     metadata = {"format": FORMAT, "record": compressed.record.to_json()}
     write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
     return path.stat().st_size
@@ -104,7 +105,9 @@ def read_packed(path: Path, model: nn.Module) -> CompressedModel:
     """
     if not path.is_file():
         raise MissingFileError(
-            explain(f"'{path}'", expected="a packed file", got="nothing there", remedy="check the path")
+            explain(
+                f"'{path}'", expected="a packed file", got="nothing there", remedy="check the path"
+            )
         )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -144,10 +147,10 @@ def _restore(compressed: CompressedModel, tensors: dict[str, Tensor]) -> None:
     frozen: dict[str, Tensor] = {}
     for name, own in compressed.network.state_dict().items():
         if f"{name}:codes" not in tensors:
-            state[name] = tensors[name]
+            state[name] = tensors.pop(name)
             continue
         layer = name.removesuffix(".weight")
-        stream, scales = tensors[f"{name}:codes"].numpy(), tensors[f"{name}:scales"]
+        stream, scales = tensors.pop(f"{name}:codes").numpy(), tensors.pop(f"{name}:scales")
         codes = unpack_codes(stream, compressed.record.quantised[layer], own.numel())
         grid = torch.from_numpy(codes).reshape(own.shape).float()
         state[name] = grid * scales.reshape(-1, *([1] * (own.dim() - 1)))
@@ -155,4 +158,6 @@ def _restore(compressed: CompressedModel, tensors: dict[str, Tensor]) -> None:
     compressed.network.load_state_dict(state)
     compressed.freeze_scales(frozen)
     for number, quantiser in enumerate(compressed.quantisers):
-        quantiser.set_extra_state(tensors[f":grid:{number}"])  # type: ignore[operator]
+        quantiser.set_extra_state(tensors.pop(f":grid:{number}"))
+    if tensors:
+        raise KeyError(f"no place for {', '.join(sorted(tensors))}")

@@ -1,6 +1,6 @@
 """The designs that a search starts with, before its sampler proposes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autocompress.controller.ladder import Rung
@@ -14,7 +14,7 @@ PROMOTED_COSTS = (0.8, 0.62, 0.9, 0.45)
 RUNGS = 12
 """Rungs of the ladder that become designs."""
 
-TUNED_LAYERS = 8
+PLAIN_BITS = 8
 """Bits of the plain quantised design that the ladder starts from."""
 
 
@@ -40,10 +40,10 @@ def unmodified(space: BoundSpace) -> Candidate:
 
 def plain_int8(space: BoundSpace) -> Candidate:
     """Return plain 8-bit quantisation, or the nearest that the space offers."""
-    return space.uniform(TUNED_LAYERS, TUNED_LAYERS, 0.0)
+    return space.uniform(PLAIN_BITS, PLAIN_BITS, 0.0)
 
 
-def first_designs(space: BoundSpace, ladder: Sequence[Rung]) -> list[Design]:
+def first_designs(space: BoundSpace, ladders: Mapping[str, Sequence[Rung]]) -> list[Design]:
     """List the first trials: baselines, the ladder, and uniform designs.
 
     The unmodified model and plain int8 come first. Rungs that are promoted
@@ -52,7 +52,7 @@ def first_designs(space: BoundSpace, ladder: Sequence[Rung]) -> list[Design]:
 
     Args:
         space: The space bound to the model.
-        ladder: From `build_ladder`, the cheapest last.
+        ladders: By the cost that they go down, from `build_ladder`.
 
     Returns:
         Designs without repetition, in the order of their trials.
@@ -61,18 +61,21 @@ def first_designs(space: BoundSpace, ladder: Sequence[Rung]) -> list[Design]:
         Design(candidate=unmodified(space), origin="unmodified"),
         Design(candidate=plain_int8(space), origin="plain int8"),
     ]
-    chosen = _spaced(ladder[1:], RUNGS)
-    for cost in PROMOTED_COSTS:
-        if chosen:
-            rung = min(chosen, key=lambda rung, cost=cost: abs(rung.cost - cost))
-            designs.append(Design(candidate=rung.candidate, origin="ladder", promote=True))
-    designs += [Design(candidate=rung.candidate, origin="ladder") for rung in chosen]
-    narrow = sorted({weight for weight, _ in space.layer_precisions if weight < TUNED_LAYERS})
+    promoted, others = [], []
+    for cost, ladder in ladders.items():
+        chosen = _spaced(ladder[1:], RUNGS // len(ladders))
+        marks = PROMOTED_COSTS[: max(2, len(PROMOTED_COSTS) // len(ladders))]
+        for mark in marks if chosen else ():
+            rung = chosen[_nearest(chosen, mark)]
+            promoted.append(Design(candidate=rung.candidate, origin=f"{cost} ladder", promote=True))
+        others += [Design(candidate=rung.candidate, origin=f"{cost} ladder") for rung in chosen]
+    designs += [*promoted, *others]
+    narrow = sorted({weight for weight, _ in space.layer_precisions if weight < PLAIN_BITS})
     for weight in reversed(narrow):
-        uniform = space.uniform(weight, TUNED_LAYERS, 0.0)
+        uniform = space.uniform(weight, PLAIN_BITS, 0.0)
         designs.append(Design(candidate=uniform, origin="uniform bits"))
     for ratio in (0.25, 0.5):
-        pruned = space.uniform(TUNED_LAYERS, TUNED_LAYERS, ratio)
+        pruned = space.uniform(PLAIN_BITS, PLAIN_BITS, ratio)
         designs.append(Design(candidate=pruned, origin="uniform pruning"))
     unique: dict[str, Design] = {}
     for design in designs:
@@ -86,5 +89,10 @@ def _spaced(rungs: Sequence[Rung], count: int) -> list[Rung]:
         return list(rungs)
     high, low = rungs[0].cost, rungs[-1].cost
     marks = [high + (low - high) * step / (count - 1) for step in range(count)]
-    picked = {min(range(len(rungs)), key=lambda i, m=mark: abs(rungs[i].cost - m)) for mark in marks}
+    picked = {_nearest(rungs, mark) for mark in marks}
     return [rungs[index] for index in sorted(picked)]
+
+
+def _nearest(rungs: Sequence[Rung], cost: float) -> int:
+    """Return the number of the rung whose cost is nearest."""
+    return min(range(len(rungs)), key=lambda index: abs(rungs[index].cost - cost))

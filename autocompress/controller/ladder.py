@@ -12,8 +12,17 @@ FRESH_LOOKS = 3
 LARGEST_DEVIATION = 2.0
 """Nats from the original at which the ladder ends: predictions are lost by then."""
 
-SMALLEST_SAVING = 0.002
+SMALLEST_SAVING = 0.001
 """Share of the starting cost that a move must save to count."""
+
+STEP = 0.03
+"""Share of the starting cost that a rung saves, in as many moves as that takes."""
+
+SMALLEST_DAMAGE = 1e-6
+"""Nats that a move is taken to cost at least, so that savings break ties."""
+
+NARROWER = 0.75
+"""A move gives a layer's weights at most this share of their bits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +31,8 @@ class Rung:
 
     Attributes:
         candidate: The candidate.
-        deviation: KL(original || candidate) on calibration images, in nats.
+        deviation: KL(original || candidate) on calibration images, in nats;
+            a sum of single moves where time for more was short.
         cost: Cost as a fraction of the ladder's first candidate.
     """
 
@@ -31,23 +41,48 @@ class Rung:
     cost: float
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Move:
+    """One change that makes a candidate cheaper.
+
+    Attributes:
+        kind: "drop", "prune" or "narrow".
+        target: The block, group or layer.
+        value: The ratio, or the number of weight bits; 0 for a block.
+    """
+
+    kind: str
+    target: str
+    value: float = 0.0
+
+    def apply(self, candidate: Candidate) -> Candidate:
+        """Return the candidate after the move, canonical."""
+        if self.kind == "drop":
+            blocks = (*candidate.dropped_blocks, self.target)
+            return replace(candidate, dropped_blocks=blocks).canonical()
+        if self.kind == "prune":
+            ratios = {**candidate.pruning_ratios, self.target: self.value}
+            return replace(candidate, pruning_ratios=ratios).canonical()
+        config = replace(candidate.layer(self.target), weight_bits=int(self.value))
+        return replace(candidate, layers={**candidate.layers, self.target: config}).canonical()
+
+
 def build_ladder(
     space: BoundSpace,
     start: Candidate,
     deviation: Callable[[Candidate], float],
     cost: Callable[[Candidate], float],
     *,
-    floor: float = 0.3,
-    on_look: Callable[[int], None] | None = None,
+    floor: float = 0.25,
     enough: Callable[[], bool] = lambda: False,
 ) -> list[Rung]:
-    """Climb from a candidate to cheaper ones, one move at a time.
+    """Climb from a candidate down to cheaper ones.
 
     A move drops one block, prunes one group to its next width that pays, or
-    narrows one layer's weights. Each step takes the move with the least added
-    deviation per cost saved. First every move is tried alone; afterwards only
-    the few that look best are tried again at each step, since a move hurts
-    about as much as it did before (lazy greedy, Minoux 1978).
+    narrows one layer's weights. First every move is tried alone: that is the
+    sensitivity pass. A step takes the moves of least added deviation per cost
+    saved until it has saved `STEP`; only the few that look best are tried
+    again, since a move hurts about as much as before (lazy greedy, Minoux 1978).
 
     Args:
         space: The space, whose choices the moves take.
@@ -55,79 +90,63 @@ def build_ladder(
         deviation: Damage of a candidate, in nats.
         cost: Cost of a candidate; what the ladder goes down.
         floor: Fraction of the first cost at which to end.
-        on_look: Called with the number of candidates tried so far.
-        enough: Asked before each trial of a move; True ends the ladder.
+        enough: Asked before each evaluation; once True, the rest of the ladder
+            is built from the damages known so far, which are added up.
 
     Returns:
         The rungs from the first candidate down.
     """
     full = cost(start)
     rungs = [Rung(candidate=start, deviation=deviation(start), cost=1.0)]
-    damage: dict[tuple[str, str], float] = {}
-    looks = 0
+    damage: dict[Move, float] = {}
     while rungs[-1].cost > floor and rungs[-1].deviation < LARGEST_DEVIATION:
         here = rungs[-1]
-        options: list[tuple[tuple[str, str], Candidate, float]] = []
-        for key, candidate in _moves(space, here.candidate, cost, full):
-            options.append((key, candidate, here.cost - cost(candidate) / full))
-        unseen = [option for option in options if option[0] not in damage]
-        ranked = sorted(options, key=lambda option: damage.get(option[0], 0.0) / option[2])
-        tried: list[tuple[float, Rung]] = []
-        looked_at: set[tuple[str, str]] = set()
-        for key, candidate, saving in (*unseen, *ranked[:FRESH_LOOKS]):
-            if key in looked_at:
-                continue
-            if enough():
-                return rungs
-            looked_at.add(key)
-            found = deviation(candidate)
-            damage[key] = max(found - here.deviation, 1e-6)
-            rung = Rung(candidate=candidate, deviation=found, cost=here.cost - saving)
-            tried.append((damage[key] / saving, rung))
-            looks += 1
-            if on_look is not None:
-                on_look(looks)
-        if not tried:
+        savings = {
+            move: here.cost - cost(move.apply(here.candidate)) / full
+            for move in _moves(space, here.candidate)
+        }
+        savings = _first_that_pays({m: s for m, s in savings.items() if s >= SMALLEST_SAVING})
+        unseen = [move for move in savings if move not in damage]
+        best = sorted(savings, key=lambda move: damage.get(move, 0.0) / savings[move])
+        for move in dict.fromkeys((*unseen, *best[:FRESH_LOOKS])):
+            if not enough():
+                found = deviation(move.apply(here.candidate)) - here.deviation
+                damage[move] = max(found, SMALLEST_DAMAGE)
+        known = [move for move in savings if move in damage]
+        candidate, added = here.candidate, 0.0
+        for move in sorted(known, key=lambda move: damage[move] / savings[move]):
+            if not candidate.drops(move.target):
+                candidate, added = move.apply(candidate), added + damage[move]
+            if here.cost - cost(candidate) / full >= STEP:
+                break
+        if candidate == here.candidate:
             break
-        rungs.append(min(tried, key=lambda entry: entry[0])[1])
+        found = here.deviation + added if enough() else deviation(candidate)
+        rungs.append(Rung(candidate=candidate, deviation=found, cost=cost(candidate) / full))
     return rungs
 
 
-def _moves(
-    space: BoundSpace, candidate: Candidate, cost: Callable[[Candidate], float], full: float
-) -> Iterator[tuple[tuple[str, str], Candidate]]:
-    """Yield the moves that save cost, each with what it changes."""
-    before = cost(candidate)
+def _moves(space: BoundSpace, candidate: Candidate) -> Iterator[Move]:
+    """Yield all moves from a candidate, gentle ones of a group or layer first."""
     for block in space.blocks:
         if block not in candidate.dropped_blocks:
-            dropped = replace(candidate, dropped_blocks=(*candidate.dropped_blocks, block))
-            if before - cost(dropped.canonical()) >= SMALLEST_SAVING * full:
-                yield ("drop", block), dropped.canonical()
+            yield Move(kind="drop", target=block)
     for group, ratios in space.pruning_choices.items():
-        if candidate.drops(group):
-            continue
         current = candidate.pruning_ratios.get(group, 0.0)
-        for ratio in ratios:
-            if ratio <= current:
-                continue
-            pruned = replace(
-                candidate, pruning_ratios={**candidate.pruning_ratios, group: ratio}
-            )
-            if before - cost(pruned) >= SMALLEST_SAVING * full:
-                yield (f"prune {ratio:g}", group), pruned
-                break
+        for ratio in ratios if not candidate.drops(group) else ():
+            if ratio > current:
+                yield Move(kind="prune", target=group, value=ratio)
     for layer in space.layers:
-        if candidate.drops(layer):
-            continue
         now = candidate.layer(layer)
-        narrower = [
-            (weight, activation)
-            for weight, activation in space.layer_precisions
-            if weight < now.weight_bits and activation <= now.activation_bits
-        ]
-        for weight, activation in sorted(narrower, reverse=True):
-            config = replace(now, weight_bits=weight, activation_bits=activation)
-            narrowed = replace(candidate, layers={**candidate.layers, layer: config})
-            if before - cost(narrowed) >= SMALLEST_SAVING * full / 4:
-                yield (f"narrow {weight}", layer), narrowed
-                break
+        widths = {w for w, a in space.layer_precisions if a == now.activation_bits}
+        for weight in sorted(widths, reverse=True) if not candidate.drops(layer) else ():
+            if weight <= NARROWER * now.weight_bits:
+                yield Move(kind="narrow", target=layer, value=weight)
+
+
+def _first_that_pays(savings: dict[Move, float]) -> dict[Move, float]:
+    """Keep the gentlest move of each group and layer; some widths save nothing."""
+    kept: dict[tuple[str, str], Move] = {}
+    for move in savings:
+        kept.setdefault((move.kind, move.target), move)
+    return {move: savings[move] for move in kept.values()}

@@ -17,8 +17,8 @@ from autocompress.core.target import Target
 from autocompress.cost.measurement import LatencyMeasurement, measure_interleaved
 from autocompress.errors import ExportError, explain
 from autocompress.evaluation.proxy import score
-from autocompress.evaluation.splits import Splits, count, inputs_of
-from autocompress.evaluation.task import Task
+from autocompress.evaluation.splits import Splits, count
+from autocompress.evaluation.task import Task, inputs_of
 from autocompress.transform.compressed import CompressedModel
 
 ACCURACY_TOLERANCE = 0.002
@@ -68,9 +68,7 @@ class MemberStore:
         inputs = inputs_of(self.splits.val[0])
         small = tuple(v[:2] if isinstance(v, torch.Tensor) else v for v in inputs[0])
         named = {k: v[:2] if isinstance(v, torch.Tensor) else v for k, v in inputs[1].items()}
-        artifact = export_artifact(
-            model, folder / "model.onnx", (small, named), target=self.target
-        )
+        artifact = export_artifact(model, folder / "model.onnx", (small, named), target=self.target)
         runtime = RuntimeModule(artifact.path, threads=torch.get_num_threads())
         self._verify(model, runtime, artifact.path)
         measured = {
@@ -106,15 +104,8 @@ class MemberStore:
         Returns:
             The members with "latency_ms" and its interval measured, saved.
         """
-        batch = inputs_of(self.splits.val[0])
-        tensors = [v for v in (*batch[0], *batch[1].values()) if isinstance(v, torch.Tensor)]
-        arrays = [_of_size(tensor, self.target.batch_size) for tensor in tensors]
-        measurements = measure_interleaved(
-            [self.study_dir / member.path for member in members],
-            arrays,
-            threads=self.target.threads,
-            max_seconds=seconds,
-        )
+        paths = [self.study_dir / member.path for member in members]
+        measurements = self.time(paths, seconds=seconds)
         measured = [
             replace(member, measured={**member.measured, **_latency(measurement)})
             for member, measurement in zip(members, measurements, strict=True)
@@ -122,6 +113,13 @@ class MemberStore:
         for member in measured:
             self.save(member)
         return measured
+
+    def time(self, paths: Sequence[Path], *, seconds: float) -> list[LatencyMeasurement]:
+        """Time ONNX files side by side on a batch of `val`; the first is the reference."""
+        args, kwargs = inputs_of(self.splits.val[0])
+        tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)]
+        arrays = [_of_size(tensor, self.target.batch_size) for tensor in tensors]
+        return measure_interleaved(paths, arrays, threads=self.target.threads, max_seconds=seconds)
 
     def save(self, member: MeasuredMember) -> None:
         """Write a member's `metrics.json`, which marks it complete."""
@@ -169,19 +167,17 @@ def split_front(
         The feasible, non-dominated members from the most accurate down, and
         the rest: dominated ones, and infeasible ones nearest to feasible first.
     """
-    feasible, infeasible = [], []
-    for member in members:
-        worst = worst_violation(member, constraints, baseline)
-        (feasible if worst <= 0.0 else infeasible).append((worst, member))
+    worst = {member.id: worst_violation(member, constraints, baseline) for member in members}
+    feasible = [member for member in members if worst[member.id] <= 0.0]
+    infeasible = [member for member in members if worst[member.id] > 0.0]
     front: list[MeasuredMember] = []
     dominated: list[MeasuredMember] = []
     if feasible:
-        candidates = [member for _, member in feasible]
-        table = np.array([[o.loss(m.values()) for o in objectives] for m in candidates])
-        for member, optimal in zip(candidates, non_dominated_mask(table), strict=True):
+        table = np.array([[o.loss(m.values()) for o in objectives] for m in feasible])
+        for member, optimal in zip(feasible, non_dominated_mask(table), strict=True):
             (front if optimal else dominated).append(member)
     front.sort(key=lambda member: (-member.values()["accuracy"], member.id))
-    return front, dominated + [m for _, m in sorted(infeasible, key=lambda pair: pair[0])]
+    return front, [*dominated, *sorted(infeasible, key=lambda member: worst[member.id])]
 
 
 def worst_violation(

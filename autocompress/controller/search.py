@@ -3,7 +3,7 @@
 import functools
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from autocompress.artifact.onnx_file import write_onnx
 from autocompress.controller.designs import first_designs, plain_int8, unmodified
 from autocompress.controller.finalists import Finalist, choose_finalists
 from autocompress.controller.forecast import Forecast
@@ -31,7 +32,8 @@ from autocompress.core.events import Callback, Event
 from autocompress.core.objective import Constraint, Objective
 from autocompress.core.pareto import non_dominated_rank
 from autocompress.core.target import Target
-from autocompress.cost.profile import Anchor, DeviceProfile, profile_device
+from autocompress.cost.analytic import count_costs
+from autocompress.cost.profile import DeviceProfile, profile_device
 from autocompress.errors import (
     AutocompressError,
     ExportError,
@@ -46,13 +48,17 @@ from autocompress.evaluation.splits import Splits, data_digest
 from autocompress.evaluation.task import Task
 from autocompress.graph.structure import ModelGraph
 from autocompress.space.bound import BoundSpace
+from autocompress.transform.compress import calibrate_grids
 from autocompress.transform.compressed import CompressedModel
 
-FINALISTS = 8
+FINALISTS = 6
 """Members that a search adds to those it wrote on its way."""
 
 EARLY_MEMBERS = 2
 """Trained candidates that become members before the finalists do."""
+
+LADDER_SHARE = 0.12
+"""Share of the minutes that the sensitivity pass may take."""
 
 FAILURES_IN_A_ROW = 6
 """Failed trials in a row that stop a search."""
@@ -141,8 +147,7 @@ class Search:
         self.forecast = Forecast(
             self.setup.graph, profile, self.setup.objectives, self.setup.constraints, baseline
         )
-        ladder = self._ladder()
-        for design in first_designs(self.setup.space, ladder):
+        for design in first_designs(self.setup.space, self._ladders()):
             self.ledger.enqueue(
                 self.setup.space.to_params(design.candidate),
                 design.origin,
@@ -176,12 +181,7 @@ class Search:
             return {key: float(value) for key, value in known.items()}
         setup = self.setup
         self._say("baseline", "exporting and measuring the original and plain int8")
-        accuracy = score(
-            setup.model, setup.task, setup.splits.val, device=setup.device, low_precision=False
-        )
-        proxy_accuracy = score(
-            setup.model, setup.task, setup.splits.proxy, device=setup.device
-        )
+        proxy_accuracy = score(setup.model, setup.task, setup.splits.proxy, device=setup.device)
         starts = {"0000": ("unmodified", unmodified(setup.space))}
         if plain_int8(setup.space) != starts["0000"][1]:
             starts["0001"] = ("plain int8", plain_int8(setup.space))
@@ -195,9 +195,12 @@ class Search:
             self._say("baseline", f"{member.measured['origin']} measured", member=member)
         values = members[0].values()
         baseline = {
-            "accuracy": accuracy,
+            "accuracy": values["accuracy"],
             "proxy_accuracy": proxy_accuracy,
-            **{key: values[key] for key in ("latency_ms", "size_bytes", "macs", "bops", "parameters")},
+            **{
+                key: values[key]
+                for key in ("latency_ms", "size_bytes", "macs", "bops", "parameters")
+            },
         }
         self.ledger.set("baseline", baseline)
         return baseline
@@ -220,19 +223,33 @@ class Search:
             seconds=40.0 if total is None else min(40.0, 0.04 * total),
         )
         profile = self._refit(profile, read_members(self.setup.study_dir))
+        profile = self._probe_boundaries(profile)
         profile.save(path)
         return profile
+
+    def _probe_boundaries(self, profile: DeviceProfile) -> DeviceProfile:
+        """Measure a network of alternating precisions, if the space offers any."""
+        plain = plain_int8(self.setup.space)
+        mixed = replace(plain, layers=dict(list(plain.layers.items())[::2])).canonical()
+        if len(mixed.layers) in (0, len(plain.layers)):
+            return profile
+        members = read_members(self.setup.study_dir)
+        path = self.setup.study_dir / "probe.onnx"
+        model = self.evaluator.compress(mixed)
+        calibrate_grids(model, self.setup.splits.calibration[:1], self.setup.task.run)
+        write_onnx(model, path, self.evaluator.inputs)
+        reference = members[0]
+        measured = self.store.time([self.setup.study_dir / reference.path, path], seconds=5.0)
+        path.unlink()
+        latency = measured[1].ratio * float(reference.measured["latency_ms"])
+        return profile.refit([profile.anchor(self.setup.graph, mixed, latency)])
 
     def _refit(self, profile: DeviceProfile, members: Sequence[MeasuredMember]) -> DeviceProfile:
         """Correct a profile by measured members; a given profile stays as it is."""
         if self.setup.profile is not None:
             return profile
         anchors = [
-            Anchor(
-                candidate=member.candidate,
-                latency_ms=float(member.measured["latency_ms"]),
-                kernel_ms=profile.kernel_ms(self.setup.graph, member.candidate),
-            )
+            profile.anchor(self.setup.graph, member.candidate, float(member.measured["latency_ms"]))
             for member in members
             if "latency_ms" in member.measured
         ]
@@ -240,34 +257,48 @@ class Search:
 
     # Sensitivity: a ladder from plain int8 down, by divergence per cost saved.
 
-    def _ladder(self) -> list[Rung]:
-        known = self.ledger.get("ladder")
+    def _ladders(self) -> dict[str, list[Rung]]:
+        """Build, or read, one ladder for each cost that is an objective."""
+        known = self.ledger.get("ladders")
         if known is None:
             self._say("sensitivity", "trying what each block, group and layer is worth")
-            start = plain_int8(self.setup.space)
-            names = [o.name for o in self.setup.objectives if o.name != "accuracy"]
-            reference = self.forecast.costs(start)
-
-            def cost(candidate: Candidate) -> float:
-                costs = self.forecast.costs(candidate)
-                return sum(costs[name] / reference[name] for name in names) / len(names)
-
-            total, begun = self.schedule.total_seconds, self.schedule.elapsed
-            rungs = build_ladder(
-                self.setup.space,
-                start,
-                functools.cache(self.evaluator.deviation),
-                functools.cache(cost),
-                enough=lambda: total is not None and self.schedule.elapsed - begun > 0.12 * total,
-            )
-            known = [
-                {"candidate": r.candidate.to_json(), "deviation": r.deviation, "cost": r.cost}
-                for r in rungs
+            costs = [o.name for o in self.setup.objectives if o.name != "accuracy"]
+            deviation = functools.cache(self.evaluator.deviation)
+            known = {}
+            for number, name in enumerate(costs):
+                rungs = self._ladder(name, deviation, LADDER_SHARE / (len(costs) - number))
+                known[name] = [
+                    {"candidate": r.candidate.to_json(), "deviation": r.deviation, "cost": r.cost}
+                    for r in rungs
+                ]
+                self._say(
+                    "sensitivity",
+                    f"{len(rungs)} candidates down to {rungs[-1].cost:.0%} of plain int8's {name}",
+                )
+            self.ledger.set("ladders", known)
+        return {
+            name: [
+                Rung(**{**rung, "candidate": Candidate.from_json(rung["candidate"])})
+                for rung in rungs
             ]
-            self.ledger.set("ladder", known)
-            self._say("sensitivity", f"a ladder of {len(rungs)} candidates down to "
-                      f"{rungs[-1].cost:.0%} of plain int8's cost")
-        return [Rung(**{**rung, "candidate": Candidate.from_json(rung["candidate"])}) for rung in known]
+            for name, rungs in known.items()
+        }
+
+    def _ladder(
+        self, name: str, deviation: Callable[[Candidate], float], share: float
+    ) -> list[Rung]:
+        total, begun = self.schedule.total_seconds, self.schedule.elapsed
+
+        def enough() -> bool:
+            return total is not None and self.schedule.elapsed - begun > share * total
+
+        return build_ladder(
+            self.setup.space,
+            plain_int8(self.setup.space),
+            deviation,
+            functools.cache(lambda candidate: self.forecast.costs(candidate)[name]),
+            enough=enough,
+        )
 
     # Trials: the proxy for all, a short fine-tune for those that promise most.
 
@@ -307,7 +338,11 @@ class Search:
             for c in self.setup.constraints
         }
         worst = max(over, key=lambda name: over[name], default=None)
-        if worst is not None and over[worst] > 0.1 and ticket.origin not in ("unmodified", "plain int8"):
+        if (
+            worst is not None
+            and over[worst] > 0.1
+            and ticket.origin not in ("unmodified", "plain int8")
+        ):
             self.ledger.prune(ticket, f"predicted {worst} is {over[worst]:.0%} over its limit")
             self._say("trials", f"trial {ticket.slot} stopped: {worst} over its limit")
             return
@@ -371,8 +406,6 @@ class Search:
         origin: str,
         trained_images: int,
     ) -> MeasuredMember:
-        from autocompress.cost.analytic import count_costs
-
         started = self.schedule.elapsed
         costs = count_costs(self.setup.graph, model.record.candidate)
         member = self.store.write(
@@ -408,12 +441,9 @@ class Search:
     def _finalists(self) -> None:
         evaluations = [e for e in self.ledger.evaluations() if e.fidelities]
         self.forecast.learn(evaluations)
-        members = {member.id: member for member in read_members(self.setup.study_dir)}
         final = set(self.ledger.get("finalists", []))
         values = [self.forecast.values(e) for e in evaluations]
-        violations = [
-            max(self.forecast.violations(v).values(), default=0.0) for v in values
-        ]
+        violations = [max(self.forecast.violations(v).values(), default=0.0) for v in values]
         kept = [e.slot for e in evaluations if e.slot < 2 or f"{e.slot:04d}" in final]
         room = FINALISTS - len(final)
         left = self.schedule.seconds_left
@@ -433,6 +463,10 @@ class Search:
         )
         self._say("finalists", f"fine-tuning and exporting {len(chosen)} finalists")
         for position, finalist in enumerate(chosen):
+            left = self.schedule.seconds_left
+            if left is not None and left < 0.5 * self._seconds_per_member and len(final) > 1:
+                self._say("finalists", "the budget is spent; the other finalists wait for more")
+                break
             try:
                 self._finalist(finalist, chosen[position:])
             except (TrainingError, ExportError) as error:
@@ -440,7 +474,6 @@ class Search:
                 continue
             final.add(f"{finalist.evaluation.slot:04d}")
             self.ledger.set("finalists", sorted(final))
-        del members
 
     def _finalist(self, finalist: Finalist, waiting: Sequence[Finalist]) -> None:
         evaluation = finalist.evaluation

@@ -35,5 +35,5 @@ class Event:
 class Callback(Protocol):
     """Anything that can be called with an `Event`; raising stops the search."""
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: Event, /) -> None:
         """Receive one event."""

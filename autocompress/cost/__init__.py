@@ -1,4 +1,4 @@
-"""Costs: counted, measured on the device, and predicted from a device profile."""
+"""What a candidate costs: counted, predicted and measured."""
 
 from autocompress.cost.analytic import count_costs
 from autocompress.cost.kernels import KernelKey, executed_kernels

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 from autocompress.core.candidate import Candidate
 from autocompress.core.target import FLOAT, Target
@@ -207,6 +207,11 @@ class KernelPlan:
                 bits = INT8 if any_integer else FLOAT
             sites.append((index, tuple([ratios.get(g, 0.0) for g in self._groups[index]]), bits))
         return sites
+
+    def boundaries(self, candidate: Candidate) -> int:
+        """Count the layers of a candidate that run in another precision than the one before."""
+        layers = [site for site in self.sites(candidate) if site[0] < len(self.graph.layers)]
+        return sum(before[2] != after[2] for before, after in pairwise(layers))
 
     def kernel(self, site: Site) -> KernelKey:
         """Return the kernel at a site."""

@@ -25,6 +25,9 @@ from autocompress.graph.structure import ModelGraph
 MAX_KERNELS = 150
 """Kernels that a profile measures at most; widths between are interpolated."""
 
+BOUNDARY_MS = 0.015
+"""What a change of precision costs until one was measured: two conversions of a small tensor."""
+
 RIDGE = 0.1
 """Relative spread of kernel sums below which a slope is not trusted."""
 
@@ -45,11 +48,13 @@ class Anchor:
         candidate: The candidate.
         latency_ms: What was measured on its artifact.
         kernel_ms: The sum of its kernels, from the profile.
+        boundaries: Changes of precision from one of its layers to the next.
     """
 
     candidate: Candidate
     latency_ms: float
     kernel_ms: float
+    boundaries: int = 0
 
     def __post_init__(self) -> None:
         _check_times({"latency_ms": self.latency_ms, "kernel_ms": self.kernel_ms})
@@ -76,6 +81,8 @@ class DeviceProfile:
         anchors: Whole networks measured since.
         corrections: By precision class, "float" or "int8"; a class without
             anchors is not corrected.
+        boundary_ms: What a change of precision from one layer to the next
+            costs; assumed until a network with some was measured.
         version: 1, and one more after each refit.
     """
 
@@ -86,6 +93,7 @@ class DeviceProfile:
     kernels: Mapping[KernelKey, float]
     anchors: tuple[Anchor, ...] = ()
     corrections: Mapping[str, Correction] = field(default_factory=dict)
+    boundary_ms: float = BOUNDARY_MS
     version: int = 1
     _memory: list["_LatencyTable"] = field(
         default_factory=list, init=False, repr=False, compare=False
@@ -109,14 +117,30 @@ class DeviceProfile:
         """
         name = precision_class(candidate, self.target)
         correction = self.corrections.get(name, Correction())
-        return correction.offset_ms + correction.scale * self.kernel_ms(space, candidate)
+        corrected = correction.offset_ms + correction.scale * self.kernel_ms(space, candidate)
+        return corrected + self.boundary_ms * self._table(space).plan.boundaries(candidate)
 
     def kernel_ms(self, space: HasGraph | ModelGraph, candidate: Candidate) -> float:
         """Sum the kernels of a candidate, in milliseconds, uncorrected."""
+        return self._table(space).total(candidate)
+
+    def anchor(
+        self, space: HasGraph | ModelGraph, candidate: Candidate, latency_ms: float
+    ) -> Anchor:
+        """Make an anchor of a candidate whose latency was measured."""
+        table = self._table(space)
+        return Anchor(
+            candidate=candidate,
+            latency_ms=latency_ms,
+            kernel_ms=table.total(candidate),
+            boundaries=table.plan.boundaries(candidate),
+        )
+
+    def _table(self, space: HasGraph | ModelGraph) -> "_LatencyTable":
         graph = space if isinstance(space, ModelGraph) else space.graph
         if not self._memory or self._memory[0].plan.graph is not graph:
             self._memory[:] = [_LatencyTable(KernelPlan(graph, self.target), self.kernels)]
-        return self._memory[0].total(candidate)
+        return self._memory[0]
 
     def refit(self, new_anchors: Iterable[Anchor]) -> "DeviceProfile":
         """Fit the corrections anew, with more anchors.
@@ -131,13 +155,29 @@ class DeviceProfile:
         merged = {anchor.candidate: anchor for anchor in (*self.anchors, *new_anchors)}
         classes: dict[str, list[Anchor]] = defaultdict(list)
         for anchor in merged.values():
-            classes[precision_class(anchor.candidate, self.target)].append(anchor)
+            if anchor.boundaries == 0:
+                classes[precision_class(anchor.candidate, self.target)].append(anchor)
+        corrections = {name: fit_correction(anchors) for name, anchors in classes.items()}
         return replace(
             self,
             anchors=tuple(merged.values()),
-            corrections={name: fit_correction(anchors) for name, anchors in classes.items()},
+            corrections=corrections,
+            boundary_ms=self._fit_boundary(merged.values(), corrections),
             version=self.version + 1,
         )
+
+    def _fit_boundary(
+        self, anchors: Iterable[Anchor], corrections: Mapping[str, Correction]
+    ) -> float:
+        """Take the median of what a boundary adds to the networks that have some."""
+        added = []
+        for anchor in anchors:
+            name = precision_class(anchor.candidate, self.target)
+            correction = corrections.get(name, Correction())
+            if anchor.boundaries > 0:
+                plain = correction.offset_ms + correction.scale * anchor.kernel_ms
+                added.append(max(0.0, anchor.latency_ms - plain) / anchor.boundaries)
+        return float(np.median(added)) if added else self.boundary_ms
 
     def save(self, path: Path) -> None:
         """Write the profile as JSON, atomically."""
@@ -155,9 +195,11 @@ class DeviceProfile:
                         "candidate": anchor.candidate.to_json(),
                         "latency_ms": anchor.latency_ms,
                         "kernel_ms": anchor.kernel_ms,
+                        "boundaries": anchor.boundaries,
                     }
                     for anchor in self.anchors
                 ],
+                "boundary_ms": self.boundary_ms,
                 "corrections": {
                     name: {"offset_ms": correction.offset_ms, "scale": correction.scale}
                     for name, correction in self.corrections.items()
@@ -366,7 +408,7 @@ def _check_times(times: Mapping[str, float]) -> None:
 
 def _from_record(decoded: object) -> DeviceProfile:
     keys = ("target", "device", "versions", "created", "kernels", "anchors", "corrections")
-    record = check_record(decoded, what="device profile", keys=(*keys, "version"))
+    record = check_record(decoded, what="device profile", keys=(*keys, "boundary_ms", "version"))
     return DeviceProfile(
         target=Target.from_json(record["target"]),
         device=str(record["device"]),
@@ -378,12 +420,13 @@ def _from_record(decoded: object) -> DeviceProfile:
             name: Correction(**check_record(value, what="correction", keys=("offset_ms", "scale")))
             for name, value in record["corrections"].items()
         },
+        boundary_ms=float(record["boundary_ms"]),
         version=int(record["version"]),
     )
 
 
 def _anchor(value: object) -> Anchor:
-    keys = ("candidate", "latency_ms", "kernel_ms")
+    keys = ("candidate", "latency_ms", "kernel_ms", "boundaries")
     fields: dict[str, Any] = dict(check_record(value, what="anchor", keys=keys))
     fields["candidate"] = Candidate.from_json(fields["candidate"])
     return Anchor(**fields)

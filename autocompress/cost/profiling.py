@@ -171,14 +171,18 @@ class _Builder:
     def finish(self) -> onnx.ModelProto:
         """Return the model of the kernels added so far."""
         outputs = self._pixels() if self.key.kind == "conv" else self.results
+        shape = self._input_shape()
         graph = helper.make_graph(
             self.nodes,
             "kernel",
             [
-                helper.make_tensor_value_info(name, self.type, self._input_shape())
+                helper.make_tensor_value_info(name, self.type, shape)
                 for name in (("x", "y") if self.key.kind == "add" else ("x",))
             ],
-            [helper.make_tensor_value_info(name, self.type, None) for name in outputs],
+            [
+                helper.make_tensor_value_info(name, self.type, [None] * len(shape))
+                for name in outputs
+            ],
             self.constants,
         )
         opset = [helper.make_opsetid("", OPSET)]

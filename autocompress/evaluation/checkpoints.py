@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from autocompress.core.candidate import Candidate
 from autocompress.core.files import write_atomic
 from autocompress.errors import StudyError, explain
 from autocompress.transform.compressed import CompressedModel
@@ -34,7 +34,7 @@ class Checkpoint:
 def save_checkpoint(model: CompressedModel, path: Path, trained_images: int) -> Checkpoint:
     """Write the weights and the record of a trained model, atomically."""
     tensors = {
-        name: tensor.detach().cpu().contiguous()
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in model.network.state_dict().items()
     }
     metadata = {"record": model.record.to_json(), "trained_images": str(trained_images)}
@@ -60,7 +60,7 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
                     trained_images=int(metadata["trained_images"]),
                 )
             )
-        except (SafetensorError, KeyError, ValueError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise StudyError(
                 explain(
                     f"checkpoint '{path}'",
@@ -83,7 +83,7 @@ def find_ancestor(model: CompressedModel, checkpoints: list[Checkpoint]) -> Chec
     """Find trained weights that a freshly cut model can start from.
 
     A checkpoint fits when its candidate is the same, or when it dropped only
-    blocks that the model drops too and pruned the rest alike. Of those, the
+    blocks that the model drops too and cut the rest alike. Of those, the
     one with the most blocks dropped, then the most training, is closest.
 
     Args:
@@ -93,8 +93,7 @@ def find_ancestor(model: CompressedModel, checkpoints: list[Checkpoint]) -> Chec
     Returns:
         The closest fitting checkpoint, or None.
     """
-    candidate = model.record.candidate
-    fitting = [c for c in checkpoints if _fits(c.record.candidate, candidate)]
+    fitting = [c for c in checkpoints if _fits(c.record, model.record)]
     return max(
         fitting,
         key=lambda c: (len(c.record.dropped_blocks), c.trained_images, str(c.path)),
@@ -102,10 +101,7 @@ def find_ancestor(model: CompressedModel, checkpoints: list[Checkpoint]) -> Chec
     )
 
 
-def _fits(parent: Candidate, child: Candidate) -> bool:
-    if parent.criterion != child.criterion:
-        return False
+def _fits(parent: SurgeryRecord, child: SurgeryRecord) -> bool:
     if not set(parent.dropped_blocks) <= set(child.dropped_blocks):
         return False
-    surviving = {n: r for n, r in parent.pruning_ratios.items() if not child.drops(n)}
-    return surviving == dict(child.pruning_ratios)
+    return {c for c in parent.cuts if not child.candidate.drops(c.module)} == set(child.cuts)

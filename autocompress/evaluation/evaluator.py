@@ -16,7 +16,13 @@ from autocompress.evaluation.checkpoints import (
     save_checkpoint,
 )
 from autocompress.evaluation.finetune import FineTuneConfig, fine_tune
-from autocompress.evaluation.proxy import divergence, log_probabilities, recalibrate_batch_norms, score, settle
+from autocompress.evaluation.proxy import (
+    divergence,
+    log_probabilities,
+    recalibrate_batch_norms,
+    score,
+    settle,
+)
 from autocompress.evaluation.splits import Splits, count, example_inputs
 from autocompress.evaluation.task import Task
 from autocompress.graph.structure import ModelGraph
@@ -51,7 +57,7 @@ class Evaluator:
         self.model, self.graph, self.task, self.splits = model, graph, task, splits
         self.checkpoints, self.seed, self.device = checkpoints, seed, device
         self.inputs = example_inputs(splits.val)
-        self._reference = log_probabilities(model, task, splits.calibration, device=device)
+        self._reference = log_probabilities(model, task, splits.sensitivity, device=device)
 
     def compress(self, candidate: Candidate) -> CompressedModel:
         """Cut and quantise a copy of the model; not settled yet."""
@@ -144,10 +150,6 @@ class Evaluator:
         model = self.compress(candidate)
         model.quantise_activations = False
         if candidate.pruning_ratios:
-            recalibrate_batch_norms(
-                model, self.task, self.splits.calibration, device=self.device
-            )
-        outputs = log_probabilities(
-            model, self.task, self.splits.calibration, device=self.device
-        )
+            recalibrate_batch_norms(model, self.task, self.splits.sensitivity, device=self.device)
+        outputs = log_probabilities(model, self.task, self.splits.sensitivity, device=self.device)
         return divergence(self._reference, outputs)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812  the name that every torch user reads
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autocompress.core.candidate import DistillConfig
@@ -122,7 +122,7 @@ def fine_tune(
                         outputs, target, distill.temperature
                     )
             optimiser.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             norm = nn.utils.clip_grad_norm_(student.parameters(), config.clip_norm)
             if not math.isfinite(float(norm)):
                 student.eval()
@@ -130,14 +130,14 @@ def fine_tune(
                     explain(
                         "fine-tuning",
                         expected="a finite loss",
-                        got=f"loss {float(loss):g} after {seen} images",
+                        got=f"loss {float(loss.detach()):g} after {seen} images",
                         remedy="lower the learning rate, or check the training data",
                     )
                 )
             optimiser.step()
             seen += size(batch)
             if on_step is not None:
-                on_step(min(1.0, progress))
+                on_step(min(1.0, max(progress, seen / config.images)))
     student.eval()
     return seen
 

@@ -16,7 +16,10 @@ PROXY_IMAGES = 2000
 """Images of `train` that recalibrate batch norms, and of `val` that score the proxy."""
 
 CALIBRATION_IMAGES = 1024
-"""Images of `train` that set activation grids and sensitivities."""
+"""Images of `train` that set activation grids."""
+
+SENSITIVITY_IMAGES = 768
+"""Images of `train` that candidates' deviations are taken on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +28,8 @@ class Splits:
 
     Attributes:
         recalibration: Training batches for batch-norm statistics.
-        calibration: The first of them, for activation grids and sensitivity.
+        calibration: The first of them, for activation grids.
+        sensitivity: The first of those, for deviations from the original.
         proxy: The first validation batches, for fidelity 0.
         val: All validation batches.
         test: All test batches.
@@ -34,6 +38,7 @@ class Splits:
 
     recalibration: tuple[Batch, ...]
     calibration: tuple[Batch, ...]
+    sensitivity: tuple[Batch, ...]
     proxy: tuple[Batch, ...]
     val: tuple[Batch, ...]
     test: tuple[Batch, ...]
@@ -69,6 +74,7 @@ def make_splits(task: Task, *, seed: int, device: str = "cpu") -> Splits:
     return Splits(
         recalibration=recalibration,
         calibration=tuple(_first(recalibration, CALIBRATION_IMAGES)),
+        sensitivity=tuple(_first(recalibration, SENSITIVITY_IMAGES)),
         proxy=tuple(_first(val, PROXY_IMAGES)),
         val=val,
         test=test,
@@ -120,7 +126,9 @@ def size(batch: Batch) -> int:
         if isinstance(value, Tensor) and value.dim():
             return len(value)
     raise WrongTypeError(
-        explain("batch", expected="a tensor input", got=type(batch).__name__, remedy="check the loader")
+        explain(
+            "batch", expected="a tensor input", got=type(batch).__name__, remedy="check the loader"
+        )
     )
 
 
@@ -133,16 +141,17 @@ def check_finite(batch: Batch, name: str) -> None:
     """Refuse a batch with NaN or infinities among its inputs."""
     args, kwargs = inputs_of(batch)
     for value in (*args, *kwargs.values()):
-        if isinstance(value, Tensor) and value.is_floating_point():
-            if not bool(torch.isfinite(value).all()):
-                raise InvalidInputError(
-                    explain(
-                        f"task '{name}'",
-                        expected="finite inputs",
-                        got="a batch with NaN or infinities",
-                        remedy="clean the data before the search",
-                    )
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            continue
+        if not bool(torch.isfinite(value).all()):
+            raise InvalidInputError(
+                explain(
+                    f"task '{name}'",
+                    expected="finite inputs",
+                    got="a batch with NaN or infinities",
+                    remedy="clean the data before the search",
                 )
+            )
 
 
 def example_inputs(batches: tuple[Batch, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -1,10 +1,10 @@
 """The task: data in three splits, and how outputs become a loss and a metric."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812  the name that every torch user reads
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autocompress.errors import InvalidInputError, WrongTypeError, explain
@@ -55,7 +55,12 @@ class Task:
                 _check_loader(name, loader)
         if isinstance(metric, str) and metric != "top1":
             raise InvalidInputError(
-                explain("'metric'", expected="'top1' or a callable", got=repr(metric), remedy="pass a callable")
+                explain(
+                    "'metric'",
+                    expected="'top1' or a callable",
+                    got=repr(metric),
+                    remedy="pass a callable",
+                )
             )
         self.train = train
         self.val = val
@@ -92,7 +97,17 @@ class Task:
         """Return the scalar training loss of one batch."""
         targets = targets_of(batch)
         if self._loss is not None:
-            return self._loss(outputs, targets)
+            value = self._loss(outputs, targets)
+            if not isinstance(value, Tensor) or value.dim() > 0:
+                raise InvalidInputError(
+                    explain(
+                        "'loss'",
+                        expected="a scalar tensor",
+                        got=tuple(value.shape) if isinstance(value, Tensor) else repr(value),
+                        remedy="return the mean over the batch",
+                    )
+                )
+            return value
         self._check_classes(outputs, targets)
         return F.cross_entropy(outputs.float(), targets)
 
@@ -107,6 +122,15 @@ class Task:
         if callable(self._metric):
             scores = self._metric(outputs, targets)
             scores = torch.as_tensor(scores, dtype=torch.float64)
+            if not bool(((scores >= 0) & (scores <= 1)).all()):
+                raise InvalidInputError(
+                    explain(
+                        "'metric'",
+                        expected="scores in [0, 1]",
+                        got=f"{float(scores.min()):g} to {float(scores.max()):g}",
+                        remedy="return fractions, the larger the better",
+                    )
+                )
             return float(scores.sum() if scores.dim() else scores * count), count
         self._check_classes(outputs, targets)
         return float((outputs.argmax(dim=1) == targets).sum()), count
@@ -183,7 +207,7 @@ def _check_loader(name: str, loader: object) -> None:
                 remedy="pass a DataLoader or a list of batches",
             )
         )
-    if iter(loader) is loader:
+    if isinstance(loader, Iterator):
         raise WrongTypeError(
             explain(
                 f"task '{name}'",

@@ -66,7 +66,7 @@ def channel_groups(
             groups[group.name] = _refused(group, "couples channels unevenly")
             covered |= _carriers(group)
     ordered = [groups[layer.name] for layer in layers if layer.name in groups]
-    return _without_overlaps(ordered)
+    return without_overlaps(ordered)
 
 
 class _Coupling:
@@ -180,8 +180,12 @@ def _refused(group: ChannelGroup, reason: str) -> ChannelGroup:
     return replace(group, prunable=False, reason=group.reason or reason)
 
 
-def _without_overlaps(groups: Sequence[ChannelGroup]) -> tuple[ChannelGroup, ...]:
-    """Refuse every prunable group that cuts where an earlier one cuts."""
+def without_overlaps(groups: Sequence[ChannelGroup]) -> tuple[ChannelGroup, ...]:
+    """Refuse every prunable group that cuts where an earlier one cuts.
+
+    Args:
+        groups: In order of execution.
+    """
     owner: dict[tuple[str, str, int], str] = {}
     kept = []
     for group in groups:

@@ -9,18 +9,15 @@ from torch import Tensor, nn
 
 from autocompress.core.seeds import derive_seed
 from autocompress.graph.inputs import ModelInputs, one_line, output_tensors
+from autocompress.graph.recording import LAYER_TYPES
 from autocompress.graph.slicing import Axis, prune_groups, removed_positions
 from autocompress.graph.structure import ChannelGroup
 
 TOLERANCE = 1e-4
 """Largest difference between pruned and masked, relative to the output scale."""
 
-NORM_TYPES = (
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.instancenorm._InstanceNorm,
-    nn.GroupNorm,
-    nn.LayerNorm,
-)
+REPEATS = 4
+"""Variants of each example: enough for no channel to be dead on all of them."""
 
 Removal = tuple[ChannelGroup, tuple[int, ...]]
 
@@ -47,9 +44,9 @@ def check_groups(
         The groups, those that fail with `prunable=False` and the reason.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, -1, "mask check"))
-    probe = copy.deepcopy(model)
-    randomise(probe, generator)
-    bench = _Bench(probe, perturbed(inputs, generator))
+    probe, inputs = copy.deepcopy(model), perturbed(inputs, generator)
+    randomise(probe, inputs, generator)
+    bench = _Bench(probe, inputs)
     removals = [(g, _draw(g, generator)) for g in groups if g.prunable]
     bench.accept([], removals)
     return tuple(
@@ -142,39 +139,46 @@ def _produces_on_second_axis(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.conv._ConvNd) and module.transposed and module.groups == 1
 
 
-def randomise(model: nn.Module, generator: torch.Generator) -> None:
-    """Give normalisations and other per-channel parameters random values, in place.
+def randomise(model: nn.Module, inputs: ModelInputs, generator: torch.Generator) -> None:
+    """Make every channel of a model matter and differ from its neighbours, in place.
 
     Freshly made normalisations are the identity, and trained ones may scale a
-    branch by nearly zero; either would hide a wrong index.
+    branch by nearly zero; either would hide a wrong index. Running statistics
+    become those of the inputs, jittered; scales and shifts become random.
 
     Args:
         model: The model; its layers keep their weights.
+        inputs: What it is called with.
         generator: Where the numbers come from.
     """
-    layers = (nn.modules.conv._ConvNd, nn.Linear)
+
+    def calibrate(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if not isinstance(module.running_mean, Tensor):
+            return
+        values = args[0].transpose(0, 1).flatten(1)
+        deviation, mean = torch.std_mean(values, dim=1, correction=0)
+        deviation = deviation.clamp_min(1e-3)
+        module.running_mean = mean + 0.25 * deviation * _normal(mean, generator)
+        module.running_var = deviation**2 * _uniform(mean, generator)
+
+    hooks = []
     for module in model.modules():
-        if isinstance(module, NORM_TYPES):
-            variance = getattr(module, "running_var", None)
-            mean = getattr(module, "running_mean", None)
-            if isinstance(variance, Tensor) and isinstance(mean, Tensor):
-                mean += 0.5 * variance.sqrt() * _normal(mean, generator)
-                variance *= _uniform(variance, generator)
-        if isinstance(module, layers):
+        if isinstance(module, LAYER_TYPES):
             continue
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            hooks.append(module.register_forward_pre_hook(calibrate))
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter.dim() > 1 or not parameter.is_floating_point():
-                continue
-            fresh = (
-                0.5 * _normal(parameter, generator)
-                if name == "bias"
-                else _uniform(parameter, generator)
-            )
-            parameter.data.copy_(fresh)
+            if parameter.dim() == 1 and parameter.is_floating_point():
+                shift = 0.25 * _normal(parameter, generator)
+                parameter.data.copy_(shift if name == "bias" else 1 + shift)
+    with torch.no_grad():
+        inputs.run(model)
+    for hook in hooks:
+        hook.remove()
 
 
 def perturbed(inputs: ModelInputs, generator: torch.Generator) -> ModelInputs:
-    """Return inputs that differ from the examples but stay plausible.
+    """Return several variants of the examples, different but plausible.
 
     Floats get Gaussian noise at their own scale; integers and booleans are
     permuted, so that every value stays one that the model accepts.
@@ -183,8 +187,11 @@ def perturbed(inputs: ModelInputs, generator: torch.Generator) -> ModelInputs:
         inputs: The example inputs.
         generator: Where the numbers come from.
     """
+    batch = inputs.batch_size
 
     def change(tensor: Tensor) -> Tensor:
+        if tensor.dim() and tensor.shape[0] == batch:
+            tensor = tensor.repeat(REPEATS, *[1] * (tensor.dim() - 1))
         if tensor.is_floating_point():
             spread = tensor.std(correction=0).item() or 1.0
             return tensor + spread * _normal(tensor, generator)

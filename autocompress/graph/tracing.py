@@ -57,8 +57,8 @@ def trace(model: nn.Module, example_inputs: object) -> ModelGraph:
                 remedy="give the trained module itself, not its weights or its path",
             )
         )
-    inputs = ModelInputs.of(example_inputs).plain()
-    with torch.random.fork_rng(devices=[]):
+    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+        inputs = ModelInputs.of(example_inputs).plain()
         copied = plain_copy(model)
         recording = record(copied, inputs)
         shared = _shared_modules(copied, recording)

@@ -62,7 +62,9 @@ class RecoveryModel:
             )
         if not (np.isfinite(table).all() and np.isfinite(lost).all()):
             raise InvalidInputError(
-                explain("'X' and 'y'", expected="finite values", got="NaN", remedy="drop failed trials")
+                explain(
+                    "'X' and 'y'", expected="finite values", got="NaN", remedy="drop failed trials"
+                )
             )
         if len(lost) == 0:
             return cls()

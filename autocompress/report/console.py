@@ -103,7 +103,7 @@ class ProgressDisplay:
 class BestSoFar:
     """The fastest of those that lose next to nothing against the most accurate.
 
-    Predictions of trials hold until the first artifact is measured.
+    Trials are only predicted, artifacts measured; the two are never mixed.
     """
 
     def __init__(self) -> None:
@@ -123,16 +123,20 @@ class BestSoFar:
                 self._measured.append((values["accuracy"], values["latency_ms"]))
 
     def words(self) -> str:
-        """Return accuracy and latency, and whether they are measured; "" if none."""
-        points = self._measured or self._predicted
-        if not points:
-            return ""
-        floor = max(accuracy for accuracy, _ in points) - NEAR
-        accuracy, latency = min(
-            (point for point in points if point[0] >= floor), key=lambda point: point[::-1]
+        """Say accuracy and latency of the best artifact and of the best trial."""
+        best = {"measured": _fastest(self._measured), "predicted": _fastest(self._predicted)}
+        return ", ".join(
+            f"{kind} {100 * point[0]:.2f} % at {point[1]:.3f} ms"
+            for kind, point in best.items()
+            if point is not None
         )
-        kind = "measured" if self._measured else "predicted"
-        return f"{100 * accuracy:.2f} % on val at {latency:.3f} ms ({kind})"
+
+
+def _fastest(points: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
+    """Pick the fastest point within `NEAR` of the highest accuracy."""
+    floor = max((accuracy for accuracy, _ in points), default=0.0) - NEAR
+    near = [point for point in points if point[0] >= floor]
+    return min(near, key=lambda point: (point[1], -point[0]), default=None)
 
 
 def front_table(baseline: Mapping[str, Mapping[str, Any]], members: Sequence[Member]) -> Table:

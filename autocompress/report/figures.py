@@ -35,15 +35,16 @@ def front_figure(
     """
     title, scale = COST_AXES[cost]
     figure = go.Figure()
-    predicted = [
-        trial
+    # What is predicted and later measured is called so; what is counted is exact.
+    known = [
+        (trial.get(f"{cost}_predicted", trial.get(cost)), trial.get("predicted_accuracy"))
         for trial in trials
-        if trial.get("predicted_accuracy") is not None and trial.get(cost) is not None
     ]
+    predicted = [(x, y) for x, y in known if x is not None and y is not None]
     if predicted:
         figure.add_scatter(
-            x=[scale * trial[cost] for trial in predicted],
-            y=[100 * trial["predicted_accuracy"] for trial in predicted],
+            x=[scale * x for x, _ in predicted],
+            y=[100 * y for _, y in predicted],
             name="trials, predicted",
             mode="markers",
             marker={"color": TRIAL_COLOUR, "size": 5, "opacity": 0.6},

@@ -21,7 +21,7 @@ class StudyContents:
     Attributes:
         front: The content of `front.json`.
         rows: One row per trial: "state", "origin", "reason", "accuracy_0" (by
-            fidelity), "predicted_accuracy", costs, "seconds".
+            fidelity), "predicted_accuracy", costs, "latency_ms_predicted", "seconds".
         environment: Versions, processor and the like, by name.
         notes: What the reader has to know, for example how `val` was split.
         objectives: Names of the objectives.

@@ -9,8 +9,18 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from autocompress.errors import InvalidInputError, explain
-from autocompress.transform.discovery import LAYER_FUNCTIONS, tensors_in, weight_owners
-from autocompress.transform.grids import activation_grid, activation_values, weight_scales, weight_values
+from autocompress.transform.discovery import (
+    LAYER_FUNCTIONS,
+    operand_owner,
+    tensors_in,
+    weight_owners,
+)
+from autocompress.transform.grids import (
+    activation_grid,
+    activation_values,
+    weight_scales,
+    weight_values,
+)
 from autocompress.transform.record import QuantisationPlan, SurgeryRecord
 
 Points = Callable[[Tensor, int], Tensor]
@@ -101,8 +111,9 @@ class PlannedMode(TorchFunctionMode):
     ) -> Any:
         """Run one operation, with its weights and its output on their grids."""
         name = getattr(func, "__name__", "")
-        if name in LAYER_FUNCTIONS and id(args[1]) in self.owners:
-            args = self.on_layer(self.owners[id(args[1])], args)
+        layer = operand_owner(args, self.owners) if name in LAYER_FUNCTIONS else ""
+        if layer:
+            args = self.on_layer(layer, args)
         if self.count in self.skipped and name == "batch_norm":
             result = args[0]
         elif name == "__iadd__" and isinstance(args[1], Tensor):
@@ -189,7 +200,7 @@ class CompressedModel(nn.Module):
         """Return the scales (one per output channel) and bits of a layer's weight."""
         bits = self.record.quantised[layer]
         if layer in self._frozen:
-            return self._frozen[layer], bits
+            return self._frozen[layer].to(weight.device), bits
         version = (weight.data_ptr(), weight._version)
         known = self._scales.get(layer)
         if known is None or known[0] != version:

@@ -32,6 +32,8 @@ def l1_scores(model: nn.Module, group: ChannelGroup) -> Tensor:
         weight = getattr(modules.get(member.module), "weight", None)
         if member.axis != "out" or weight is None or weight.dim() < 2:
             continue
+        if getattr(modules[member.module], "transposed", False):  # inputs come first
+            weight = weight.transpose(0, 1)
         norms = weight.detach().float().abs().flatten(1).sum(dim=1).cpu()
         scores += torch.stack([norms[list(positions)].sum() for positions in member.indices])
     return scores

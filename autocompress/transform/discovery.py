@@ -51,7 +51,7 @@ class _Discovery(TorchFunctionMode):
         self.alive: list[Tensor] = []
         self.number: dict[int, int] = {}
         self.root: dict[int, int] = {}
-        self.integer: dict[int, bool] = {}
+        self.integer: dict[int, bool | None] = {}
         self.uses: dict[int, int] = {}
         self.consumers: dict[int, list[tuple[int, str, int]]] = {}
         self.produced_by: dict[int, str] = {}
@@ -60,7 +60,7 @@ class _Discovery(TorchFunctionMode):
 
     def register_inputs(self, tensors: Sequence[Tensor]) -> None:
         for position, tensor in enumerate(tensors):
-            self._register(tensor, -1 - position, root=-1 - position, integer=True)
+            self._register(tensor, -1 - position, root=-1 - position, integer=None)
 
     def __torch_function__(
         self,
@@ -80,41 +80,46 @@ class _Discovery(TorchFunctionMode):
         for tensor in outputs:
             root = self.root[inputs[0]] if name in VIEW_FUNCTIONS and inputs else self.count
             if name in LAYER_FUNCTIONS:
-                self.produced_by[self.count] = self.owners.get(id(args[1]), "")
+                self.produced_by[self.count] = operand_owner(args, self.owners)
             if name == "batch_norm" and inputs:
                 self._fold(args, inputs[0])
             self._register(tensor, self.count, root=root, integer=integer)
             self.count += 1
         return result
 
-    def _register(self, tensor: Tensor, number: int, *, root: int, integer: bool) -> None:
+    def _register(self, tensor: Tensor, number: int, *, root: int, integer: bool | None) -> None:
         self.alive.append(tensor)
         self.number[id(tensor)] = number
         self.root[number] = root
         self.integer[number] = integer
 
-    def _consume(self, name: str, args: tuple[Any, ...], inputs: list[int]) -> bool:
-        """Note what an operation consumes; tell whether it computes in integers."""
+    def _consume(self, name: str, args: tuple[Any, ...], inputs: list[int]) -> bool | None:
+        """Note what an operation consumes; tell whether it computes in integers.
+
+        None stands for what no layer has touched: it suits either kind.
+        """
         if name in LAYER_FUNCTIONS:
-            layer = self.owners.get(id(args[1]), "")
+            layer = operand_owner(args, self.owners)
             config = self.layers.get(layer, LayerConfig())
             if not inputs or config.activation_bits == FLOAT or config.weight_bits == FLOAT:
                 return False
             self._note(inputs[0], f"{layer}.input", config.activation_bits)
             return True
+        kinds = {self.integer[number] for number in inputs}
+        if True not in kinds:
+            return False if False in kinds else None
         joined = name in JOIN_FUNCTIONS or (name in ADD_FUNCTIONS and _is_residual(args))
-        all_integer = bool(inputs) and all(self.integer[number] for number in inputs)
-        if all_integer and (joined or name in POOL_FUNCTIONS):
+        if False not in kinds and (joined or name in POOL_FUNCTIONS):
             for operand, number in enumerate(inputs):
                 self._note(number, f"{name.strip('_')}{self.count}.{operand}", JOIN_BITS)
-        return all_integer if joined else any(self.integer[number] for number in inputs)
+        return False not in kinds or not joined
 
     def _note(self, number: int, consumer: str, bits: int) -> None:
         self.consumers.setdefault(self.root[number], []).append((number, consumer, bits))
 
     def _fold(self, args: tuple[Any, ...], number: int) -> None:
         layer = self.produced_by.get(number, "")
-        norm = self.norms.get(id(args[1]), "")
+        norm = operand_owner(args, self.norms)
         if layer and norm:
             self.folds[layer] = (norm, self.count, number)
 
@@ -137,7 +142,9 @@ class _Discovery(TorchFunctionMode):
 
 
 def discover_plan(
-    model: nn.Module, inputs: tuple[tuple[Any, ...], Mapping[str, Any]], layers: Mapping[str, LayerConfig]
+    model: nn.Module,
+    inputs: tuple[tuple[Any, ...], Mapping[str, Any]],
+    layers: Mapping[str, LayerConfig],
 ) -> QuantisationPlan:
     """Run a model once and plan its tensor quantisers.
 
@@ -160,6 +167,16 @@ def discover_plan(
     with torch.no_grad(), discovery:
         model(*args, **kwargs)
     return discovery.plan()
+
+
+def operand_owner(args: Sequence[Any], owners: Mapping[int, str]) -> str:
+    """Name the module that owns the second operand of a call, or "".
+
+    Args:
+        args: Positional arguments of the call.
+        owners: As `weight_owners` or `norm_owners` returns them.
+    """
+    return owners.get(id(args[1]), "") if len(args) > 1 else ""
 
 
 def weight_owners(model: nn.Module) -> dict[int, str]:

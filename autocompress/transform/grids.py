@@ -13,7 +13,7 @@ def weight_limit(bits: int) -> int:
         >>> weight_limit(8), weight_limit(2)
         (127, 1)
     """
-    return 2 ** (bits - 1) - 1
+    return int(2 ** (bits - 1)) - 1
 
 
 def weight_scales(weight: Tensor, bits: int) -> Tensor:
@@ -85,13 +85,13 @@ def activation_grid(low: float, high: float, bits: int) -> tuple[float, int]:
         The scale and the code that stands for zero, in [0, 2**bits - 1].
 
     Example:
-        >>> activation_grid(0.0, 2.55, 8)
-        (0.01, 0)
+        >>> activation_grid(-0.25, 3.5, 4)
+        (0.25, 1)
     """
     low, high = min(low, 0.0), max(high, 0.0)
     steps = 2**bits - 1
     scale = (high - low) / steps
-    if not scale > 0.0:
+    if not scale > torch.finfo(torch.float32).tiny:  # its inverse would be infinite
         return 1.0, 0
     return scale, max(0, min(steps, round(-low / scale)))
 

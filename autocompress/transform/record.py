@@ -3,10 +3,10 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from autocompress.core.candidate import Candidate
 from autocompress.core.schema import SCHEMA_VERSION, check_record
+from autocompress.errors import InvalidInputError, explain
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,12 +107,27 @@ class SurgeryRecord:
 
     @classmethod
     def from_json(cls, text: str) -> "SurgeryRecord":
-        """Read a record from what `to_json` returned; unknown keys are refused."""
+        """Read a record from what `to_json` returned.
+
+        Raises:
+            InvalidInputError: If the text is not JSON, or a key is unknown or missing.
+        """
         keys = ("candidate", "dropped_blocks", "cuts", "quantised", "sites", "inputs", "folds")
-        record: Mapping[str, Any] = check_record(json.loads(text), what="surgery record", keys=keys)
+        try:
+            decoded = json.loads(text)
+        except ValueError as error:
+            raise InvalidInputError(
+                explain("surgery record", expected="JSON", got=error, remedy="export it again")
+            ) from error
+        record = check_record(decoded, what="surgery record", keys=keys, required=keys)
         cut_keys, site_keys = ("module", "axis", "size", "removed"), ("name", "bits", "points")
-        cuts = [check_record(cut, what="cut", keys=cut_keys) for cut in record["cuts"]]
-        sites = [check_record(site, what="site", keys=site_keys) for site in record["sites"]]
+        cuts = [
+            check_record(c, what="cut", keys=cut_keys, required=cut_keys) for c in record["cuts"]
+        ]
+        sites = [
+            check_record(s, what="site", keys=site_keys, required=site_keys)
+            for s in record["sites"]
+        ]
         return cls(
             candidate=Candidate.from_json(json.dumps(record["candidate"])),
             dropped_blocks=tuple(record["dropped_blocks"]),

@@ -2,11 +2,13 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from autocompress.core.candidate import Candidate
+from autocompress.core.schema import unknown_name
 from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.slicing import remove_channels
 from autocompress.graph.structure import ModelGraph
@@ -57,10 +59,10 @@ def plan_cuts(model: nn.Module, graph: ModelGraph, candidate: Candidate) -> tupl
         count = min(round(ratio * group.channels), group.channels - 1)
         if count == 0:
             continue
-        doomed = torch.argsort(score(model, group), stable=True)[:count].tolist()
-        for member in group.members:
-            if candidate.drops(member.module) or member.module not in modules:
-                continue
+        members = tuple(m for m in group.members if not candidate.drops(m.module))
+        scores = score(model, replace(group, members=members))
+        doomed = torch.argsort(scores, stable=True)[:count].tolist()
+        for member in members:
             key = (member.module, member.axis)
             positions = removed.setdefault(key, set())
             positions.update(p for channel in doomed for p in member.indices[channel])
@@ -86,7 +88,10 @@ def cut_model(model: nn.Module, dropped: Sequence[str], cuts: Sequence[Cut]) -> 
         InvalidInputError: If a cut does not fit this model.
     """
     network = copy.deepcopy(model)
+    modules = dict(network.named_modules())
     for name in dropped:
+        if name not in modules:
+            raise InvalidInputError(unknown_name("block", name, modules))
         network.set_submodule(name, nn.Identity())
     modules = dict(network.named_modules())
     for cut in cuts:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import optuna
 import pytest
-from toy_graphs import residual_graph
 
 from autocompress.controller.ledger import MAX_ATTEMPTS, Ledger, Ticket
 from autocompress.controller.sampler import make_sampler
 from autocompress.core.evaluation import FidelityResult
 from autocompress.errors import InvalidInputError, MissingFileError, StorageError, StudyError
 from autocompress.space.preset import SearchSpace
+from toy_graphs import residual_graph
 
 SPACE = SearchSpace.load("cnn").bind_graph(residual_graph(2, 32))
 METRICS = ["accuracy", "latency_ms"]

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_graphs import residual_graph
 
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.sampler import (
@@ -17,6 +16,7 @@ from autocompress.core.candidate import Candidate
 from autocompress.errors import InvalidInputError
 from autocompress.space.bound import BoundSpace
 from autocompress.space.preset import SearchSpace
+from toy_graphs import residual_graph
 
 SPACE = SearchSpace.load("cnn").bind_graph(residual_graph(1, 32))
 TINY = SearchSpace.load(

@@ -7,6 +7,7 @@ from autocompress.core.evaluation import (
     Evaluation,
     FidelityResult,
     MeasuredMember,
+    baselines,
     front_document,
 )
 from autocompress.errors import InvalidInputError
@@ -52,9 +53,9 @@ def test_val_accuracy_decides_and_test_accuracy_does_not() -> None:
 
 
 def test_the_front_document_has_the_shape_that_others_read() -> None:
-    document = front_document({"fp32": {"accuracy": 0.9}}, [MEMBER])
+    document = front_document({"accuracy": 0.9}, [MEMBER])
     assert document["schema_version"] == 1
-    assert document["baseline"] == {"fp32": {"accuracy": 0.9}}
+    assert document["baseline"] == {"accuracy": 0.9}
     assert set(document["front"][0]) == {"id", "candidate", "predicted", "measured", "path"}
     assert json.loads(json.dumps(document)) == document
 
@@ -70,3 +71,10 @@ def test_an_evaluation_starts_without_results() -> None:
     evaluation = Evaluation(slot=0, candidate=Candidate(), origin="original")
     assert evaluation.fidelities == {}
     assert evaluation.predicted_accuracy is None
+
+
+def test_the_baseline_of_a_front_document_is_the_original_with_int8_inside() -> None:
+    record = {"latency_ms": 2.0, "int8": {"latency_ms": 1.0}}
+    assert baselines(record) == {"fp32": {"latency_ms": 2.0}, "int8": {"latency_ms": 1.0}}
+    assert baselines({"latency_ms": 2.0}) == {"fp32": {"latency_ms": 2.0}}
+    assert baselines({}) == {}

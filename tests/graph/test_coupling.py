@@ -1,14 +1,15 @@
 import pytest
 import torch
-from autocompress.graph.structure import ChannelGroup
-from autocompress.graph.tracing import trace
 from torch import nn
 from torch.nn import functional
+
+from autocompress.graph.coupling import without_overlaps
+from autocompress.graph.structure import ChannelGroup, GroupMember
+from autocompress.graph.tracing import trace
 from zoo import ConcatNet, InvertedResidualNet, Mlp, PlainNet, ResidualNet, conv_bn
 
 
 def _groups(model: nn.Module, *shape: int) -> dict[str, ChannelGroup]:
-    torch.manual_seed(0)
     return trace(model, torch.randn(*shape)).group_by_name
 
 
@@ -136,7 +137,7 @@ def test_shared_layers_and_tied_weights_are_kept_whole() -> None:
 
     groups = _groups(Twice(), 2, 4)
     assert groups["first"].reason == "shared weights"
-    assert groups["again"].reason == "shared weights"
+    assert ("again", "out") in _members(groups["first"])
     tied = Mlp(8, 8, 8)
     tied.fc2.weight = tied.fc1.weight
     groups = _groups(tied, 2, 8)
@@ -182,3 +183,38 @@ def test_the_output_is_found_behind_operations(head: str) -> None:
 def test_a_single_channel_stays() -> None:
     model = nn.Sequential(nn.Linear(3, 1), nn.Linear(1, 2))
     assert _groups(model, 2, 3)["0"].reason == "has a single channel"
+
+
+def test_a_transformer_keeps_its_trunk_and_offers_its_hidden_layers() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm1, self.norm2 = nn.LayerNorm(16), nn.LayerNorm(16)
+            self.qkv, self.project = nn.Linear(16, 48), nn.Linear(16, 16)
+            self.expand, self.contract = nn.Linear(16, 32), nn.Linear(32, 16)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            n, t, c = x.shape
+            q, k, v = self.qkv(self.norm1(x)).reshape(n, t, 3, 2, 8).permute(2, 0, 3, 1, 4)
+            mixed = functional.scaled_dot_product_attention(q, k, v)
+            x = x + self.project(mixed.transpose(1, 2).reshape(n, t, c))
+            return x + self.contract(functional.gelu(self.expand(self.norm2(x))))
+
+    model = nn.Sequential(nn.Linear(6, 16), Block(), Block(), nn.Linear(16, 3))
+    groups = _groups(model, 2, 5, 6)
+    assert [name for name, group in groups.items() if group.prunable] == ["1.expand", "2.expand"]
+    assert all(group.reason for group in groups.values() if not group.prunable)
+
+
+def test_of_two_groups_in_one_place_the_first_stays() -> None:
+    def group(name: str, start: int) -> ChannelGroup:
+        indices = ((start,), (start + 1,))
+        member = GroupMember(module="head", axis="in", indices=indices)
+        return ChannelGroup(name=name, channels=2, members=(member,), prunable=True)
+
+    kept = without_overlaps([group("a", 0), group("b", 1), group("c", 2)])
+    assert [(g.prunable, g.reason) for g in kept] == [
+        (True, ""),
+        (False, "overlaps the group 'a'"),
+        (True, ""),
+    ]

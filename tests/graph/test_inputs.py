@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch import nn
+
 from autocompress.errors import InvalidInputError, TraceError, WrongTypeError
 from autocompress.graph.inputs import ModelInputs, one_line, output_tensors, plain_copy
-from torch import nn
 
 
 def test_the_three_forms_call_alike() -> None:

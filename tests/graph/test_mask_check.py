@@ -1,28 +1,29 @@
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
+
 from autocompress.graph.inputs import ModelInputs, plain_copy
 from autocompress.graph.mask_check import check_groups, mask_positions, perturbed, randomise
 from autocompress.graph.slicing import prune_groups, removed_positions
 from autocompress.graph.structure import ChannelGroup, ModelGraph
 from autocompress.graph.tracing import trace
-from torch import nn
-from torch.nn import functional
 from zoo import ConcatNet, InvertedResidualNet, Mlp, OptionANet, PlainNet, ResidualNet
 
 MODELS = [
-    (PlainNet(), (3, 16, 16)),
-    (ResidualNet(8, 2), (3, 16, 16)),
-    (InvertedResidualNet(8), (3, 16, 16)),
-    (ConcatNet(8), (3, 8, 8)),
-    (Mlp(), (12,)),
+    (PlainNet, (3, 16, 16)),
+    (ResidualNet, (3, 16, 16)),
+    (InvertedResidualNet, (3, 16, 16)),
+    (ConcatNet, (3, 8, 8)),
+    (Mlp, (12,)),
 ]
 
 
 def _traced(model: nn.Module, *shape: int) -> ModelGraph:
-    torch.manual_seed(0)
     return trace(model, torch.randn(2, *shape))
 
 
@@ -33,13 +34,15 @@ def _recheck(
     return {group.name: group for group in check_groups(plain_copy(model), inputs, groups)}
 
 
-@pytest.mark.parametrize(("model", "shape"), MODELS, ids=lambda v: type(v).__name__)
-def test_pruned_equals_masked_at_other_draws(model: nn.Module, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("make", "shape"), MODELS)
+def test_pruned_equals_masked_at_other_draws(
+    make: Callable[[], nn.Module], shape: tuple[int, ...]
+) -> None:
+    model = make()
     graph = _traced(model, *shape)
     generator = torch.Generator().manual_seed(7)
-    reference = plain_copy(model)
-    randomise(reference, generator)
-    x = torch.randn(3, *shape, generator=generator)
+    reference, x = plain_copy(model), torch.randn(3, *shape, generator=generator)
+    randomise(reference, ModelInputs.of(x), generator)
     for group in graph.groups:
         if not group.prunable:
             assert group.reason == "output layer"
@@ -55,8 +58,11 @@ def test_pruned_equals_masked_at_other_draws(model: nn.Module, shape: tuple[int,
         assert (reference(x) - expected).abs().max() > 1e-3 * expected.abs().max()
 
 
-@pytest.mark.parametrize(("model", "shape"), MODELS, ids=lambda v: type(v).__name__)
-def test_a_planted_index_shift_is_found(model: nn.Module, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("make", "shape"), MODELS)
+def test_a_planted_index_shift_is_found(
+    make: Callable[[], nn.Module], shape: tuple[int, ...]
+) -> None:
+    model = make()
     graph = _traced(model, *shape)
     for position, group in enumerate(graph.groups):
         for number, member in enumerate(group.members if group.prunable else ()):
@@ -76,7 +82,7 @@ class PaddedNet(OptionANet):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = functional.relu(self.bn1(self.conv1(x)))
-        return self.layer3(self.layer2(self.layer1(x))).mean((1, 2, 3))
+        return self.fc(self.layer3(self.layer2(self.layer1(x))).mean((2, 3)))
 
 
 @pytest.mark.parametrize("kind", [OptionANet, PaddedNet])
@@ -93,7 +99,7 @@ def test_the_zero_padded_trunk_is_refused_and_blocks_pass(kind: type[OptionANet]
 @pytest.mark.parametrize(
     "norm", [lambda: nn.GroupNorm(2, 8), lambda: nn.LayerNorm([8, 6, 6]), nn.Sigmoid]
 )
-def test_what_mixes_channels_or_moves_zero_is_refused(norm: object) -> None:
+def test_what_mixes_channels_or_moves_zero_is_refused(norm: Callable[[], nn.Module]) -> None:
     model = nn.Sequential(
         *(nn.Conv2d(3, 8, 3), norm(), nn.Conv2d(8, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1))
     )
@@ -113,7 +119,7 @@ def test_what_mixes_channels_or_moves_zero_is_refused(norm: object) -> None:
         nn.GELU,
     ],
 )
-def test_what_keeps_channels_apart_passes(between: object) -> None:
+def test_what_keeps_channels_apart_passes(between: Callable[[], nn.Module]) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), between(), nn.Conv2d(8, 4, 3))
     groups = _traced(model, 3, 8, 8).group_by_name
     assert groups["0"].prunable, groups["0"].reason
@@ -148,8 +154,22 @@ def test_channel_shuffling_is_refused() -> None:
     assert not _traced(Shuffle(), 3, 4, 4).group("conv").prunable
 
 
+def test_randomising_makes_every_channel_alive() -> None:
+    model = PlainNet(8).eval()
+    nn.init.zeros_(model.bn1.weight)
+    weight = model.conv1.weight.detach().clone()
+    x = torch.randn(4, 3, 16, 16)
+    randomise(model, ModelInputs.of(x), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        out = functional.relu(model.bn1(model.conv1(x)))
+    spread = out.transpose(0, 1).flatten(1).std(1)
+    assert ((spread > 0.1) & (spread < 2)).all()
+    assert len(set(spread.tolist())) == 8
+    assert torch.equal(model.conv1.weight, weight)
+    assert not model.bn1._forward_pre_hooks
+
+
 def test_scales_of_nearly_zero_hide_nothing() -> None:
-    torch.manual_seed(0)
     model = ResidualNet(8, 2)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -167,7 +187,8 @@ def test_perturbed_inputs_stay_acceptable() -> None:
     x = torch.full((2, 3), 5.0)
     moved = perturbed(ModelInputs.of((x, ids)), torch.Generator().manual_seed(0))
     noisy, shuffled = moved.tensors
-    assert not torch.equal(noisy, x)
-    assert sorted(shuffled.flatten().tolist()) == [1, 2, 3, 4, 5, 6]
-    assert not torch.equal(shuffled, ids)
+    assert noisy.shape == shuffled.shape == (8, 3)
+    assert len(set(noisy.flatten().tolist())) == 24
+    assert sorted(shuffled.flatten().tolist()) == sorted([1, 2, 3, 4, 5, 6] * 4)
+    assert not torch.equal(shuffled, ids.repeat(4, 1))
     assert torch.equal(x, torch.full((2, 3), 5.0))

@@ -1,10 +1,11 @@
 import pytest
 import torch
+from torch import nn
+
 from autocompress.errors import TraceError
 from autocompress.graph.inputs import ModelInputs
 from autocompress.graph.recording import Recording, call_macs, record
 from autocompress.graph.structure import Operation
-from torch import nn
 from zoo import ConcatNet, ResidualNet
 
 

@@ -2,17 +2,17 @@ import time
 
 import pytest
 import torch
+from torch import nn
+
 from autocompress.errors import InvalidInputError, WrongTypeError
 from autocompress.graph.blocks import drop_blocks
 from autocompress.graph.slicing import prune_groups, remove_channels, removed_positions
 from autocompress.graph.structure import ChannelGroup, GroupMember
 from autocompress.graph.tracing import trace
-from torch import nn
 from zoo import OptionANet
 
 
 def test_convolution_outputs_and_inputs() -> None:
-    torch.manual_seed(0)
     layer = nn.Conv2d(3, 5, 3)
     weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
     remove_channels(layer, "out", [3, 1])
@@ -87,7 +87,6 @@ def test_groups_on_one_axis_are_cut_together() -> None:
 
 
 def test_modules_of_dropped_blocks_are_skipped() -> None:
-    torch.manual_seed(0)
     model = OptionANet(8, 2).eval()
     x = torch.randn(2, 3, 16, 16)
     graph = trace(model, x)

@@ -91,7 +91,7 @@ def test_a_terminal_is_redrawn_and_restored() -> None:
     output = shown(console)
     assert "3/60 trials" in output
     assert "elapsed 1:25, 3:55 left" in output
-    assert "best so far: 90.00 % on val at 0.500 ms (predicted)" in output
+    assert "best so far: predicted 90.00 % at 0.500 ms" in output
     assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l")
 
 
@@ -106,20 +106,20 @@ def test_best_is_the_fastest_within_a_point_of_the_most_accurate() -> None:
     assert best.words() == ""
     for accuracy, latency in [(0.9, 2.0), (0.895, 1.0), (0.885, 0.1)]:
         best.update(event(evaluation=trial(accuracy, latency)))
-    assert best.words() == "89.50 % on val at 1.000 ms (predicted)"
+    assert best.words() == "predicted 89.50 % at 1.000 ms"
 
 
 def test_a_predicted_final_accuracy_counts_more_than_the_proxy() -> None:
     best = BestSoFar()
     best.update(event(evaluation=trial(0.5, 1.0, predicted=0.88)))
-    assert best.words().startswith("88.00 %")
+    assert best.words().startswith("predicted 88.00 %")
 
 
-def test_measurements_replace_predictions() -> None:
+def test_measurements_and_predictions_are_not_mixed() -> None:
     best = BestSoFar()
     best.update(event(evaluation=trial(0.99, 0.01)))
     best.update(event(member=MEMBER))
-    assert best.words() == "88.76 % on val at 0.806 ms (measured)"
+    assert best.words() == "measured 88.76 % at 0.806 ms, predicted 99.00 % at 0.010 ms"
 
 
 def test_the_front_table_fits_and_keeps_predictions_apart() -> None:

@@ -27,8 +27,8 @@ MEMBER = FrontRow(
     latency_ratio=0.5,
 )
 TRIALS = [
-    {"predicted_accuracy": 0.8, "latency_ms": 1.5},
-    {"predicted_accuracy": None, "latency_ms": 1.5},
+    {"predicted_accuracy": 0.8, "latency_ms_predicted": 1.5},
+    {"predicted_accuracy": None, "latency_ms_predicted": 1.5},
     {"state": "fail"},
 ]
 

@@ -10,7 +10,10 @@ from autocompress.errors import InvalidInputError
 from autocompress.report.page import StudyContents, render_report
 
 BASELINE = {
-    "fp32": {"val_accuracy": 0.9, "accuracy": 0.91, "latency_ms": 2.0, "size_bytes": 9000},
+    "val_accuracy": 0.9,
+    "accuracy": 0.91,
+    "latency_ms": 2.0,
+    "size_bytes": 9000,
     "int8": {"val_accuracy": 0.89, "accuracy": 0.9, "latency_ms": 1.0, "size_bytes": 3000},
 }
 MEMBER = MeasuredMember(
@@ -33,7 +36,7 @@ ROWS: list[dict[str, Any]] = [
         "accuracy_0": 0.9,
         "accuracy_1": None,
         "predicted_accuracy": 0.9,
-        "latency_ms": 2.0,
+        "latency_ms_predicted": 2.0,
         "seconds": 1.25,
         "reason": "",
     },

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy_graphs import residual_graph
 
 from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
 from autocompress.core.target import Target
 from autocompress.errors import InvalidInputError
 from autocompress.space.bound import BoundSpace
 from autocompress.space.preset import SearchSpace
+from toy_graphs import residual_graph
 
 SPACE = SearchSpace.load("cnn").bind_graph(residual_graph(4, 32))
 TWO_CRITERIA = replace(SPACE, criteria=("l1", "l2"))

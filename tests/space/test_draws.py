@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy_graphs import residual_graph
 
 from autocompress.core.target import Target
 from autocompress.space.bound import BoundSpace
 from autocompress.space.preset import SearchSpace
+from toy_graphs import residual_graph
 
 SPACE = SearchSpace.load("cnn").bind_graph(residual_graph(12, 64))
 WHOLE = SearchSpace.load({"blocks": {"drop": False}}).bind_graph(residual_graph(12, 64))

@@ -3,13 +3,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-import zoo
 from pydantic import ValidationError
-from toy_graphs import residual_graph
 
+import zoo
 from autocompress.core.target import Target
 from autocompress.errors import InvalidInputError, MissingFileError, WrongTypeError
 from autocompress.space.preset import SearchSpace, preset_folder, preset_names
+from toy_graphs import residual_graph
 
 TARGET = Target.named("onnxruntime-cpu")
 

@@ -1,0 +1,146 @@
+from collections import Counter
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, numpy_helper
+from torch import nn
+
+from autocompress.artifact.export import (
+    Artifact,
+    RuntimeModule,
+    check_outputs,
+    export_artifact,
+    feed_of,
+)
+from autocompress.artifact.packed import read_packed, write_packed
+from autocompress.artifact.runtime import open_session
+from autocompress.core.candidate import Candidate
+from autocompress.core.target import Target
+from autocompress.errors import ExportError, WrongTypeError
+from autocompress.graph.tracing import trace
+from autocompress.transform.compressed import CompressedModel
+from seasoned import compressed, pruned, seasoned, uniform
+
+TARGET = Target.named("onnxruntime-cpu")
+
+
+def _compressed(
+    name: str, bits: int, dropped: tuple[str, ...] = (), activation_bits: int = 8
+) -> tuple[CompressedModel, torch.Tensor]:
+    model, inputs = seasoned(name, examples=32)
+    graph = trace(model, inputs)
+    candidate = Candidate(
+        pruning_ratios=pruned(graph, 0.25),
+        dropped_blocks=dropped,
+        layers=uniform(graph, bits, activation_bits),
+    )
+    return compressed(model, inputs, candidate), inputs
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "dropped"),
+    [
+        ("ResidualNet", 8, ("layer1.1",)),
+        ("OptionANet", 4, ("layer1.0",)),
+        ("InvertedResidualNet", 8, ("blocks.0",)),
+        ("ConcatNet", 4, ()),
+        ("Mlp", 8, ()),
+    ],
+)
+def test_the_runtime_computes_what_torch_does(
+    tmp_path: Path, name: str, bits: int, dropped: tuple[str, ...]
+) -> None:
+    result, inputs = _compressed(name, bits, dropped)
+    artifact = export_artifact(result, tmp_path / "model.onnx", ((inputs[:2],), {}), target=TARGET)
+    fresh = torch.cat([inputs, torch.randn(64, *inputs.shape[1:])])
+    with torch.no_grad():
+        expected = result(fresh)
+        got = RuntimeModule(artifact.path)(fresh)
+    # Sums round differently, so single codes flip; each moves an output by a step of its grid.
+    classifier = list(result.record.quantised)[-1] if name == "Mlp" else "fc"
+    step = result.quantisers[result.record.plan.inputs[classifier]].scale
+    largest = result.network.get_submodule(classifier).weight.detach().abs().max()
+    assert (got - expected).abs().max() <= 12 * step * largest
+    assert (got - expected).abs().mean() <= 0.01 * expected.abs().mean()
+    agreement = (got.argmax(dim=1) == expected.argmax(dim=1)).float().mean()
+    assert agreement >= 0.97
+    assert artifact.size_bytes == artifact.packed_path.stat().st_size
+    assert artifact.onnx_bytes == artifact.path.stat().st_size
+    assert artifact.packed_path == tmp_path / "weights.packed"
+
+
+def test_the_runtime_fuses_convolutions_and_residual_adds_to_integers(tmp_path: Path) -> None:
+    model, inputs = seasoned("ResidualNet")
+    graph = trace(model, inputs)
+    result = compressed(model, inputs, Candidate(layers=uniform(graph, 8)))
+    artifact = export_artifact(result, tmp_path / "model.onnx", ((inputs,), {}), target=TARGET)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(artifact.path, options, providers=["CPUExecutionProvider"])
+    kinds = Counter(n.op_type for n in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    convolutions = sum(layer.type == "Conv2d" for layer in graph.layers)
+    assert kinds["QLinearConv"] == convolutions
+    assert kinds["QLinearAdd"] == 4
+    assert kinds["Conv"] == kinds["Add"] == 0
+
+
+def test_narrow_activations_are_for_the_packed_file_only(tmp_path: Path) -> None:
+    result, inputs = _compressed("PlainNet", 4, activation_bits=4)
+    path = tmp_path / "model.onnx"
+    with pytest.raises(
+        ExportError, match="activation bits among \\[8, 32\\], got 4 bits at 'conv1"
+    ):
+        export_artifact(result, path, ((inputs,), {}), target=TARGET)
+    assert list(tmp_path.iterdir()) == []
+    write_packed(result, tmp_path / "weights.packed")
+    rebuilt = read_packed(tmp_path / "weights.packed", seasoned("PlainNet")[0])
+    with torch.no_grad():
+        torch.testing.assert_close(rebuilt(inputs), result(inputs), rtol=0, atol=0)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[CompressedModel, Artifact]:
+    torch.manual_seed(0)
+    result, inputs = _compressed("Mlp", 8)
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    return result, export_artifact(result, path, ((inputs[:2],), {}), target=TARGET)
+
+
+def test_a_file_that_computes_something_else_is_caught(
+    tmp_path: Path, exported: tuple[CompressedModel, Artifact]
+) -> None:
+    result, artifact = exported
+    inputs = torch.randn(16, 12)
+    assert check_outputs(result, artifact.path, ((inputs,), {})) < 0.02
+    document = onnx.load(artifact.path)
+    for entry in document.graph.initializer:
+        if entry.data_type == TensorProto.INT8:  # weights, mirrored
+            planted = numpy_helper.to_array(entry)[..., ::-1].copy()
+            entry.CopyFrom(numpy_helper.from_array(planted, entry.name))
+    wrong = tmp_path / "wrong.onnx"
+    onnx.save(document, wrong)
+    with pytest.raises(ExportError, match="mean difference") as caught:
+        check_outputs(result, wrong, ((inputs,), {}))
+    assert str(wrong) in str(caught.value)
+
+
+def test_only_compressed_models_are_exported(tmp_path: Path) -> None:
+    with pytest.raises(WrongTypeError, match="got Linear"):
+        export_artifact(nn.Linear(2, 2), tmp_path / "m.onnx", ((), {}), target=TARGET)  # type: ignore[arg-type]
+
+
+def test_a_runtime_module_is_called_like_the_model(
+    exported: tuple[CompressedModel, Artifact],
+) -> None:
+    result, artifact = exported
+    inputs = torch.randn(5, 12)
+    session = open_session(artifact.path, threads=1)
+    assert [array.shape for array in feed_of(session, [inputs, "mode"]).values()] == [(5, 12)]
+    outputs = RuntimeModule(artifact.path, threads=2).eval()(inputs)
+    assert outputs.dtype == torch.float32
+    with torch.no_grad():
+        assert (outputs - result(inputs)).abs().max() < 0.05

@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from autocompress.artifact.runtime import bind_inputs, open_session, run_batches
+from autocompress.errors import InvalidInputError, MissingFileError
+
+WEIGHT = np.arange(6, dtype=np.float32).reshape(3, 2)
+
+
+def _model() -> bytes:
+    """`y = a @ WEIGHT + b`."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["a", "w"], ["product"]),
+            helper.make_node("Add", ["product", "b"], ["y"]),
+        ],
+        "affine",
+        [
+            helper.make_tensor_value_info("a", TensorProto.FLOAT, ["n", 3]),
+            helper.make_tensor_value_info("b", TensorProto.FLOAT, ["n", 2]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
+        [numpy_helper.from_array(WEIGHT, "w")],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    model: onnx.ModelProto = helper.make_model(graph, opset_imports=opset, ir_version=8)
+    return model.SerializeToString()
+
+
+def test_batches_are_joined_in_order() -> None:
+    rng = np.random.default_rng(0)
+    batches = [(rng.standard_normal((n, 3)), rng.standard_normal((n, 2))) for n in (4, 1, 2)]
+    outputs = run_batches(open_session(_model(), threads=1), batches)
+    expected = np.concatenate([a @ WEIGHT + b for a, b in batches])
+    assert outputs.dtype == np.float32
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_file_and_its_content_run_alike(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(_model())
+    batch = {"b": np.ones((1, 2)), "a": np.ones((1, 3))}
+    from_file = run_batches(open_session(path, threads=2), [batch])
+    from_bytes = run_batches(open_session(_model(), threads=1), [batch])
+    np.testing.assert_array_equal(from_file, from_bytes)
+    np.testing.assert_allclose(from_file, [[7.0, 10.0]])
+
+
+def test_a_session_runs_as_it_was_asked_to() -> None:
+    options = open_session(_model(), threads=2).get_session_options()
+    assert options.intra_op_num_threads == 2
+    assert options.inter_op_num_threads == 1
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match=r"none\.onnx"):
+        open_session(tmp_path / "none.onnx", threads=1)
+
+
+@pytest.mark.parametrize("content", [b"", b"no ONNX at all", _model()[:40]])
+def test_what_is_not_onnx_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(content)
+    for source in (path, content):
+        with pytest.raises(InvalidInputError, match="expected an ONNX model") as caught:
+            open_session(source, threads=1)
+        assert "\n" not in str(caught.value)
+
+
+def test_threads_below_one_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="'threads'"):
+        open_session(_model(), threads=0)
+
+
+def test_inputs_must_have_the_names_and_number_of_the_model() -> None:
+    session = open_session(_model(), threads=1)
+    with pytest.raises(InvalidInputError, match=r"2 arrays \(a, b\)"):
+        bind_inputs(session, np.ones((1, 3)))
+    with pytest.raises(InvalidInputError, match=r"a, b, got a, c"):
+        bind_inputs(session, {"a": np.ones((1, 3)), "c": np.ones((1, 2))})
+
+
+def test_batches_of_another_shape_and_no_batches_are_refused() -> None:
+    session = open_session(_model(), threads=1)
+    with pytest.raises(InvalidInputError, match="check the batch's shape"):
+        run_batches(session, [(np.ones((1, 4)), np.ones((1, 2)))])
+    with pytest.raises(InvalidInputError, match="at least one batch"):
+        run_batches(session, [])

@@ -1,0 +1,52 @@
+"""The first designs: baselines, promoted rungs, no repetition."""
+
+import pytest
+
+from autocompress.controller.designs import first_designs, plain_int8, unmodified
+from autocompress.controller.ladder import Rung
+from autocompress.core.candidate import Candidate
+from autocompress.core.target import Target
+from autocompress.space.bound import BoundSpace
+from autocompress.space.preset import SearchSpace
+from toy_graphs import residual_graph
+
+
+@pytest.fixture
+def space() -> BoundSpace:
+    return SearchSpace.load("cnn").bind_graph(
+        residual_graph(), Target.named("onnxruntime-cpu"), ["latency_ms", "size_bytes"]
+    )
+
+
+def _ladder(space: BoundSpace) -> list[Rung]:
+    candidates = [space.uniform(8, 8, ratio) for ratio in (0.0, 0.25, 0.5)]
+    dropped = space.uniform(8, 8, 0.5, dropped=space.blocks)
+    return [
+        Rung(candidate=candidate, deviation=0.1 * index, cost=1.0 - 0.2 * index)
+        for index, candidate in enumerate([*candidates, dropped])
+    ]
+
+
+def test_baselines_come_first_and_rungs_are_promoted(space: BoundSpace) -> None:
+    designs = first_designs(space, {"latency_ms": _ladder(space)})
+    assert designs[0].candidate == unmodified(space) == Candidate(distill=_distill(space))
+    assert designs[1].candidate == plain_int8(space)
+    assert [design.promote for design in designs[:3]] == [False, False, True]
+    assert designs[2].origin == "latency_ms ladder"
+
+
+def test_no_candidate_twice(space: BoundSpace) -> None:
+    ladder = _ladder(space)
+    designs = first_designs(space, {"latency_ms": ladder, "size_bytes": ladder})
+    texts = [design.candidate.to_json() for design in designs]
+    assert len(set(texts)) == len(texts)
+
+
+def test_narrow_bits_are_among_the_designs_where_size_counts(space: BoundSpace) -> None:
+    designs = first_designs(space, {"size_bytes": []})
+    bits = {config.weight_bits for d in designs for config in d.candidate.layers.values()}
+    assert {2, 3, 4, 5, 6, 8} <= bits
+
+
+def _distill(space: BoundSpace) -> object:
+    return unmodified(space).distill

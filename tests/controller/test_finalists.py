@@ -1,0 +1,54 @@
+"""The choice of finalists on hand-made trials."""
+
+import numpy as np
+import pytest
+
+from autocompress.controller.finalists import Finalist, choose_finalists
+from autocompress.core.candidate import Candidate
+from autocompress.core.evaluation import Evaluation
+
+# accuracy, latency; the original has 0.9 at 1.0
+POINTS = [(0.90, 1.0), (0.90, 0.5), (0.88, 0.3), (0.85, 0.4), (0.80, 0.2)]
+
+
+def _choose(violations: list[float], count: int, members: tuple[int, ...] = ()) -> list[Finalist]:
+    evaluations = [
+        Evaluation(slot=i, candidate=Candidate(), origin="x") for i in range(len(POINTS))
+    ]
+    values = [{"accuracy": a, "latency_ms": t, "macs": t} for a, t in POINTS]
+    losses = np.array([[1 - a, t] for a, t in POINTS])
+    return choose_finalists(
+        evaluations,
+        values,
+        losses,
+        np.array(violations),
+        np.array([0.3, 1.1]),
+        0.9,
+        count,
+        members,
+    )
+
+
+def _slots(finalists: list[Finalist]) -> list[int]:
+    return [finalist.evaluation.slot for finalist in finalists]
+
+
+def test_dominated_candidates_are_not_chosen() -> None:
+    chosen = _choose([0.0] * 5, 5, members=(0, 1))
+    assert _slots(chosen) == [2, 4]  # from the least compressed on; 3 is dominated by 2
+
+
+def test_time_goes_where_accuracy_is_missing() -> None:
+    chosen = _choose([0.0] * 5, 5)
+    shares = {finalist.evaluation.slot: finalist.share for finalist in chosen}
+    assert shares[1] == 0.0
+    assert shares[4] > shares[2] > 0.0
+    assert sum(shares.values()) == pytest.approx(1.0)
+
+
+def test_infeasible_candidates_do_not_displace_feasible_ones() -> None:
+    assert _slots(_choose([0.0, 0.0, 0.5, 0.0, 0.5], 5)) == [1, 3]
+
+
+def test_the_nearest_fill_up_where_nothing_is_feasible() -> None:
+    assert set(_slots(_choose([0.5, 0.4, 0.3, 0.2, 0.1], 2))) == {3, 4}

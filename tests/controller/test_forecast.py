@@ -1,0 +1,85 @@
+"""The forecast on a hand-made profile: costs, learning, violations."""
+
+import numpy as np
+import pytest
+
+from autocompress.controller.forecast import Forecast
+from autocompress.core.candidate import Candidate, LayerConfig
+from autocompress.core.evaluation import Evaluation, FidelityResult
+from autocompress.core.objective import parse_constraints, parse_objectives
+from autocompress.core.target import Target
+from autocompress.cost.analytic import count_costs
+from autocompress.cost.kernels import executed_kernels
+from autocompress.cost.profile import DeviceProfile
+from toy_graphs import residual_graph
+
+GRAPH = residual_graph()
+TARGET = Target.named("onnxruntime-cpu")
+BASELINE = {"accuracy": 0.9, "proxy_accuracy": 0.9, "latency_ms": 1.0, "size_bytes": 1e6}
+
+
+@pytest.fixture
+def forecast() -> Forecast:
+    int8 = Candidate(
+        layers={x.name: LayerConfig(weight_bits=8, activation_bits=8) for x in GRAPH.layers}
+    )
+    keys = {*executed_kernels(GRAPH, Candidate(), TARGET), *executed_kernels(GRAPH, int8, TARGET)}
+    profile = DeviceProfile(
+        target=TARGET,
+        device="test",
+        versions={},
+        created="2026-01-01T00:00:00+00:00",
+        kernels={key: 0.1 * key.bits / 32 for key in keys},
+    )
+    return Forecast(
+        GRAPH,
+        profile,
+        parse_objectives(["accuracy", "latency_ms"]),
+        parse_constraints({"accuracy_drop": 0.02, "latency_ms": "50%"}),
+        BASELINE,
+    )
+
+
+def _trial(slot: int, proxy: float, trained: float | None = None) -> Evaluation:
+    block = GRAPH.blocks[-1].name
+    results = {0: FidelityResult(accuracy=proxy, images=100, trained_images=0, seconds=1.0)}
+    if trained is not None:
+        results[1] = FidelityResult(accuracy=trained, images=100, trained_images=9, seconds=1.0)
+    return Evaluation(
+        slot=slot, candidate=Candidate(dropped_blocks=(block,)), origin="x", fidelities=results
+    )
+
+
+def test_costs_are_the_counted_ones_and_the_predicted_latency(forecast: Forecast) -> None:
+    costs = forecast.costs(Candidate())
+    counted = count_costs(GRAPH, Candidate())
+    assert {name: costs[name] for name in counted} == counted
+    assert costs["latency_ms"] == forecast.profile.predict_latency(GRAPH, Candidate())
+
+
+def test_a_trained_candidate_is_predicted_at_what_it_reached(forecast: Forecast) -> None:
+    assert forecast.accuracy(_trial(0, 0.5, 0.87)) == 0.87
+
+
+def test_training_results_teach_what_training_recovers(forecast: Forecast) -> None:
+    proxied = _trial(9, 0.6)
+    before = forecast.accuracy(proxied)
+    forecast.learn([_trial(slot, 0.6, 0.895) for slot in range(4)])
+    after = forecast.accuracy(proxied)
+    assert 0.6 < before < after
+    assert after == pytest.approx(0.895, abs=0.005)
+
+
+def test_a_larger_gap_is_never_predicted_better(forecast: Forecast) -> None:
+    forecast.learn([_trial(0, 0.8, 0.89), _trial(1, 0.5, 0.85)])
+    predicted = [forecast.accuracy(_trial(2, proxy)) for proxy in (0.9, 0.7, 0.5, 0.3)]
+    assert predicted == sorted(predicted, reverse=True)
+
+
+def test_losses_violations_and_reference(forecast: Forecast) -> None:
+    values = {"accuracy": 0.87, "latency_ms": 0.6}
+    assert forecast.losses(values) == pytest.approx([0.13, 0.6])
+    violations = forecast.violations(values)
+    assert violations["accuracy_drop"] == pytest.approx(0.01)
+    assert violations["latency_ms"] == pytest.approx(0.2)
+    np.testing.assert_allclose(forecast.reference(), [0.3, 1.1])

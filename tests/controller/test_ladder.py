@@ -1,0 +1,74 @@
+"""The ladder on an additive problem whose best order is known."""
+
+import pytest
+
+from autocompress.controller.ladder import Move, build_ladder
+from autocompress.core.candidate import Candidate
+from autocompress.core.target import Target
+from autocompress.space.bound import BoundSpace
+from autocompress.space.preset import SearchSpace
+from toy_graphs import residual_graph
+
+HARM = {"drop": 0.3, "prune": 0.05, "narrow": 0.01}
+
+
+@pytest.fixture
+def space() -> BoundSpace:
+    return SearchSpace.load("cnn").bind_graph(
+        residual_graph(), Target.named("onnxruntime-cpu"), ["latency_ms"]
+    )
+
+
+def _cost(candidate: Candidate) -> float:
+    return 10.0 - 3.0 * len(candidate.dropped_blocks) - sum(candidate.pruning_ratios.values())
+
+
+def _deviation(candidate: Candidate) -> float:
+    ratios = candidate.pruning_ratios.values()
+    return 0.1 + 0.3 * len(candidate.dropped_blocks) + 0.5 * sum(ratios)
+
+
+def test_costs_fall_and_every_rung_is_in_the_space(space: BoundSpace) -> None:
+    rungs = build_ladder(space, space.uniform(8, 8, 0.0), _deviation, _cost)
+    costs = [rung.cost for rung in rungs]
+    assert len(rungs) > 2
+    assert costs == sorted(costs, reverse=True)
+    assert costs[0] == 1.0
+    for rung in rungs:
+        assert space.canonical(rung.candidate) == rung.candidate
+        assert rung.cost == pytest.approx(_cost(rung.candidate) / 10.0)
+        assert rung.deviation == pytest.approx(_deviation(rung.candidate))
+
+
+def test_the_move_of_least_damage_per_saving_comes_first(space: BoundSpace) -> None:
+    rungs = build_ladder(space, space.uniform(8, 8, 0.0), _deviation, _cost)
+    assert rungs[1].candidate.dropped_blocks  # 0.1 nats per unit of cost, pruning 0.5
+    assert not rungs[1].candidate.pruning_ratios
+
+
+def test_without_time_the_known_damages_still_make_a_ladder(space: BoundSpace) -> None:
+    looks = 0
+
+    def counted(candidate: Candidate) -> float:
+        nonlocal looks
+        looks += 1
+        return _deviation(candidate)
+
+    rungs = build_ladder(
+        space, space.uniform(8, 8, 0.0), counted, _cost, enough=lambda: looks > len(space.blocks)
+    )
+    assert len(rungs) > 1
+    assert looks <= len(space.blocks) + 1
+
+
+def test_moves_that_save_nothing_are_not_made(space: BoundSpace) -> None:
+    rungs = build_ladder(space, space.uniform(8, 8, 0.0), _deviation, lambda _: 1.0)
+    assert len(rungs) == 1
+
+
+def test_a_move_changes_one_thing() -> None:
+    start = Candidate(pruning_ratios={"a": 0.25})
+    assert Move(kind="drop", target="b").apply(start).dropped_blocks == ("b",)
+    assert Move(kind="prune", target="a", value=0.5).apply(start).pruning_ratios == {"a": 0.5}
+    assert Move(kind="narrow", target="a", value=4).apply(start).layer("a").weight_bits == 4
+    assert start == Candidate(pruning_ratios={"a": 0.25})

@@ -1,0 +1,108 @@
+"""Members: the split into front and others, and refusal of files that are wrong."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from autocompress.controller.members import (
+    MemberStore,
+    read_members,
+    split_front,
+    write_front,
+)
+from autocompress.core.candidate import Candidate
+from autocompress.core.evaluation import MeasuredMember
+from autocompress.core.files import read_json
+from autocompress.core.objective import parse_constraints, parse_objectives
+from autocompress.core.target import Target
+from autocompress.errors import ExportError
+from autocompress.evaluation.splits import make_splits
+from autocompress.evaluation.task import Task
+from autocompress.graph.tracing import trace
+from autocompress.transform.compress import compress_model
+from zoo import PlainNet
+
+BASELINE = {"accuracy": 0.9, "latency_ms": 1.0}
+OBJECTIVES = parse_objectives(["accuracy", "latency_ms"])
+
+
+def _member(name: str, val: float, latency: float, test: float = 0.5) -> MeasuredMember:
+    return MeasuredMember(
+        id=name,
+        candidate=Candidate(),
+        predicted={},
+        measured={"val_accuracy": val, "accuracy": test, "latency_ms": latency},
+        path=f"front/{name}/model.onnx",
+    )
+
+
+MEMBERS = [
+    _member("a", 0.90, 1.0),
+    _member("b", 0.89, 0.5, test=0.1),
+    _member("c", 0.88, 0.6, test=0.9),
+    _member("d", 0.80, 0.2),
+]
+
+
+def test_the_front_is_feasible_and_non_dominated_on_val() -> None:
+    constraints = parse_constraints({"accuracy_drop": 0.05})
+    front, others = split_front(MEMBERS, OBJECTIVES, constraints, BASELINE)
+    assert [member.id for member in front] == ["a", "b"]  # c leads on test only
+    assert [member.id for member in others] == ["c", "d"]
+
+
+def test_where_nothing_is_feasible_the_nearest_comes_first() -> None:
+    constraints = parse_constraints({"accuracy": 0.95})
+    front, others = split_front(MEMBERS, OBJECTIVES, constraints, BASELINE)
+    assert front == []
+    assert [member.id for member in others] == ["a", "b", "c", "d"]
+
+
+def test_front_json_holds_both(tmp_path: Path) -> None:
+    write_front(tmp_path, {"latency_ms": 1.0}, MEMBERS[:2], MEMBERS[2:])
+    document = read_json(tmp_path / "front.json")
+    assert document["schema_version"] == 1
+    assert [entry["id"] for entry in document["front"]] == ["a", "b"]
+    assert [entry["id"] for entry in document["others"]] == ["c", "d"]
+    assert MeasuredMember.from_json(document["front"][1]) == MEMBERS[1]
+
+
+def test_a_member_is_written_measured_and_read_back(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = PlainNet().eval()
+    inputs = torch.randn(32, 3, 16, 16)
+    with torch.no_grad():
+        labels = model(inputs).argmax(1)
+    batches = [(inputs, labels)]
+    task = Task(train=batches, val=batches, test=batches)
+    splits = make_splits(task, seed=0)
+    graph = trace(model, inputs[:2])
+    compressed = compress_model(model, graph, Candidate(), ((inputs[:2],), {}))
+    store = MemberStore(tmp_path, task, splits, Target.named("onnxruntime-cpu"))
+    costs = {"macs": 1.0, "bops": 1.0, "parameters": 1.0}
+    member = store.write("0000", compressed, {}, costs, origin="x", trained_images=0)
+    assert member.measured["val_accuracy"] == 1.0
+    assert read_members(tmp_path) == []  # not measured, so not complete
+    (measured,) = store.measure([member], seconds=0.5)
+    assert read_members(tmp_path) == [measured]
+    low, high = measured.measured["latency_ci95_ms"]
+    assert 0.0 < low <= measured.measured["latency_ms"] <= high
+    size = (tmp_path / "front" / "0000" / "weights.packed").stat().st_size
+    assert measured.measured["size_bytes"] == size
+
+    wrong = replace(splits, proxy=((inputs, (labels + 1) % 2),))
+    other = compress_model(PlainNet().eval(), graph, Candidate(), ((inputs[:2],), {}))
+    broken = MemberStore(tmp_path, task, wrong, store.target)
+    with pytest.raises(ExportError, match="accuracy"):
+        broken._verify(other, _Constant(), tmp_path / "front" / "0000" / "model.onnx")  # type: ignore[arg-type]
+
+
+class _Constant(torch.nn.Module):
+    """A runtime that answers class 0 or 1, whatever the model says."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores = torch.zeros(len(x), 10)
+        scores[:, 0] = 1.0
+        return scores

@@ -1,0 +1,79 @@
+import pytest
+import torch
+from torch import nn
+
+from autocompress.core.candidate import Candidate, LayerConfig
+from autocompress.cost.analytic import count_costs
+from autocompress.graph.structure import ModelGraph
+from autocompress.graph.tracing import trace
+from zoo import PlainNet, ResidualNet
+
+W4A8 = LayerConfig(weight_bits=4, activation_bits=8)
+
+
+def _values(*modules: nn.Module) -> int:
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+@pytest.fixture(scope="module")
+def plain() -> ModelGraph:
+    return trace(PlainNet(), torch.zeros(2, 3, 16, 16))
+
+
+@pytest.fixture(scope="module")
+def residual() -> ModelGraph:
+    return trace(ResidualNet(), torch.zeros(2, 3, 16, 16))
+
+
+def test_the_unmodified_model_is_counted_by_hand(plain: ModelGraph) -> None:
+    costs = count_costs(plain, Candidate())
+    macs = 256 * 8 * 3 * 9 + 64 * 16 * 8 * 9 + 16 * 16 * 16 * 9 + 16 * 10
+    assert costs["macs"] == macs
+    assert costs["bops"] == macs * 32 * 32
+    model = PlainNet()
+    assert costs["parameters"] == _values(model)
+    stored = [v for name, v in model.state_dict().items() if "num_batches" not in name]
+    assert costs["size_bytes"] == 4 * sum(v.numel() for v in stored)
+
+
+def test_pruning_leaves_what_a_narrower_model_has(plain: ModelGraph) -> None:
+    candidate = Candidate(pruning_ratios={"conv1": 0.5, "conv2": 0.25})
+    costs = count_costs(plain, candidate)
+    narrow = [
+        nn.Conv2d(3, 4, 3, bias=False),
+        nn.BatchNorm2d(4),
+        nn.Conv2d(4, 12, 3, bias=False),
+        nn.BatchNorm2d(12),
+        nn.Conv2d(12, 16, 3),
+        nn.Linear(16, 10),
+    ]
+    buffers = 2 * (4 + 12)
+    assert costs["macs"] == 256 * 4 * 27 + 64 * 12 * 36 + 16 * 16 * 108 + 160
+    assert costs["parameters"] == _values(*narrow)
+    assert costs["size_bytes"] == 4 * (_values(*narrow) + buffers)
+
+
+def test_bits_shrink_weights_only_and_cost_scales(plain: ModelGraph) -> None:
+    costs = count_costs(plain, Candidate(layers={"conv3": W4A8}))
+    base = count_costs(plain, Candidate())
+    weights, macs = 16 * 16 * 9, 16 * 16 * 16 * 9
+    assert base["size_bytes"] - costs["size_bytes"] == 4 * weights - weights // 2 - 4 * 16
+    assert base["bops"] - costs["bops"] == macs * (32 * 32 - 4 * 8)
+    assert costs["macs"] == base["macs"]
+
+
+def test_packed_weights_are_rounded_up_per_layer(plain: ModelGraph) -> None:
+    three = Candidate(layers={"fc": LayerConfig(weight_bits=3, activation_bits=8)})
+    one = Candidate(layers={"fc": LayerConfig(weight_bits=1, activation_bits=8)})
+    difference = count_costs(plain, three)["size_bytes"] - count_costs(plain, one)["size_bytes"]
+    assert difference == 160 * 3 // 8 - 160 // 8
+
+
+def test_a_dropped_block_takes_its_layers_and_norms_along(residual: ModelGraph) -> None:
+    block = ResidualNet().layer1[1]
+    whole = count_costs(residual, Candidate())
+    dropped = count_costs(residual, Candidate(dropped_blocks=("layer1.1",)))
+    assert whole["parameters"] == _values(ResidualNet())
+    assert whole["parameters"] - dropped["parameters"] == _values(block)
+    assert whole["macs"] - dropped["macs"] == 2 * 256 * 8 * 8 * 9
+    assert whole["size_bytes"] - dropped["size_bytes"] == 4 * (_values(block) + 2 * 16)

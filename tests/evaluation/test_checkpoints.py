@@ -1,0 +1,136 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from autocompress.core.candidate import Candidate, DistillConfig
+from autocompress.errors import StudyError
+from autocompress.evaluation.checkpoints import (
+    Checkpoint,
+    find_ancestor,
+    list_checkpoints,
+    load_weights,
+    save_checkpoint,
+)
+from autocompress.graph.tracing import trace
+from autocompress.transform.compress import compress_model
+from autocompress.transform.compressed import CompressedModel
+from seasoned import compressed, seasoned, uniform
+
+
+class _Family:
+    """Relatives of one small residual network."""
+
+    def __init__(self) -> None:
+        self.model, self.inputs = seasoned("ResidualNet")
+        self.graph = trace(self.model, self.inputs)
+
+    def __call__(self, *dropped: str, bits: int = 32, **ratios: float) -> CompressedModel:
+        candidate = Candidate(
+            pruning_ratios={name.replace("_", "."): ratio for name, ratio in ratios.items()},
+            dropped_blocks=dropped,
+            layers=uniform(self.graph, bits, 32) if bits < 32 else {},
+            distill=DistillConfig(temperature=2.0),
+        )
+        return compress_model(self.model, self.graph, candidate, ((self.inputs,), {}))
+
+    def saved(self, folder: Path, name: str, images: int, model: CompressedModel) -> Checkpoint:
+        return save_checkpoint(model, folder / f"{name}.safetensors", images)
+
+
+def test_checkpoints_are_saved_listed_and_loaded(tmp_path: Path) -> None:
+    family = _Family()
+    trained = family("layer1.1", layer2_0_conv1=0.5)
+    with torch.no_grad():
+        for parameter in trained.network.parameters():
+            parameter.add_(0.01)
+    saved = family.saved(tmp_path, "00003", 500, trained)
+    family.saved(tmp_path, "00001", 100, family())
+    listed = list_checkpoints(tmp_path)
+    assert [checkpoint.path.name for checkpoint in listed] == [
+        "00001.safetensors",
+        "00003.safetensors",
+    ]
+    assert listed[1] == saved
+    assert listed[1].trained_images == 500
+    fresh = family("layer1.1", layer2_0_conv1=0.5)
+    load_weights(fresh, saved)
+    for name, tensor in fresh.network.state_dict().items():
+        assert torch.equal(tensor, trained.network.state_dict()[name]), name
+    assert list_checkpoints(tmp_path / "none") == []
+
+
+def test_the_closest_relative_that_fits_is_the_ancestor(tmp_path: Path) -> None:
+    family = _Family()
+    checkpoints = [
+        family.saved(tmp_path, "0", 900, family()),
+        family.saved(tmp_path, "1", 100, family("layer1.0")),
+        family.saved(tmp_path, "2", 300, family("layer1.0", bits=4)),
+        family.saved(tmp_path, "3", 900, family("layer2.1")),
+        family.saved(tmp_path, "4", 900, family("layer1.0", layer2_0_conv1=0.5)),
+        family.saved(tmp_path, "5", 900, family("layer1.0", "layer1.1", "layer2.1")),
+    ]
+
+    def ancestor(model: CompressedModel) -> str:
+        found = find_ancestor(model, checkpoints)
+        return found.path.stem if found else ""
+
+    assert ancestor(family("layer1.0", "layer1.1")) == "2"  # nested drops, the longer trained
+    assert ancestor(family("layer1.1")) == "0"
+    assert ancestor(family("layer2.1")) == "3"
+    assert ancestor(family("layer1.0", layer2_0_conv1=0.5)) == "4"  # pruned alike
+    assert ancestor(family("layer1.0", layer2_0_conv1=0.25)) == ""  # pruned otherwise
+    assert ancestor(family(layer2_0_conv1=0.5)) == ""  # dropped more than the child
+
+
+def test_pruning_inside_a_block_that_the_child_drops_does_not_matter(tmp_path: Path) -> None:
+    family = _Family()
+    parent = family.saved(tmp_path, "0", 100, family(layer1_0_conv1=0.5, layer2_0_conv1=0.5))
+    child = family("layer1.0", layer2_0_conv1=0.5)
+    assert find_ancestor(child, [parent]) == parent
+    load_weights(child, parent)
+    assert find_ancestor(family(layer2_0_conv1=0.5), [parent]) is None
+
+
+def test_an_ancestor_that_lost_other_channels_does_not_fit(tmp_path: Path) -> None:
+    family = _Family()
+    with torch.no_grad():  # this block alone would keep the first channels of the trunk
+        family.model.layer1[1].conv2.weight[:4] += 100.0
+        family.model.conv1.weight[:4] *= 1e-3
+        family.model.layer1[0].conv2.weight[:4] *= 1e-3
+    parent = family.saved(tmp_path, "0", 100, family(conv1=0.5))
+    assert find_ancestor(family(conv1=0.5), [parent]) == parent
+    assert find_ancestor(family("layer1.1", conv1=0.5), [parent]) is None
+
+
+def test_weights_of_a_parent_make_the_child_the_parent_without_the_block(tmp_path: Path) -> None:
+    family = _Family()
+    parent = family()
+    with torch.no_grad():
+        for parameter in parent.network.parameters():
+            parameter.mul_(1.1)
+    child = family("layer1.1", "layer2.1")
+    load_weights(child, family.saved(tmp_path, "0", 100, parent))
+    network = parent.network
+    network.layer1, network.layer2 = network.layer1[:1], network.layer2[:1]
+    with torch.no_grad():
+        expected = network(family.inputs)
+        torch.testing.assert_close(child(family.inputs), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("damage", ["empty", "garbage", "half", "foreign", "record"])
+def test_a_damaged_file_is_an_error_that_names_it(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "00007.safetensors"
+    model, inputs = seasoned("Mlp")
+    save_checkpoint(compressed(model, inputs, Candidate()), path, 10)
+    content = path.read_bytes()
+    if damage == "foreign":
+        save_file({"a": torch.zeros(1)}, path)
+    elif damage == "record":
+        save_file({"a": torch.zeros(1)}, path, {"record": "[]", "trained_images": "1"})
+    else:
+        damaged = {"empty": b"", "garbage": b"x" * 300, "half": content[: len(content) // 2]}
+        path.write_bytes(damaged[damage])
+    with pytest.raises(StudyError, match=r"checkpoint '.*00007\.safetensors'.*delete the file"):
+        list_checkpoints(tmp_path)

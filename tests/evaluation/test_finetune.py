@@ -1,0 +1,143 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax, softmax
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from autocompress.core.candidate import Candidate, DistillConfig
+from autocompress.errors import TrainingError
+from autocompress.evaluation.finetune import FineTuneConfig, distillation_loss, fine_tune
+from autocompress.evaluation.proxy import score
+from autocompress.evaluation.task import Task
+from autocompress.graph.tracing import trace
+from autocompress.transform.compressed import CompressedModel
+from blobs import batches, make_task, trained_model
+from seasoned import compressed, pruned, uniform
+
+CONFIG = FineTuneConfig(images=1500)
+
+
+def _student(teacher: nn.Module, task: Task, bits: int = 32) -> CompressedModel:
+    inputs = torch.cat([x for x, _ in task.train])
+    graph = trace(teacher, inputs)
+    layers = uniform(graph, bits) if bits < 32 else {}
+    candidate = Candidate(pruning_ratios=pruned(graph, 0.7), layers=layers)
+    return compressed(teacher, inputs, candidate)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_the_distillation_loss_is_the_scaled_relative_entropy(temperature: float) -> None:
+    student, teacher = torch.randn(7, 5) * 3, torch.randn(7, 5) * 3
+    p = softmax(teacher.double().numpy() / temperature, axis=1)
+    q = log_softmax(student.double().numpy() / temperature, axis=1)
+    expected = temperature**2 * (p * (np.log(p) - q)).sum(axis=1).mean()
+    assert float(distillation_loss(student, teacher, temperature)) == pytest.approx(expected)
+    assert float(distillation_loss(teacher, teacher, temperature)) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("kd_weight", [0.0, 0.9, 1.0])
+def test_training_improves_a_pruned_student(kd_weight: float) -> None:
+    task = make_task()
+    teacher = trained_model(task)
+    student = _student(teacher, task)
+    before = score(student, task, task.val)
+    shares: list[float] = []
+    seen = fine_tune(
+        student,
+        teacher,
+        task,
+        DistillConfig(kd_weight=kd_weight),
+        FineTuneConfig(images=3000, learning_rate=0.05),
+        seed=0,
+        on_step=shares.append,
+    )
+    assert seen >= 3000 > seen - 64
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < shares[-1] == 1.0
+    assert not student.training
+    assert score(teacher, task, task.val) > 0.95
+    assert before < 0.8
+    assert score(student, task, task.val) > before + 0.1
+
+
+def test_full_distillation_ignores_the_labels() -> None:
+    task = make_task()
+    teacher = trained_model(task)
+    wrong = Task(train=[(x, (y + 1) % 4) for x, y in task.train], val=task.val)
+    states = []
+    for data in (task, wrong):
+        student = _student(teacher, task)
+        fine_tune(student, teacher, data, DistillConfig(kd_weight=1.0), CONFIG, seed=0)
+        states.append(student.network.state_dict())
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(tensor, states[1][name])
+
+
+def test_the_teacher_and_the_random_state_are_left_alone() -> None:
+    task = make_task()
+    teacher = trained_model(task)
+    state = copy.deepcopy(teacher.state_dict())
+    random_state = torch.get_rng_state()
+    fine_tune(_student(teacher, task), teacher, task, DistillConfig(), CONFIG, seed=0)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert not any(module.training for module in teacher.modules())
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    for name, tensor in teacher.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+
+
+@pytest.mark.parametrize("bits", [32, 4])
+def test_a_seed_decides_the_weights_to_the_bit(bits: int) -> None:
+    points, labels = batches(1, 512, seed=0)[0]
+    loader = DataLoader(TensorDataset(points, labels), batch_size=64, shuffle=True)
+    task = Task(train=loader, val=batches(1, 64, seed=1))
+    teacher = trained_model(make_task())
+    runs = []
+    for seed, noise in ((3, 1), (3, 2), (4, 1)):
+        student = _student(teacher, make_task(), bits)
+        torch.manual_seed(noise)
+        fine_tune(student, teacher, task, DistillConfig(), CONFIG, seed=seed)
+        runs.append(student.network.state_dict())
+    assert all(torch.equal(tensor, runs[1][name]) for name, tensor in runs[0].items())
+    assert not all(torch.equal(tensor, runs[2][name]) for name, tensor in runs[0].items())
+
+
+@pytest.mark.parametrize(("bits", "on"), [(4, True), (8, False)])
+def test_narrow_weight_grids_stay_on_while_training(bits: int, on: bool) -> None:
+    task = make_task()
+    teacher = trained_model(task)
+    student = _student(teacher, task, bits)
+    seen: list[tuple[bool, bool, bool]] = []
+    fine_tune(
+        student,
+        teacher,
+        task,
+        DistillConfig(),
+        FineTuneConfig(images=100),
+        seed=0,
+        on_step=lambda _: seen.append(
+            (student.quantise_weights, student.quantise_activations, student.training)
+        ),
+    )
+    assert set(seen) == {(on, False, True)}
+
+
+def test_a_rate_that_diverges_is_an_error() -> None:
+    task = make_task()
+    teacher = trained_model(task)
+    student = _student(teacher, task)
+    config = FineTuneConfig(images=10_000, learning_rate=1e12)
+    with pytest.raises(TrainingError, match="expected a finite loss.*lower the learning rate"):
+        fine_tune(student, teacher, task, DistillConfig(kd_weight=0.5), config, seed=0)
+    assert not student.training
+
+
+def test_time_cuts_the_schedule_short() -> None:
+    task = make_task()
+    teacher = trained_model(task)
+    config = FineTuneConfig(images=10**9, seconds=0.2)
+    seen = fine_tune(_student(teacher, task), teacher, task, DistillConfig(), config, seed=0)
+    assert 0 < seen < 10**7

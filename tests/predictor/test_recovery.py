@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from autocompress.errors import InvalidInputError
+from autocompress.predictor.recovery import FEATURES, PRIOR, RecoveryModel
+
+WIDTH = len(FEATURES)
+
+
+def _rows(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random((count, WIDTH))
+
+
+def test_planted_weights_are_recovered() -> None:
+    rng = np.random.default_rng(1)
+    planted = np.array([0.35, 0.0, 0.12, 0.2])
+    rows = _rows(400)
+    model = RecoveryModel.fit(rows, rows @ planted + rng.normal(0, 0.01, 400))
+    np.testing.assert_allclose(model.weights, planted, atol=0.01)
+    assert model.deviation == pytest.approx(0.01, rel=0.15)
+    assert model.examples == 400
+    np.testing.assert_allclose(model.predict(_rows(5, 2)), _rows(5, 2) @ planted, atol=0.01)
+
+
+def test_without_data_the_prior_stands() -> None:
+    empty = RecoveryModel.fit(np.zeros((0, WIDTH)), np.zeros(0))
+    assert empty == RecoveryModel()
+    assert empty.weights == PRIOR
+    np.testing.assert_allclose(RecoveryModel().predict(np.eye(WIDTH)), PRIOR)
+
+
+def test_one_example_moves_only_what_it_shows() -> None:
+    row = np.zeros((1, WIDTH))
+    row[0, 1] = 0.5
+    model = RecoveryModel.fit(row, np.array([0.1]))
+    expected = list(PRIOR)
+    expected[1] = 0.2
+    np.testing.assert_allclose(model.weights, expected, atol=2e-3)
+
+
+@given(
+    rows=arrays(np.float64, (6, WIDTH), elements=st.floats(0, 1)),
+    lost=arrays(np.float64, 6, elements=st.floats(-0.2, 1)),
+)
+def test_weights_are_never_negative(rows: np.ndarray, lost: np.ndarray) -> None:
+    model = RecoveryModel.fit(rows, lost)
+    assert min(model.weights) >= 0
+    assert model.deviation > 0
+    assert (model.predict(_rows(4)) >= 0).all()
+
+
+@pytest.mark.parametrize("feature", range(WIDTH), ids=FEATURES)
+def test_predictions_move_with_every_feature(feature: int) -> None:
+    rows = np.full((2, WIDTH), 0.2)
+    rows[1, feature] += 0.3
+    low, high = RecoveryModel().predict(rows)
+    assert high - low == pytest.approx(0.3 * PRIOR[feature])
+
+
+@pytest.mark.parametrize(
+    ("rows", "lost"),
+    [
+        (np.zeros((3, WIDTH)), np.zeros(2)),
+        (np.zeros((3, WIDTH + 1)), np.zeros(3)),
+        (np.zeros(WIDTH), np.zeros(1)),
+        (np.full((1, WIDTH), np.nan), np.zeros(1)),
+        (np.zeros((1, WIDTH)), np.array([np.inf])),
+    ],
+)
+def test_wrong_shapes_and_values_are_refused(rows: np.ndarray, lost: np.ndarray) -> None:
+    with pytest.raises(InvalidInputError, match="'X'"):
+        RecoveryModel.fit(rows, lost)

@@ -1,0 +1,168 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from autocompress.core.candidate import Candidate, LayerConfig
+from autocompress.errors import InvalidInputError
+from autocompress.graph.tracing import trace
+from autocompress.transform.compress import calibrate_grids, compress_model
+from autocompress.transform.compressed import CompressedModel, TensorQuantiser
+from seasoned import compressed, pruned, seasoned, uniform
+
+
+def _compressed(name: str, bits: int) -> tuple[CompressedModel, torch.Tensor]:
+    model, inputs = seasoned(name)
+    candidate = Candidate(layers=uniform(trace(model, inputs), bits))
+    return compressed(model, inputs, candidate), inputs
+
+
+def _weight_on_grid(weight: torch.Tensor, bits: int, clip: float) -> torch.Tensor:
+    limit = 2 ** (bits - 1) - 1
+    scale = weight.abs().amax(dim=1, keepdim=True) * clip / limit
+    return (weight / scale).round().clamp(-limit, limit) * scale
+
+
+def _on_grid(tensor: torch.Tensor, seen: torch.Tensor, bits: int) -> torch.Tensor:
+    low, high = min(seen.min().item(), 0.0), max(seen.max().item(), 0.0)
+    scale = (high - low) / (2**bits - 1)
+    zero = round(-low / scale)
+    return ((tensor / scale).round() + zero).clamp(0, 2**bits - 1).sub(zero) * scale
+
+
+def test_a_forward_pass_equals_the_arithmetic_done_by_hand() -> None:
+    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).eval()
+    seen, fresh = torch.randn(64, 6), torch.randn(16, 6) * 1.5
+    layers = {
+        "0": LayerConfig(weight_bits=8, activation_bits=8),
+        "2": LayerConfig(weight_bits=8, activation_bits=5),
+    }
+    result = compressed(model, seen, Candidate(layers=layers))
+    first, last = model[0], model[2]
+    with torch.no_grad():
+        # Calibration watches the model with its weights on their grids, activations float.
+        w0, w2 = (_weight_on_grid(layer.weight, 8, 1.0) for layer in (first, last))
+        hidden = functional.linear(seen, w0, first.bias).relu()
+        expected = functional.linear(_on_grid(fresh, seen, 8), w0, first.bias).relu()
+        expected = functional.linear(_on_grid(expected, hidden, 5), w2, last.bias)
+        torch.testing.assert_close(result(fresh), expected, rtol=1e-5, atol=1e-5)
+        assert (expected - model(fresh)).abs().max() > 1e-3
+
+
+def test_grids_apply_only_while_they_are_on() -> None:
+    result, inputs = _compressed("ResidualNet", 4)
+    with torch.no_grad():
+        whole = result.network(inputs)
+        assert not torch.equal(result(inputs), whole)
+        result.quantise_activations = False
+        weights_only = result(inputs)
+        result.quantise_weights = False
+        torch.testing.assert_close(result(inputs), whole, rtol=0, atol=0)
+    by_hand = copy.deepcopy(result.network)
+    for name in result.record.quantised:
+        layer = by_hand.get_submodule(name)
+        scale, bits = result.quantised_weight(name, layer.weight)
+        limit = 2 ** (bits - 1) - 1
+        wide = scale.reshape(-1, *[1] * (layer.weight.dim() - 1))
+        layer.weight.data = (layer.weight / wide).round().clamp(-limit, limit).data * wide
+    with torch.no_grad():
+        torch.testing.assert_close(weights_only, by_hand(inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_weight_scales_follow_the_weights_until_they_are_frozen() -> None:
+    result, _ = _compressed("Mlp", 8)
+    layer = result.network.fc1
+    before, _ = result.quantised_weight("fc1", layer.weight)
+    with torch.no_grad():
+        layer.weight.mul_(2.0)
+    after, bits = result.quantised_weight("fc1", layer.weight)
+    torch.testing.assert_close(after, 2 * before)
+    assert bits == 8
+    result.freeze_scales({"fc1": before})
+    torch.testing.assert_close(result.quantised_weight("fc1", layer.weight)[0], before)
+
+
+def test_gradients_reach_every_parameter_through_the_grids() -> None:
+    result, inputs = _compressed("ResidualNet", 4)
+    result(inputs).square().mean().backward()
+    for name, parameter in result.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.abs().sum() > 0), name
+
+
+def test_in_place_adds_do_not_change_what_others_read() -> None:
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.a(x)
+            z = self.b(y)
+            z += y
+            return functional.relu(z, inplace=True)
+
+    torch.manual_seed(1)
+    model, inputs = InPlace().eval(), torch.randn(4, 3, 5, 5)
+    layers = {n: LayerConfig(weight_bits=8, activation_bits=8) for n in "ab"}
+    result = compressed(model, inputs, Candidate(layers=layers))
+    with torch.no_grad():
+        expected = model(inputs)
+        assert (result(inputs) - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_a_mapping_of_inputs_is_quantised_too() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 2)
+
+        def forward(self, features: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+            return self.fc(features) + ids[:, None]
+
+    model, ids = Named().eval(), torch.arange(8)
+    inputs = {"ids": ids, "features": torch.randn(8, 4)}
+    candidate = Candidate(layers={"fc": LayerConfig(weight_bits=8, activation_bits=4)})
+    result = compress_model(model, trace(model, inputs), candidate, ((), inputs))
+    calibrate_grids(result, [inputs], lambda network, batch: network(**batch))
+    seen = inputs["features"]
+    with torch.no_grad():
+        weight = _weight_on_grid(model.fc.weight, 8, 1.0)
+        expected = functional.linear(_on_grid(seen, seen, 4), weight, model.fc.bias) + ids[:, None]
+        torch.testing.assert_close(result(**inputs), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_state_and_copies_carry_the_grids() -> None:
+    result, inputs = _compressed("PlainNet", 8)
+    state = result.state_dict()
+    blank = copy.deepcopy(result)
+    blank.reset_grids()
+    assert result.calibrated
+    assert not blank.calibrated
+    blank.load_state_dict(state)
+    assert blank.calibrated
+    with torch.no_grad():
+        torch.testing.assert_close(blank(inputs), result(inputs), rtol=0, atol=0)
+        pruned_only = compressed(*_with_ratios())
+        assert pruned_only.calibrated  # nothing to calibrate
+
+
+def _with_ratios() -> tuple[nn.Module, torch.Tensor, Candidate]:
+    model, inputs = seasoned("Mlp")
+    return model, inputs, Candidate(pruning_ratios=pruned(trace(model, inputs), 0.5))
+
+
+def test_a_quantiser_widens_over_batches_and_holds_zero() -> None:
+    quantiser = TensorQuantiser(8)
+    quantiser.observe(torch.tensor([0.5, 2.0]))
+    assert (quantiser.zero_point, quantiser.scale) == (0, pytest.approx(2.0 / 255))
+    quantiser.observe(torch.tensor([-1.0, 0.0]))
+    assert (quantiser.zero_point, quantiser.scale) == (85, pytest.approx(3.0 / 255))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_quantiser_refuses_values_that_are_not_finite(value: float) -> None:
+    with pytest.raises(InvalidInputError, match="finite"):
+        TensorQuantiser(8).observe(torch.tensor([0.0, value]))
