@@ -1,6 +1,5 @@
 """The public verbs; the one module that names concrete classes."""
 
-import copy
 import dataclasses
 import hashlib
 import platform
@@ -31,13 +30,18 @@ from autocompress.core.schema import unknown_name
 from autocompress.core.target import TARGET_NAMES, Target
 from autocompress.cost.measurement import LatencyMeasurement, device_name, measure_interleaved
 from autocompress.cost.profile import DeviceProfile, profile_device
-from autocompress.errors import InvalidInputError, StudyError, WrongTypeError, explain
-from autocompress.evaluation.precision import arithmetic
+from autocompress.errors import (
+    AutocompressError,
+    InvalidInputError,
+    StudyError,
+    WrongTypeError,
+    explain,
+)
 from autocompress.evaluation.proxy import recalibrate_batch_norms
 from autocompress.evaluation.splits import example_inputs as first_inputs
 from autocompress.evaluation.splits import make_splits, size, take
 from autocompress.evaluation.task import Batch, Task
-from autocompress.graph.inputs import ModelInputs
+from autocompress.graph.inputs import ModelInputs, one_line, plain_copy
 from autocompress.graph.structure import ModelGraph as CheckReport
 from autocompress.graph.tracing import trace
 from autocompress.report.console import ProgressDisplay
@@ -166,7 +170,12 @@ def search(
     costs = [goal.name for goal in goals if goal.name != "accuracy"]
     costs += [limit.name for limit in limits if not limit.name.startswith("accuracy")]
     bound = chosen.bind_graph(graph, resolved, costs)
-    _check_outputs(original, task, splits.val[0])
+    for name, batches in (
+        ("train", splits.recalibration),
+        ("val", splits.val),
+        ("test", splits.test),
+    ):
+        _check_outputs(original, task, name, batches[0])
     if not (folder / "study.db").is_file():
         check_exportable(original, inputs)
     setup = SearchSetup(
@@ -472,7 +481,7 @@ def _target(target: str | Path | Target) -> tuple[Target, DeviceProfile | None]:
 
 
 def _frozen_copy(model: nn.Module, device: str) -> nn.Module:
-    """Copy a model for reading: eval mode, on the device, images channels-last."""
+    """Copy a model for reading: float32, eval mode, on the device, images channels-last."""
     if not isinstance(model, nn.Module):
         raise WrongTypeError(
             explain(
@@ -482,23 +491,47 @@ def _frozen_copy(model: nn.Module, device: str) -> nn.Module:
                 remedy="pass the trained module itself",
             )
         )
-    frozen = copy.deepcopy(model).eval().to(device)
+    frozen = plain_copy(model)
+    try:
+        frozen = frozen.to(device)
+    except (AssertionError, RuntimeError) as error:  # torch raises the first where CUDA is missing
+        raise InvalidInputError(
+            explain(
+                "'device'",
+                expected="a device that torch has here",
+                got=f"{device!r} ({one_line(error)})",
+                remedy="write device='cpu'",
+            )
+        ) from error
     if any(parameter.dim() == 4 for parameter in frozen.parameters()):
         frozen = frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return frozen.requires_grad_(True)
 
 
-def _check_outputs(model: nn.Module, task: Task, batch: Batch) -> None:
-    with torch.inference_mode(), arithmetic("cpu", low_precision=False):
-        outputs = task.run(model, batch)
-        task.score(outputs, batch)
-        task.loss(outputs, batch)
+def _check_outputs(model: nn.Module, task: Task, name: str, batch: Batch) -> None:
+    """Try one batch of a split: its outputs, its score and its loss."""
+    try:
+        with torch.inference_mode():
+            outputs = task.run(model, batch)
+            task.score(outputs, batch)
+            task.loss(outputs, batch)
+    except AutocompressError:
+        raise
+    except Exception as error:
+        raise InvalidInputError(
+            explain(
+                f"task '{name}'",
+                expected="batches that the model, the metric and the loss take",
+                got=one_line(error),
+                remedy="check the shapes and the order of what a batch holds",
+            )
+        ) from error
     if not bool(torch.isfinite(outputs).all()):
         raise InvalidInputError(
             explain(
                 "model",
                 expected="finite outputs",
-                got="NaN or infinities on the first batch of val",
+                got=f"NaN or infinities on the first batch of {name}",
                 remedy="check the weights and the inputs' normalisation",
             )
         )

@@ -68,7 +68,7 @@ def search(
     study_dir: Annotated[str | None, typer.Option(help="The folder of the study.")] = None,
     trials: TrialsOption = None,
     minutes: MinutesOption = None,
-    executor: Annotated[str | None, typer.Option(help="Where trials run: inline or ray.")] = None,
+    executor: Annotated[str | None, typer.Option(help="Where trials run: inline.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run.")] = None,
     quiet: QuietOption = False,
 ) -> None:

@@ -102,7 +102,7 @@ class SearchConfig(_Section):
     constraints: dict[str, Any] = Field(default_factory=dict)
     space: str = "cnn"
     budget: BudgetSection
-    executor: Literal["inline", "ray"] = "inline"
+    executor: Literal["inline"] = "inline"
     device: str = "cpu"
     seed: int = 0
     study_dir: str

@@ -98,7 +98,10 @@ class SearchResult:
         document: Mapping[str, Any] = {"baseline": {}, "front": [], "others": []}
         if path.is_file():
             document = check_record(
-                read_json(path), what=f"'{path}'", keys=("baseline", "front", "others")
+                read_json(path),
+                what=f"'{path}'",
+                keys=("baseline", "front", "others"),
+                required=("baseline", "front"),
             )
         self._document = document
         self._front = [MeasuredMember.from_json(record) for record in document["front"]]
@@ -125,7 +128,8 @@ class SearchResult:
 
         Args:
             **limits: Constraints as in `search`, for example `latency_ms=0.3`,
-                `size_bytes="25%"` or `accuracy=0.88`.
+                `size_bytes="25%"` or `accuracy=0.88`; none stands for those
+                of the search, which the front meets.
 
         Returns:
             With `accuracy` or `accuracy_drop` given, the cheapest member at or
@@ -137,7 +141,7 @@ class SearchResult:
                 names the nearest one.
         """
         constraints = parse_constraints(limits)
-        members = [*self._front, *(self._others if limits or not self._front else ())]
+        members = [*self._front, *(self._others if limits else ())]
         fp32 = self.baseline.get("fp32", {})
         reference = {k: float(v) for k, v in fp32.items() if isinstance(v, (int, float))}
         reference["accuracy"] = float(fp32.get("val_accuracy", 0.0))
@@ -147,12 +151,13 @@ class SearchResult:
         ]
         within = [member for violation, member in judged if violation <= 0.0]
         if not within:
-            nearest = min(judged, key=lambda pair: pair[0])[1].id if judged else "none"
+            nearest = [member.id for _, member in sorted(judged, key=lambda pair: pair[0])]
+            nearest += [member.id for member in self._others]
             raise InvalidInputError(
                 explain(
                     "best()",
-                    expected=" and ".join(c.describe() for c in constraints) or "a member",
-                    got=f"no member within; the nearest is '{nearest}'",
+                    expected=" and ".join(c.describe() for c in constraints) or "a front",
+                    got=f"no member within; the nearest is '{[*nearest, 'none'][0]}'",
                     remedy="relax the limits, or search longer",
                 )
             )

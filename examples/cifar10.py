@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 import autocompress as ac
-from cifar10_data import Batches, make_task
+from cifar10_data import make_random_task, make_task
 from cifar10_models import make_model
 
 
@@ -25,7 +25,7 @@ def main() -> None:
     options = _options()
     model = make_model(8 if options.smoke else options.depth)
     if options.smoke:
-        task = _random_task()
+        task = make_random_task()
     else:
         model.load_state_dict(load_file(options.weights))
         task = make_task(options.data)
@@ -45,8 +45,8 @@ def main() -> None:
         measured = member.measured
         print(
             f"{member.id:>6} {100 * measured['val_accuracy']:7.2f}"
-            f" {100 * measured['accuracy']:7.2f} {measured['latency_ms']:7.3f} {_ratio(member, int8):7.3f}"
-            f"  {measured['origin']}"
+            f" {100 * measured['accuracy']:7.2f} {measured['latency_ms']:7.3f}"
+            f" {_ratio(member, int8):7.3f}  {measured['origin']}"
         )
     limit = options.latency * int8.measured["latency_ms"]
     pick = result.best(latency_ms=limit)
@@ -81,17 +81,6 @@ def _members(result: ac.SearchResult) -> list[ac.FrontMember]:
 
 def _ratio(member: ac.FrontMember, other: ac.FrontMember) -> float:
     return float(member.measured["latency_ratio"] / other.measured["latency_ratio"])
-
-
-def _random_task() -> ac.Task:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (256, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    labels = torch.randint(0, 10, (256,), generator=generator)
-    return ac.Task(
-        train=Batches(images, labels, 64, augment=True),
-        val=Batches(images[:128], labels[:128], 64, augment=False),
-        test=Batches(images[128:], labels[128:], 64, augment=False),
-    )
 
 
 def _options() -> argparse.Namespace:

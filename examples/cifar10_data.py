@@ -85,3 +85,15 @@ def make_task(data: Path, batch_size: int = 128) -> ac.Task:
         val=Batches(images[:5000], labels[:5000], 250, augment=False),
         test=Batches(images[5000:], labels[5000:], 250, augment=False),
     )
+
+
+def make_random_task() -> ac.Task:
+    """Make a task of 256 random images, to try the examples without the data."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (256, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, 10, (256,), generator=generator)
+    return ac.Task(
+        train=Batches(images, labels, 64, augment=True),
+        val=Batches(images[:128], labels[:128], 64, augment=False),
+        test=Batches(images[128:], labels[128:], 64, augment=False),
+    )

@@ -82,11 +82,11 @@ def test_a_target_may_say_its_threads(tmp_path: Path) -> None:
 def test_command_line_values_replace_those_of_the_file(tmp_path: Path) -> None:
     path = write(tmp_path / "a.yaml", changed(budget={"trials": 5, "minutes": 1}, seed=3))
     config = load_config(
-        path, study_dir=str(tmp_path / "s"), trials=9, executor="ray", minutes=2.5, seed=4
+        path, study_dir=str(tmp_path / "s"), trials=9, executor="inline", minutes=2.5, seed=4
     )
     assert config.study_dir == str(tmp_path / "s")
     assert config.make_budget() == Budget(trials=9, minutes=2.5)
-    assert (config.executor, config.seed) == ("ray", 4)
+    assert (config.executor, config.seed) == ("inline", 4)
     assert load_config(path, seed=0).seed == 0
 
 
@@ -156,7 +156,7 @@ def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:
         (changed(budget={"trials": True}), r"key 'budget\.trials': .*got True"),
         (changed(seed="x"), "key 'seed': expected a valid integer, got 'x'"),
         (changed(seed=1.5), "key 'seed'"),
-        (changed(executor="slurm"), "key 'executor': expected 'inline' or 'ray', got 'slurm'"),
+        (changed(executor="slurm"), "key 'executor': expected 'inline', got 'slurm'"),
         (changed(objectives="accuracy"), "key 'objectives'"),
         (changed(objectives=["accuracy", "speed"]), "objective: .*got 'speed'"),
         (changed(constraints={"accuracy_dorp": 0.1}), "did you mean 'accuracy_drop'"),

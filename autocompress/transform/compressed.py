@@ -116,8 +116,6 @@ class PlannedMode(TorchFunctionMode):
             args = self.on_layer(layer, args)
         if self.count in self.skipped and name == "batch_norm":
             result = args[0]
-        elif name == "__iadd__" and isinstance(args[1], Tensor):
-            result = args[0] + args[1]
         else:
             result = func(*args, **(kwargs or {}))
         if isinstance(result, Tensor):

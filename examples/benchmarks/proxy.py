@@ -32,7 +32,7 @@ from autocompress.cost.measurement import device_name
 from autocompress.evaluation import precision
 from autocompress.evaluation.evaluator import Evaluator
 from autocompress.evaluation.splits import example_inputs, make_splits
-from cifar10_data import make_task
+from cifar10_data import make_random_task, make_task
 from cifar10_models import make_model
 
 
@@ -43,7 +43,7 @@ def main() -> None:
     if options.weights:
         model.load_state_dict(load_file(options.weights))
     model.eval()
-    task = make_task(options.data)
+    task = make_random_task() if options.smoke else make_task(options.data)
     splits = make_splits(task, seed=options.seed)
     space = ac.SearchSpace.load("cnn").bind(
         model, example_inputs(splits.val)[0], ac.Target.named("onnxruntime-cpu")
@@ -128,14 +128,20 @@ def _float32() -> Iterator[None]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="CIFAR-10 as one .npz of JPEG images")
     parser.add_argument("--weights", type=Path, help="a state dictionary, .safetensors")
     parser.add_argument("--depth", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--candidates", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="where to write the figures")
-    return parser.parse_args()
+    parser.add_argument("--smoke", action="store_true", help="a tiny network on random images")
+    options = parser.parse_args()
+    if options.smoke:
+        options.depth, options.repeats, options.candidates = 8, 1, 2
+    elif options.data is None:
+        parser.error("--data is needed, or --smoke")
+    return options
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -78,6 +79,22 @@ def test_halving_the_bits_halves_the_weights(tmp_path: Path) -> None:
         assert sorted(codes.values()) == sorted(-(-count * bits // 8) for count in weights)
     assert payload[4] == pytest.approx(payload[8] / 2, rel=0.01)
     assert payload[2] == pytest.approx(payload[8] / 4, rel=0.01)
+
+
+def test_a_rebuilt_model_keeps_the_scales_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "weights.packed"
+    write_packed(_everything(8)[0], path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    scales = tensors["fc.weight:scales"]
+    codes = np.ones(tensors["fc.weight:codes"].numel(), dtype=np.int64)  # far from the limit
+    tensors["fc.weight:codes"] = torch.from_numpy(pack_codes(codes, 8))
+    save_file(tensors, path, metadata)
+    rebuilt = read_packed(path, ResidualNet())
+    weight = rebuilt.network.fc.weight
+    assert torch.equal(rebuilt.quantised_weight("fc", weight)[0], scales)
+    assert torch.equal(weight, scales[:, None].expand_as(weight))
 
 
 def test_tied_weights_can_be_written(tmp_path: Path) -> None:

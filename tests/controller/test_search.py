@@ -169,7 +169,7 @@ def test_the_same_seed_gives_the_same_trials_with_a_given_profile(
     profile = finished[0].study_dir / "profile.json"
     runs = []
     for name in ("a", "b"):
-        budget = ac.Budget(trials=16)
+        budget = ac.Budget(trials=6)
         _search(model, task, tmp_path / name, target=profile, budget=budget, seed=3)
         runs.append(_candidates(tmp_path / name))
     assert runs[0] == runs[1]

@@ -130,7 +130,7 @@ def test_a_rate_that_diverges_is_an_error() -> None:
     teacher = trained_model(task)
     student = _student(teacher, task)
     config = FineTuneConfig(images=10_000, learning_rate=1e12)
-    with pytest.raises(TrainingError, match="expected a finite loss.*lower the learning rate"):
+    with pytest.raises(TrainingError, match=r"expected a finite loss.*lower the learning rate"):
         fine_tune(student, teacher, task, DistillConfig(kd_weight=0.5), config, seed=0)
     assert not student.training
 

@@ -32,6 +32,7 @@ def test_recalibrated_statistics_are_averages_over_the_batches() -> None:
     norm = nn.BatchNorm2d(3, momentum=0.2)
     model = nn.Sequential(norm, nn.Dropout(0.5), nn.Flatten(), nn.Linear(48, 2)).train()
     norm.running_mean.fill_(100.0)
+    norm.num_batches_tracked.fill_(7)
     batches = _labelled(*(torch.randn(n, 3, 4, 4) * n + n for n in (4, 2, 6)))
     weights = norm.weight.detach().clone()
     recalibrate_batch_norms(model, _task(batches), batches)

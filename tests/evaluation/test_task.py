@@ -134,5 +134,5 @@ def test_batches_of_another_form_are_refused() -> None:
     for batch in (X, (X,), 3):
         with pytest.raises(WrongTypeError, match="batch: expected"):
             inputs_of(batch)
-    with pytest.raises(InvalidInputError, match="one of the keys labels.*got x, y"):
+    with pytest.raises(InvalidInputError, match=r"one of the keys labels.*got x, y"):
         targets_of({"x": X, "y": Y})

@@ -92,7 +92,7 @@ def test_gradients_reach_every_parameter_through_the_grids() -> None:
         assert bool(parameter.grad.abs().sum() > 0), name
 
 
-def test_in_place_adds_do_not_change_what_others_read() -> None:
+def test_operations_in_place_reach_every_name_of_their_tensor() -> None:
     class InPlace(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -101,8 +101,9 @@ def test_in_place_adds_do_not_change_what_others_read() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             y = self.a(x)
             z = self.b(y)
+            before = z
             z += y
-            return functional.relu(z, inplace=True)
+            return functional.relu(z, inplace=True) + before
 
     torch.manual_seed(1)
     model, inputs = InPlace().eval(), torch.randn(4, 3, 5, 5)

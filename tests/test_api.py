@@ -1,0 +1,225 @@
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import autocompress as ac
+from autocompress import api
+from autocompress.errors import (
+    AutocompressError,
+    ExportError,
+    InvalidInputError,
+    MissingFileError,
+    TraceError,
+    WrongTypeError,
+)
+from blobs import batches, make_task
+from seasoned import seasoned
+from zoo import Mlp
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)  # the models are tiny, and hosts are busy
+
+
+def _frozen(model: nn.Module) -> Callable[[], None]:
+    """Remember all of a model and of the random state; calling the result compares."""
+    state = copy.deepcopy(model.state_dict())
+    formats = {name: tensor.stride() for name, tensor in model.state_dict().items()}
+    modes = [(name, type(module), module.training) for name, module in model.named_modules()]
+    gradients = [(p.requires_grad, p.grad) for p in model.parameters()]
+    random_state = torch.get_rng_state()
+
+    def check() -> None:
+        assert torch.equal(torch.get_rng_state(), random_state)
+        assert [(n, type(m), m.training) for n, m in model.named_modules()] == modes
+        assert [(p.requires_grad, p.grad) for p in model.parameters()] == gradients
+        assert {n: tensor.stride() for n, tensor in model.state_dict().items()} == formats
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor, state[name]), name
+
+    return check
+
+
+def _joint(report: ac.CheckReport) -> ac.Candidate:
+    """Prune, drop and quantise the small residual network."""
+    config = ac.LayerConfig(weight_bits=8, activation_bits=8)
+    return ac.Candidate(
+        pruning_ratios={group.name: 0.25 for group in report.groups if group.prunable},
+        dropped_blocks=("layer1.1",),
+        layers={layer.name: config for layer in report.layers},
+    )
+
+
+def test_the_public_names_are_all_there() -> None:
+    for name in api.__all__:
+        assert getattr(ac, name) is getattr(api, name)
+    assert set(dir(ac)) == set(api.__all__)
+
+
+def test_a_model_goes_to_the_runtime_and_back(tmp_path: Path) -> None:
+    model, inputs = seasoned("ResidualNet", examples=32)
+    model.train()
+    unchanged = _frozen(model)
+    report = ac.check(model, inputs)
+    assert {"conv1", "fc"} <= {layer.name for layer in report.layers}
+    assert report.block("layer1.1").droppable
+    assert not report.group("fc").prunable
+    result = ac.compress(model, _joint(report), inputs)
+    unchanged()
+    assert result.calibrated
+    assert result.record.candidate == _joint(report).canonical()
+
+    artifact = ac.export(result, tmp_path / "model.onnx", inputs[:2])
+    with torch.no_grad():
+        expected = result(inputs)
+        got = ac.RuntimeModule(artifact.path)(inputs)
+        assert (got - expected).abs().mean() < 0.01 * expected.abs().mean()
+        loaded = ac.load(artifact.packed_path, model)
+        torch.testing.assert_close(loaded(inputs), expected, rtol=1e-4, atol=1e-4)
+    assert loaded.record == result.record
+    unchanged()
+
+    for subject in (artifact, artifact.path):
+        latency = ac.measure_latency(subject, "onnxruntime-cpu", inputs[:1], seconds=0.3)
+        low, high = latency.ci95_ms
+        assert 0 < low <= latency.median_ms <= high
+        assert len(latency.samples) > 0
+
+
+def test_a_task_settles_what_compress_returns() -> None:
+    model, inputs = seasoned("ResidualNet", examples=32)
+    labels = torch.zeros(32, dtype=torch.long)
+    shifted = [(inputs + 0.5, labels)]
+    task = ac.Task(train=shifted, val=shifted)
+    unchanged = _frozen(model)
+    candidate = _joint(ac.check(model, inputs))
+    by_task = ac.compress(model, candidate, inputs, task=task)
+    without = ac.compress(model, candidate, inputs)
+    unchanged()
+    assert not torch.equal(by_task.network.bn1.running_mean, without.network.bn1.running_mean)
+    kept = next(cut.kept for cut in without.record.cuts if cut.module == "bn1")
+    assert torch.equal(without.network.bn1.running_mean, model.bn1.running_mean[list(kept)])
+    first = by_task.quantisers[by_task.record.plan.inputs["conv1"]]
+    assert first.high == pytest.approx(float(inputs.max()) + 0.5)
+
+
+@pytest.mark.parametrize("form", ["inputs", "with labels", "mapping"])
+def test_calibration_takes_batches_with_and_without_labels(form: str) -> None:
+    model, inputs = Mlp().eval(), torch.randn(8, 12)
+    layers = {"fc1": ac.LayerConfig(weight_bits=8, activation_bits=8)}
+    seen = 3 * torch.randn(64, 12)
+    given: Any = {
+        "inputs": seen,
+        "with labels": (seen, torch.zeros(64)),
+        "mapping": {"x": seen, "labels": torch.zeros(64)},
+    }[form]
+    examples = {"x": inputs} if form == "mapping" else inputs
+    candidate = ac.Candidate(layers=layers)
+    result = ac.compress(model, candidate, examples, calibration=[given])
+    quantiser = result.quantisers[result.record.plan.inputs["fc1"]]
+    assert quantiser.high == pytest.approx(float(seen.max()))
+
+
+def test_compress_and_export_refuse_what_the_target_cannot_run(tmp_path: Path) -> None:
+    model, inputs = Mlp().eval(), torch.randn(8, 12)
+    narrow = ac.Candidate(layers={"fc1": ac.LayerConfig(weight_bits=4, activation_bits=4)})
+    with pytest.raises(InvalidInputError, match=r"layer 'fc1' on onnxruntime-cpu.*got 4"):
+        ac.compress(model, narrow, inputs, target="onnxruntime-cpu")
+    result = ac.compress(model, narrow, inputs)
+    with pytest.raises(ExportError, match="got 4 bits"):
+        ac.export(result, tmp_path / "model.onnx", inputs)
+    with pytest.raises(WrongTypeError, match="call compress"):
+        ac.export(model, tmp_path / "model.onnx", inputs)  # type: ignore[arg-type]
+    with pytest.raises(WrongTypeError, match="pass the trained module itself"):
+        ac.compress(model.state_dict(), narrow, inputs)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_studies_that_are_not_there_are_named(tmp_path: Path) -> None:
+    for call in (ac.open, lambda path: ac.resume(path, Mlp(), make_task())):
+        with pytest.raises(MissingFileError, match=r"none"):
+            call(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+class _Fork(Mlp):
+    """Takes another way when the values say so."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x if x.sum() > 0 else -x)
+
+
+class _Broken(Mlp):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("out of order")
+
+
+class _NoLayers(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :4].clone()
+
+
+class _NotANumber(Mlp):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * torch.nan
+
+
+def _task(**splits: Any) -> ac.Task:
+    loaders = {"train": batches(2, 8, seed=0), "val": batches(2, 8, seed=1)}
+    return ac.Task(**(loaders | splits))
+
+
+WIDE = [(torch.randn(8, 13, generator=torch.Generator().manual_seed(0)), torch.zeros(8).long())]
+MISLABELLED = [(x, y + 2) for x, y in batches(1, 8, seed=0)]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"model": {}}, WrongTypeError, "expected a Module, got dict"),
+        ({"model": Mlp}, WrongTypeError, "expected a Module, got type"),
+        ({"task": [(1, 2)]}, WrongTypeError, "expected a Task, got list"),
+        ({"budget": 100}, WrongTypeError, "expected a Budget, got int"),
+        ({"executor": "threads"}, InvalidInputError, "'executor': expected 'inline'"),
+        ({"seed": 0.5}, WrongTypeError, "'seed': expected an integer"),
+        ({"seed": True}, WrongTypeError, "'seed': expected an integer"),
+        ({"sampler": "tpa"}, InvalidInputError, "did you mean 'tpe'"),
+        ({"target": "onnxruntime-gpu"}, InvalidInputError, "did you mean 'onnxruntime-cpu'"),
+        ({"target": "none.json"}, MissingFileError, r"none\.json"),
+        ({"space": "cnm"}, AutocompressError, "cnn"),
+        ({"space": {"prunning": {}}}, AutocompressError, "prunning"),
+        ({"objectives": ("accuracy", "latency")}, InvalidInputError, "latency_ms"),
+        ({"objectives": ("accuracy",)}, InvalidInputError, "at least one cost"),
+        ({"constraints": {"latency": 1}}, InvalidInputError, "latency_ms"),
+        ({"constraints": {"latency_ms": "fast"}}, InvalidInputError, "write '60%'"),
+        ({"task": _task(val=[])}, InvalidInputError, "task 'val'.*empty"),
+        ({"task": _task(train=[])}, InvalidInputError, "task 'train'.*empty"),
+        ({"task": _task(test=[])}, InvalidInputError, "task 'test'.*empty"),
+        ({"task": _task(val=WIDE)}, TraceError, "expected a forward pass"),
+        ({"task": _task(train=WIDE)}, InvalidInputError, "task 'train': expected batches that the"),
+        ({"task": _task(test=WIDE)}, InvalidInputError, "task 'test': expected batches that the"),
+        ({"task": _task(val=MISLABELLED)}, InvalidInputError, "class indices in"),
+        ({"model": _Broken()}, TraceError, "out of order"),
+        ({"model": _NoLayers()}, TraceError, "at least one convolution or linear layer"),
+        ({"model": _Fork()}, TraceError, "control flow that depends on values"),
+        ({"model": _NotANumber()}, InvalidInputError, "expected finite outputs"),
+        ({"device": "tpu9"}, InvalidInputError, "'device': expected a device.*got 'tpu9'"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_search_refuses_wrong_input_in_one_line_and_writes_nothing(
+    tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    call = {"model": Mlp(), "task": _task(), "budget": ac.Budget(trials=2)} | options
+    folder = tmp_path / "runs" / "study"
+    with pytest.raises(error, match=message) as caught:
+        ac.search(call.pop("model"), call.pop("task"), study_dir=folder, verbose=False, **call)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []

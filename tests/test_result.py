@@ -1,0 +1,159 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from autocompress.artifact.packed import write_packed
+from autocompress.controller.ledger import Ledger
+from autocompress.core.candidate import Candidate
+from autocompress.core.evaluation import MeasuredMember, front_document
+from autocompress.core.files import write_json
+from autocompress.errors import AutocompressError, InvalidInputError, MissingFileError
+from autocompress.graph.tracing import trace
+from autocompress.result import SearchResult
+from seasoned import compressed, pruned, seasoned
+
+FP32 = {"val_accuracy": 0.90, "accuracy": 0.91, "latency_ms": 1.0, "size_bytes": 1000.0}
+
+
+def _member(name: str, val: float, test: float, latency: float, size: float) -> MeasuredMember:
+    return MeasuredMember(
+        id=name,
+        candidate=Candidate(),
+        predicted={"accuracy": val + 0.01},
+        measured={
+            "val_accuracy": val,
+            "accuracy": test,
+            "latency_ms": latency,
+            "latency_ci95_ms": [latency - 0.01, latency + 0.01],
+            "size_bytes": size,
+            "origin": "made up",
+        },
+        path=f"front/{name}/model.onnx",
+    )
+
+
+FRONT = [
+    _member("accurate", 0.89, 0.80, 0.8, 900),
+    _member("middle", 0.88, 0.95, 0.5, 700),
+    _member("fast", 0.80, 0.99, 0.2, 600),
+]
+OTHERS = [_member("small", 0.79, 0.70, 0.3, 100), _member("tiny", 0.50, 0.50, 0.1, 50)]
+
+
+def _study(folder: Path, front: list[MeasuredMember], others: list[MeasuredMember]) -> Path:
+    Ledger.open(
+        folder / "study.db", metric_names=["1 - accuracy", "latency_ms"], identity={}, seed=0
+    ).close()
+    document = front_document({**FP32, "int8": {**FP32, "latency_ms": 0.6}}, front)
+    write_json(folder / "front.json", {**document, "others": [m.to_json() for m in others]})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
+    return SearchResult(_study(tmp_path_factory.mktemp("result"), FRONT, OTHERS))
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({}, "accurate"),
+        ({"latency_ms": 0.6}, "middle"),  # by val, though test likes another better
+        ({"latency_ms": "50%"}, "middle"),
+        ({"latency_ms": 0.49}, "fast"),
+        ({"size_bytes": "10%"}, "small"),  # others count as soon as limits are given
+        ({"latency_ms": 0.25, "size_bytes": 60}, "tiny"),
+        ({"accuracy": 0.88}, "middle"),  # the cheapest at or above
+        ({"accuracy_drop": 0.015}, "accurate"),
+        ({"accuracy_drop": 0.11}, "fast"),
+        ({"accuracy": 0.75, "size_bytes": 500}, "small"),
+    ],
+)
+def test_best_picks_on_val_under_the_limits(
+    result: SearchResult, limits: dict[str, Any], expected: str
+) -> None:
+    assert result.best(**limits).id == expected
+
+
+def test_limits_that_nobody_meets_name_the_nearest(result: SearchResult) -> None:
+    with pytest.raises(InvalidInputError, match=r"latency_ms <= 0.05.*nearest is 'tiny'"):
+        result.best(latency_ms=0.05)
+    with pytest.raises(InvalidInputError, match="nearest is 'accurate'"):
+        result.best(accuracy=0.95)
+    with pytest.raises(InvalidInputError, match="did you mean 'latency_ms'"):
+        result.best(latency=1.0)
+
+
+def test_without_a_front_best_names_the_nearest_and_does_not_pick_it(tmp_path: Path) -> None:
+    result = SearchResult(_study(tmp_path, [], OTHERS))
+    assert result.front == []
+    assert [member.id for member in result.nearest_infeasible] == ["small", "tiny"]
+    with pytest.raises(InvalidInputError, match="nearest is 'small'"):
+        result.best()
+    assert result.best(size_bytes=70).id == "tiny"
+    with pytest.raises(InvalidInputError, match="nearest is 'none'"):
+        SearchResult(_study(tmp_path / "empty", [], [])).best()
+
+
+def test_members_tell_predictions_from_measurements(result: SearchResult) -> None:
+    member = result.front[0]
+    assert member.predicted == {"accuracy": 0.90}
+    assert member.measured["val_accuracy"] == 0.89
+    assert member.path == result.study_dir / "front" / "accurate" / "model.onnx"
+    assert member.packed_path == result.study_dir / "front" / "accurate" / "weights.packed"
+    assert result.baseline["fp32"] == FP32
+    assert result.baseline["int8"]["latency_ms"] == 0.6
+    assert "3 front members" in repr(result)
+
+
+def test_members_rebuild_their_model(tmp_path: Path) -> None:
+    model, inputs = seasoned("Mlp")
+    candidate = Candidate(pruning_ratios=pruned(trace(model, inputs), 0.5))
+    original = compressed(model, inputs, candidate)
+    _study(tmp_path, FRONT, [])
+    write_packed(original, tmp_path / "front" / "accurate" / "weights.packed")
+    opened = SearchResult(tmp_path)
+    with pytest.raises(InvalidInputError, match=r"model\(original\)"):
+        opened.best().model()
+    with torch.no_grad():
+        for rebuilt in (
+            opened.best().model(model),
+            SearchResult(tmp_path, original=model).best().model(),
+        ):
+            torch.testing.assert_close(rebuilt(inputs), original(inputs), rtol=0, atol=0)
+
+
+def test_a_study_without_trials_still_has_tables_and_a_report(result: SearchResult) -> None:
+    assert result.rows() == []
+    assert len(result.to_dataframe()) == 0
+    page = result.report()
+    assert page == result.study_dir / "report.html"
+    assert "accurate" in page.read_text(encoding="utf-8")
+    assert (result.study_dir / "trials.csv").is_file()
+
+
+def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match=r"expected a folder with a study\.db"):
+        SearchResult(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"baseline": {}, "front": [{}]}'])
+def test_a_damaged_front_is_refused(tmp_path: Path, content: str) -> None:
+    _study(tmp_path, FRONT, [])
+    (tmp_path / "front.json").write_text(content, encoding="utf-8")
+    with pytest.raises(AutocompressError):
+        SearchResult(tmp_path)
+
+
+def test_a_front_without_its_parts_is_refused(tmp_path: Path) -> None:
+    _study(tmp_path, FRONT, [])
+    for key in ("baseline", "front"):
+        document = front_document(FP32, FRONT)
+        del document[key]
+        (tmp_path / "front.json").write_text(json.dumps(document), encoding="utf-8")
+        with pytest.raises(InvalidInputError, match=f"key '{key}'"):
+            SearchResult(tmp_path)
