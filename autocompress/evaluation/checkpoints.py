@@ -1,19 +1,20 @@
 """Trained weights of candidates, kept so that no training is done twice."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import safetensors
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import nn
 
 from autocompress.core.files import write_atomic
 from autocompress.errors import StudyError, explain
+from autocompress.transform.compress import rebuild_model
 from autocompress.transform.compressed import CompressedModel
-from autocompress.transform.record import SurgeryRecord
+from autocompress.transform.record import Cut, SurgeryRecord
+from autocompress.transform.surgery import cut_model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,36 +73,66 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
     return found
 
 
-def load_weights(model: CompressedModel, checkpoint: Checkpoint) -> None:
-    """Copy a checkpoint's weights into a model of the same or a smaller structure."""
-    state: Mapping[str, Tensor] = load_file(checkpoint.path)
-    own = model.network.state_dict()
-    model.network.load_state_dict({name: state[name] for name in own})
+def load_weights(model: CompressedModel, checkpoint: Checkpoint, original: nn.Module) -> None:
+    """Give a model the weights of a checkpoint, cut further where it is smaller.
+
+    Args:
+        model: A freshly cut model that the checkpoint fits; changed in place.
+        checkpoint: From `find_ancestor`.
+        original: The uncut model, for its architecture.
+    """
+    ancestor = rebuild_model(original, checkpoint.record)
+    ancestor.network.load_state_dict(load_file(checkpoint.path))
+    blocks = set(model.record.dropped_blocks) - set(checkpoint.record.dropped_blocks)
+    further = _further_cuts(checkpoint.record, model.record) or ()
+    smaller = cut_model(ancestor.network, sorted(blocks), further)
+    model.network.load_state_dict(smaller.state_dict())
 
 
 def find_ancestor(model: CompressedModel, checkpoints: list[Checkpoint]) -> Checkpoint | None:
     """Find trained weights that a freshly cut model can start from.
 
-    A checkpoint fits when its candidate is the same, or when it dropped only
-    blocks that the model drops too and cut the rest alike. Of those, the
-    one with the most blocks dropped, then the most training, is closest.
+    A checkpoint fits when all that it removed is removed from the model too.
+    Of those, more training counts for more, and each block or group that is
+    cut further takes some of its worth away.
 
     Args:
         model: A model after surgery.
         checkpoints: Trained candidates of the same study.
 
     Returns:
-        The closest fitting checkpoint, or None.
+        The best fitting checkpoint, or None.
     """
-    fitting = [c for c in checkpoints if _fits(c.record, model.record)]
+    fitting = [c for c in checkpoints if _further_cuts(c.record, model.record) is not None]
     return max(
         fitting,
-        key=lambda c: (len(c.record.dropped_blocks), c.trained_images, str(c.path)),
+        key=lambda c: (c.trained_images / (1 + _steps(c.record, model.record)), str(c.path)),
         default=None,
     )
 
 
-def _fits(parent: SurgeryRecord, child: SurgeryRecord) -> bool:
-    if not set(parent.dropped_blocks) <= set(child.dropped_blocks):
-        return False
-    return {c for c in parent.cuts if not child.candidate.drops(c.module)} == set(child.cuts)
+def _steps(ancestor: SurgeryRecord, model: SurgeryRecord) -> int:
+    """Count the blocks and groups that the model removed further."""
+    before, after = ancestor.candidate.pruning_ratios, model.candidate.pruning_ratios
+    pruned = sum(ratio > before.get(name, 0.0) for name, ratio in after.items())
+    return len(set(model.dropped_blocks) - set(ancestor.dropped_blocks)) + pruned
+
+
+def _further_cuts(ancestor: SurgeryRecord, model: SurgeryRecord) -> tuple[Cut, ...] | None:
+    """Express the model's cuts in the ancestor's positions; None where it does not fit."""
+    if not set(ancestor.dropped_blocks) <= set(model.dropped_blocks):
+        return None
+    wanted = {(cut.module, cut.axis): cut for cut in model.cuts}
+    known = {(c.module, c.axis): c for c in ancestor.cuts if not model.candidate.drops(c.module)}
+    if not known.keys() <= wanted.keys():
+        return None
+    further = []
+    for key, cut in wanted.items():
+        kept = known[key].kept if key in known else tuple(range(cut.size))
+        if key in known and not set(known[key].removed) <= set(cut.removed):
+            return None
+        gone = set(cut.removed)
+        removed = tuple(index for index, position in enumerate(kept) if position in gone)
+        if removed:
+            further.append(replace(cut, size=len(kept), removed=removed))
+    return tuple(further)

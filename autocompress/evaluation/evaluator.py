@@ -114,7 +114,7 @@ class Evaluator:
         ancestor = find_ancestor(model, list_checkpoints(self.checkpoints))
         before = 0
         if ancestor is not None:
-            load_weights(model, ancestor)
+            load_weights(model, ancestor, self.model)
             before = ancestor.trained_images
         trained = 0
         if images > 0:

@@ -1,6 +1,5 @@
 """Members: the split into front and others, and refusal of files that are wrong."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,17 +91,17 @@ def test_a_member_is_written_measured_and_read_back(tmp_path: Path) -> None:
     size = (tmp_path / "front" / "0000" / "weights.packed").stat().st_size
     assert measured.measured["size_bytes"] == size
 
-    wrong = replace(splits, proxy=((inputs, (labels + 1) % 2),))
-    other = compress_model(PlainNet().eval(), graph, Candidate(), ((inputs[:2],), {}))
-    broken = MemberStore(tmp_path, task, wrong, store.target)
+    path = tmp_path / "front" / "0000" / "model.onnx"
     with pytest.raises(ExportError, match="accuracy"):
-        broken._verify(other, _Constant(), tmp_path / "front" / "0000" / "model.onnx")  # type: ignore[arg-type]
+        store._verify(compressed, _Opposite(model), path)  # type: ignore[arg-type]
 
 
-class _Constant(torch.nn.Module):
-    """A runtime that answers class 0 or 1, whatever the model says."""
+class _Opposite(torch.nn.Module):
+    """A runtime that prefers what the model rejects."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        scores = torch.zeros(len(x), 10)
-        scores[:, 0] = 1.0
-        return scores
+        return -self.model(x)

@@ -55,7 +55,7 @@ def test_checkpoints_are_saved_listed_and_loaded(tmp_path: Path) -> None:
     assert listed[1] == saved
     assert listed[1].trained_images == 500
     fresh = family("layer1.1", layer2_0_conv1=0.5)
-    load_weights(fresh, saved)
+    load_weights(fresh, saved, family.model)
     for name, tensor in fresh.network.state_dict().items():
         assert torch.equal(tensor, trained.network.state_dict()[name]), name
     assert list_checkpoints(tmp_path / "none") == []
@@ -76,12 +76,36 @@ def test_the_closest_relative_that_fits_is_the_ancestor(tmp_path: Path) -> None:
         found = find_ancestor(model, checkpoints)
         return found.path.stem if found else ""
 
-    assert ancestor(family("layer1.0", "layer1.1")) == "2"  # nested drops, the longer trained
-    assert ancestor(family("layer1.1")) == "0"
+    assert ancestor(family("layer1.0", "layer1.1")) == "0"  # 900 / 3 against 300 / 2, twice cut
+    assert ancestor(family("layer1.0")) == "0"  # 900 / 2 against 300
     assert ancestor(family("layer2.1")) == "3"
     assert ancestor(family("layer1.0", layer2_0_conv1=0.5)) == "4"  # pruned alike
-    assert ancestor(family("layer1.0", layer2_0_conv1=0.25)) == ""  # pruned otherwise
-    assert ancestor(family(layer2_0_conv1=0.5)) == ""  # dropped more than the child
+    assert ancestor(family("layer1.0", layer2_0_conv1=0.25)) == "0"  # 4 was pruned more
+    assert ancestor(family("layer1.0", layer2_0_conv1=0.75)) == "4"  # pruned further
+
+
+def test_what_fits_nothing_has_no_ancestor(tmp_path: Path) -> None:
+    family = _Family()
+    parent = family.saved(tmp_path, "0", 900, family("layer1.0", layer2_0_conv1=0.5))
+    assert find_ancestor(family(layer2_0_conv1=0.5), [parent]) is None
+    assert find_ancestor(family("layer1.0", layer2_0_conv1=0.25), [parent]) is None
+
+
+def test_a_parent_that_was_pruned_less_is_cut_further(tmp_path: Path) -> None:
+    family = _Family()
+    parent = family(layer2_0_conv1=0.25, conv1=0.25)
+    with torch.no_grad():
+        for parameter in parent.network.parameters():
+            parameter.mul_(1.1)
+    child = family("layer1.1", layer2_0_conv1=0.5, conv1=0.5)
+    original = family(layer2_0_conv1=0.25, conv1=0.25).network.state_dict()
+    load_weights(child, family.saved(tmp_path, "0", 100, parent), family.model)
+    fresh = family("layer1.1", layer2_0_conv1=0.5, conv1=0.5)
+    for (name, mine), cut in zip(
+        child.network.named_parameters(), fresh.network.parameters(), strict=True
+    ):
+        torch.testing.assert_close(mine, 1.1 * cut, msg=name)
+    assert original.keys() >= child.network.state_dict().keys()
 
 
 def test_pruning_inside_a_block_that_the_child_drops_does_not_matter(tmp_path: Path) -> None:
@@ -89,7 +113,7 @@ def test_pruning_inside_a_block_that_the_child_drops_does_not_matter(tmp_path: P
     parent = family.saved(tmp_path, "0", 100, family(layer1_0_conv1=0.5, layer2_0_conv1=0.5))
     child = family("layer1.0", layer2_0_conv1=0.5)
     assert find_ancestor(child, [parent]) == parent
-    load_weights(child, parent)
+    load_weights(child, parent, family.model)
     assert find_ancestor(family(layer2_0_conv1=0.5), [parent]) is None
 
 
@@ -111,7 +135,7 @@ def test_weights_of_a_parent_make_the_child_the_parent_without_the_block(tmp_pat
         for parameter in parent.network.parameters():
             parameter.mul_(1.1)
     child = family("layer1.1", "layer2.1")
-    load_weights(child, family.saved(tmp_path, "0", 100, parent))
+    load_weights(child, family.saved(tmp_path, "0", 100, parent), family.model)
     network = parent.network
     network.layer1, network.layer2 = network.layer1[:1], network.layer2[:1]
     with torch.no_grad():
