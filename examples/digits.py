@@ -85,13 +85,13 @@ class Digits:
 
 
 def make_splits() -> dict[str, Digits]:
-    """Split the 1,797 digits into 997 for training, 400 for val and 400 for test."""
+    """Split the 1,797 digits into 897 for training, 500 for val and 400 for test."""
     data = load_digits()
     images = torch.from_numpy(data.images.astype(np.float32) / 8 - 1).unsqueeze(1)
     images = F.interpolate(images, size=(SIDE, SIDE), mode="nearest")
     labels = torch.from_numpy(data.target.astype(np.int64))
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
-    parts = dict(zip(("val", "test", "train"), order.split([400, 400, 997]), strict=True))
+    parts = dict(zip(("val", "test", "train"), order.split([500, 400, 897]), strict=True))
     return {
         name: Digits(images[part], labels[part], train=name == "train")
         for name, part in parts.items()
@@ -104,7 +104,7 @@ def make_task() -> ac.Task:
     return ac.Task(train=splits["train"], val=splits["val"], test=splits["test"])
 
 
-def make_model(width: int = 16, blocks: int = 3, epochs: int = 8) -> nn.Module:
+def make_model(width: int = 8, blocks: int = 3, epochs: int = 30) -> nn.Module:
     """Train the network from scratch with a fixed seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

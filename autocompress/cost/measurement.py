@@ -157,10 +157,10 @@ def measure_interleaved(
     return [
         LatencyMeasurement(
             median_ms=1e3 * float(np.median(table[:, column])),
-            ci95_ms=median_interval(blocks[:, column]),
+            ci95_ms=_around(median_interval(blocks[:, column]), 1e3 * table[:, column]),
             samples=tuple(1e3 * table[:, column]),
             ratio=float(np.median(ratios[:, column])),
-            ratio_ci95=median_interval(ratio_blocks[:, column]),
+            ratio_ci95=_around(median_interval(ratio_blocks[:, column]), ratios[:, column]),
             device=device_name(),
             threads=threads,
             batch_size=_batch_size(feeds[column]),
@@ -241,6 +241,12 @@ def block_medians(table: FloatArray) -> FloatArray:
     """
     blocks = np.array_split(table, min(len(table), MAX_BLOCKS))
     return np.array([np.median(block, axis=0) for block in blocks])
+
+
+def _around(interval: tuple[float, float], samples: FloatArray) -> tuple[float, float]:
+    """Widen an interval of block medians to hold the median of all samples."""
+    middle = float(np.median(samples))
+    return min(interval[0], middle), max(interval[1], middle)
 
 
 def median_interval(samples: npt.ArrayLike) -> tuple[float, float]:
