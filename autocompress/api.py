@@ -1,12 +1,8 @@
 """The public verbs; the one module that names concrete classes."""
 
 import dataclasses
-import hashlib
-import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +16,8 @@ from autocompress.artifact.packed import read_packed
 from autocompress.artifact.runtime import open_session
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.sampler import SAMPLER_NAMES
-from autocompress.controller.search import Search, SearchSetup, study_identity
+from autocompress.controller.search import run_search
+from autocompress.controller.setup import SearchSetup, study_identity
 from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
 from autocompress.core.events import Callback, Event
@@ -28,27 +25,27 @@ from autocompress.core.files import write_json, write_text
 from autocompress.core.objective import parse_constraints, parse_objectives
 from autocompress.core.schema import unknown_name
 from autocompress.core.target import TARGET_NAMES, Target
-from autocompress.cost.measurement import LatencyMeasurement, device_name, measure_interleaved
-from autocompress.cost.profile import DeviceProfile, profile_device
+from autocompress.cost.measurement import LatencyMeasurement, measure_interleaved
+from autocompress.cost.profile import DeviceProfile, profile_device, resolve_target
 from autocompress.errors import (
-    AutocompressError,
     InvalidInputError,
-    StudyError,
-    WrongTypeError,
-    explain,
+    check_type,
 )
-from autocompress.evaluation.proxy import recalibrate_batch_norms
+from autocompress.evaluation.calibration import settle_on
+from autocompress.evaluation.original import frozen_copy, weights_digest
+from autocompress.evaluation.splits import check_batch, epoch_images, make_splits
 from autocompress.evaluation.splits import example_inputs as first_inputs
-from autocompress.evaluation.splits import make_splits, size, take
 from autocompress.evaluation.task import Batch, Task
-from autocompress.graph.inputs import ModelInputs, one_line, plain_copy
+from autocompress.graph.inputs import ModelInputs
 from autocompress.graph.structure import ModelGraph as CheckReport
 from autocompress.graph.tracing import trace
 from autocompress.report.console import ProgressDisplay
+from autocompress.report.environment import environment
+from autocompress.report.log_file import LogFile
 from autocompress.result import FrontMember, SearchResult
 from autocompress.space.bound import BoundSpace
 from autocompress.space.preset import SearchSpace
-from autocompress.transform.compress import calibrate_grids, compress_model
+from autocompress.transform.compress import check_runnable, compress_model
 from autocompress.transform.compressed import CompressedModel
 
 __all__ = [
@@ -82,9 +79,6 @@ __all__ = [
 
 EXECUTORS = ("inline",)
 """Where trials can run."""
-
-DEFAULT_EPOCH = 50_000
-"""Training images assumed of an epoch when the loader has no length."""
 
 
 def search(
@@ -134,36 +128,18 @@ def search(
             written when the input is wrong.
     """
     for value, kind in ((model, nn.Module), (task, Task), (budget, Budget)):
-        if not isinstance(value, kind):
-            raise WrongTypeError(
-                explain(
-                    "search",
-                    expected=f"a {kind.__name__}",
-                    got=type(value).__name__,
-                    remedy="check the order of the arguments",
-                )
-            )
+        check_type("search", value, kind)
+    check_type("'seed'", seed, int)
     if executor not in EXECUTORS:
-        raise InvalidInputError(
-            explain(
-                "'executor'",
-                expected=" or ".join(map(repr, EXECUTORS)),
-                got=repr(executor),
-                remedy="write executor='inline'",
-            )
-        )
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise WrongTypeError(
-            explain("'seed'", expected="an integer", got=repr(seed), remedy="write seed=0")
-        )
+        raise InvalidInputError(unknown_name("'executor'", str(executor), EXECUTORS))
     if sampler not in SAMPLER_NAMES:
         raise InvalidInputError(unknown_name("'sampler'", str(sampler), SAMPLER_NAMES))
-    resolved, given = _target(target)
+    resolved, given = resolve_target(target)
     goals, limits = parse_objectives(objectives), parse_constraints(constraints)
     chosen = SearchSpace.load(space)
     folder = Path(study_dir)
 
-    original = _frozen_copy(model, device)
+    original = frozen_copy(model, device)
     splits = make_splits(task, seed=seed, device=device)
     inputs = first_inputs(splits.val)
     graph = trace(original, inputs[0] or inputs[1])
@@ -175,7 +151,7 @@ def search(
         ("val", splits.val),
         ("test", splits.test),
     ):
-        _check_outputs(original, task, name, batches[0])
+        check_batch(task, original, name, batches[0])
     if not (folder / "study.db").is_file():
         check_exportable(original, inputs)
     setup = SearchSetup(
@@ -190,7 +166,7 @@ def search(
         constraints=limits,
         budget=budget,
         study_dir=folder,
-        epoch_images=_epoch_images(task),
+        epoch_images=epoch_images(task),
         sampler=sampler,
         device=device,
         seed=seed,
@@ -207,22 +183,20 @@ def search(
     }
     ledger = Ledger.open(
         folder / "study.db",
-        metric_names=["1 - accuracy", *(goal.name for goal in goals[1:])]
-        if goals[0].name == "accuracy"
-        else [goal.name for goal in goals],
-        identity=study_identity(setup, _weights_digest(original)),
+        metric_names=["1 - accuracy" if g.name == "accuracy" else g.name for g in goals],
+        identity=study_identity(setup, weights_digest(original)),
         seed=seed,
     )
     try:
         ledger.set("settings", settings)
         ledger.set("notes", [splits.note] if splits.note else [])
         write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
-        write_json(folder / "environment.json", _environment(resolved, device, seed))
+        write_json(folder / "environment.json", environment(resolved, device, seed))
         with ExitStack() as stack:
-            listeners: list[Callback] = [_LogFile(folder / "log.txt", splits.note), *callbacks]
+            listeners: list[Callback] = [LogFile(folder / "log.txt", splits.note), *callbacks]
             if verbose:
                 listeners.append(stack.enter_context(ProgressDisplay()))
-            Search(setup, ledger, listeners).run()
+            run_search(setup, ledger, listeners)
     finally:
         ledger.close()
     result = SearchResult(folder, original=model)
@@ -253,20 +227,7 @@ def resume(
         MissingFileError: If there is no study.
         StudyError: If the study belongs to another model or other data.
     """
-    ledger = Ledger.read(Path(study_dir) / "study.db")
-    try:
-        settings = ledger.get("settings")
-    finally:
-        ledger.close()
-    if settings is None:
-        raise StudyError(
-            explain(
-                f"study '{study_dir}'",
-                expected="the settings of its search",
-                got="none",
-                remedy="run search with a new study_dir",
-            )
-        )
+    settings = Ledger.settings_of(Path(study_dir) / "study.db")
     return search(
         model,
         task,
@@ -333,36 +294,13 @@ def compress(
     Returns:
         A new module that carries its surgery record.
     """
-    resolved = None if target is None else _target(target)[0]
     inputs = ModelInputs.of(example_inputs)
-    original = _frozen_copy(model, "cpu")
-    if resolved is not None:
-        for name, config in candidate.layers.items():
-            if config.activation_bits not in (*resolved.activation_bits, 32):
-                raise InvalidInputError(
-                    explain(
-                        f"layer '{name}' on {resolved.name}",
-                        expected=f"activation bits among {list(resolved.activation_bits)}",
-                        got=config.activation_bits,
-                        remedy="choose other bits or another target",
-                    )
-                )
+    original = frozen_copy(model, "cpu")
+    if target is not None:
+        check_runnable(candidate, resolve_target(target)[0])
     graph = trace(original, example_inputs)
     compressed = compress_model(original, graph, candidate, (inputs.args, inputs.kwargs))
-    batches: list[Batch] = []
-    if task is not None:
-        batches = list(take(task.train, 2000, "train", "cpu"))
-        if compressed.record.cuts or compressed.record.dropped_blocks:
-            compressed.quantise_activations = False
-            recalibrate_batch_norms(compressed, task, batches)
-            compressed.quantise_activations = True
-    if compressed.record.plan.sites:
-        if calibration is not None:
-            calibrate_grids(compressed, calibration, _run_batch(task, inputs))
-        elif task is not None:
-            calibrate_grids(compressed, batches[:8], task.run)
-        else:
-            calibrate_grids(compressed, [example_inputs], _run_batch(None, inputs))
+    settle_on(compressed, inputs, task=task, calibration=calibration)
     return compressed
 
 
@@ -385,7 +323,7 @@ def export(
         ExportError: If the file would not run there, or not reproduce the model.
     """
     inputs = ModelInputs.of(example_inputs)
-    resolved = _target(TARGET_NAMES[0] if target is None else target)[0]
+    resolved = resolve_target(TARGET_NAMES[0] if target is None else target)[0]
     return export_artifact(compressed, Path(path), (inputs.args, inputs.kwargs), target=resolved)
 
 
@@ -443,7 +381,7 @@ def measure_latency(
             first examples are repeated to the target's batch size.
         seconds: Time for the measurement.
     """
-    resolved = _target(target)[0]
+    resolved = resolve_target(target)[0]
     path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
     session = open_session(path, threads=resolved.threads)
     batch = [
@@ -452,133 +390,3 @@ def measure_latency(
     ]
     feed = feed_of(session, batch)
     return measure_interleaved([session], feed, threads=resolved.threads, max_seconds=seconds)[0]
-
-
-class _LogFile:
-    """Appends one line per event to a file."""
-
-    def __init__(self, path: Path, note: str) -> None:
-        self._path, self._note = path, note
-
-    def __call__(self, event: Event) -> None:
-        """Append an event."""
-        lines = [self._note] if self._note else []
-        lines.append(event.message)
-        self._note = ""
-        with self._path.open("a", encoding="utf-8") as file:
-            for line in lines:
-                file.write(f"{event.elapsed_s:9.1f} s  {event.stage:<11} {line}\n")
-
-
-def _target(target: str | Path | Target) -> tuple[Target, DeviceProfile | None]:
-    """Resolve a target; a path gives the profile, and the target it was made for."""
-    if isinstance(target, Target):
-        return target, None
-    if isinstance(target, Path) or (isinstance(target, str) and target.endswith(".json")):
-        given = DeviceProfile.load(Path(target))
-        return given.target, given
-    return Target.named(target), None
-
-
-def _frozen_copy(model: nn.Module, device: str) -> nn.Module:
-    """Copy a model for reading: float32, eval mode, on the device, images channels-last."""
-    if not isinstance(model, nn.Module):
-        raise WrongTypeError(
-            explain(
-                "model",
-                expected="a torch.nn.Module",
-                got=type(model).__name__,
-                remedy="pass the trained module itself",
-            )
-        )
-    frozen = plain_copy(model)
-    try:
-        frozen = frozen.to(device)
-    except (AssertionError, RuntimeError) as error:  # torch raises the first where CUDA is missing
-        raise InvalidInputError(
-            explain(
-                "'device'",
-                expected="a device that torch has here",
-                got=f"{device!r} ({one_line(error)})",
-                remedy="write device='cpu'",
-            )
-        ) from error
-    if any(parameter.dim() == 4 for parameter in frozen.parameters()):
-        frozen = frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return frozen.requires_grad_(True)
-
-
-def _check_outputs(model: nn.Module, task: Task, name: str, batch: Batch) -> None:
-    """Try one batch of a split: its outputs, its score and its loss."""
-    try:
-        with torch.inference_mode():
-            outputs = task.run(model, batch)
-            task.score(outputs, batch)
-            task.loss(outputs, batch)
-    except AutocompressError:
-        raise
-    except Exception as error:
-        raise InvalidInputError(
-            explain(
-                f"task '{name}'",
-                expected="batches that the model, the metric and the loss take",
-                got=one_line(error),
-                remedy="check the shapes and the order of what a batch holds",
-            )
-        ) from error
-    if not bool(torch.isfinite(outputs).all()):
-        raise InvalidInputError(
-            explain(
-                "model",
-                expected="finite outputs",
-                got=f"NaN or infinities on the first batch of {name}",
-                remedy="check the weights and the inputs' normalisation",
-            )
-        )
-
-
-def _run_batch(task: Task | None, examples: ModelInputs) -> Callable[[nn.Module, Batch], object]:
-    """Tell how to run a batch: as the task does, or on the arguments of the examples."""
-
-    def run(model: nn.Module, batch: Batch) -> object:
-        if task is not None:
-            return task.run(model, batch)
-        given = ModelInputs.of(batch)
-        kwargs = {key: value for key, value in given.kwargs.items() if key in examples.kwargs}
-        return model(*given.args[: len(examples.args)], **kwargs)
-
-    return run
-
-
-def _epoch_images(task: Task) -> int:
-    """Estimate the images of one epoch: length of the loader times its first batch."""
-    try:
-        batches = len(task.train)  # type: ignore[arg-type]
-    except TypeError:
-        return DEFAULT_EPOCH
-    with torch.random.fork_rng(devices=[]):
-        first = next(iter(task.train))
-    return batches * size(first)
-
-
-def _weights_digest(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _environment(target: Target, device: str, seed: int) -> dict[str, Any]:
-    packages = ("autocompress", "torch", "optuna", "onnx", "onnxruntime", "torch-pruning", "numpy")
-    return {
-        "processor": device_name(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
-        "target": f"{target.name}, {target.threads} threads, batch {target.batch_size}",
-        "device": device,
-        "seed": seed,
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **{name: version(name) for name in packages},
-    }

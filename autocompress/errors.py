@@ -62,3 +62,24 @@ def explain(what: str, *, expected: object, got: object, remedy: str) -> str:
         "'threads': expected an integer >= 1, got 0; set threads: 1."
     """
     return f"{what}: expected {expected}, got {got}; {remedy}."
+
+
+def check_type(what: str, value: object, kind: type) -> None:
+    """Refuse a value of another type; a boolean is no number.
+
+    Raises:
+        WrongTypeError: If `value` is not a `kind`.
+
+    Example:
+        >>> check_type("'seed'", "7", int)
+        Traceback (most recent call last):
+        autocompress.errors.WrongTypeError: 'seed': expected an int, got '7'; pass an int.
+    """
+    if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
+        return
+    name = kind.__name__
+    article = "an" if name[0].lower() in "aeiou" else "a"
+    got = repr(value) if isinstance(value, (str, int, float)) else f"a {type(value).__name__}"
+    raise WrongTypeError(
+        explain(what, expected=f"{article} {name}", got=got, remedy=f"pass {article} {name}")
+    )

@@ -108,6 +108,30 @@ class Ledger:
         """
         return cls(path, *open_study(path, read_only=True))
 
+    @classmethod
+    def settings_of(cls, path: Path) -> dict[str, Any]:
+        """Read the settings that a study was started with.
+
+        Raises:
+            MissingFileError: If there is no such file.
+            StudyError: If it is damaged, or has no settings yet.
+        """
+        ledger = cls.read(path)
+        try:
+            settings = ledger.get("settings")
+        finally:
+            ledger.close()
+        if settings is None:
+            raise StudyError(
+                explain(
+                    f"study '{path.parent}'",
+                    expected="the settings of its search",
+                    got="none",
+                    remedy="run search with a new study_dir",
+                )
+            )
+        return dict(settings)
+
     def close(self) -> None:
         """Close the file; trials that still run are tried again when reopened."""
         self._release()

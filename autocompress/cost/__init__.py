@@ -1,6 +1,7 @@
 """What a candidate costs: counted, predicted and measured."""
 
 from autocompress.cost.analytic import count_costs
+from autocompress.cost.correction import Anchor, Correction
 from autocompress.cost.kernels import KernelKey, executed_kernels
 from autocompress.cost.measurement import (
     LatencyMeasurement,
@@ -8,7 +9,7 @@ from autocompress.cost.measurement import (
     example_arrays,
     measure_interleaved,
 )
-from autocompress.cost.profile import Anchor, Correction, DeviceProfile, profile_device
+from autocompress.cost.profile import DeviceProfile, profile_device
 from autocompress.cost.profiling import measure_kernels
 
 __all__ = [

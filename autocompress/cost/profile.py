@@ -1,13 +1,12 @@
 """A device profile: measured kernels, and how their sum becomes a latency."""
 
-import math
 import platform
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import onnxruntime
@@ -16,7 +15,9 @@ from autocompress.core.candidate import Candidate
 from autocompress.core.files import read_json, write_json
 from autocompress.core.schema import SCHEMA_VERSION, check_record
 from autocompress.core.target import Target
-from autocompress.cost.kernels import KernelKey, KernelPlan, Site, precision_class
+from autocompress.cost.correction import BOUNDARY_MS, Anchor, Correction, fit_correction
+from autocompress.cost.kernels import KernelKey, KernelPlan, precision_class
+from autocompress.cost.latency_table import LatencyTable, check_times
 from autocompress.cost.measurement import device_name
 from autocompress.cost.profiling import measure_kernels
 from autocompress.errors import InvalidInputError, explain
@@ -25,12 +26,6 @@ from autocompress.graph.structure import ModelGraph
 MAX_KERNELS = 150
 """Kernels that a profile measures at most; widths between are interpolated."""
 
-BOUNDARY_MS = 0.015
-"""What a change of precision costs until one was measured: two conversions of a small tensor."""
-
-RIDGE = 0.1
-"""Relative spread of kernel sums below which a slope is not trusted."""
-
 
 class HasGraph(Protocol):
     """Anything bound to one model, for example a search space."""
@@ -38,34 +33,6 @@ class HasGraph(Protocol):
     @property
     def graph(self) -> ModelGraph:
         """The structure of the model."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Anchor:
-    """A candidate whose latency was measured from end to end.
-
-    Attributes:
-        candidate: The candidate.
-        latency_ms: What was measured on its artifact.
-        kernel_ms: The sum of its kernels, from the profile.
-        boundaries: Changes of precision from one of its layers to the next.
-    """
-
-    candidate: Candidate
-    latency_ms: float
-    kernel_ms: float
-    boundaries: int = 0
-
-    def __post_init__(self) -> None:
-        _check_times({"latency_ms": self.latency_ms, "kernel_ms": self.kernel_ms})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Correction:
-    """Latency as `offset_ms + scale * kernel_ms`."""
-
-    offset_ms: float = 0.0
-    scale: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,12 +62,12 @@ class DeviceProfile:
     corrections: Mapping[str, Correction] = field(default_factory=dict)
     boundary_ms: float = BOUNDARY_MS
     version: int = 1
-    _memory: list["_LatencyTable"] = field(
+    _memory: list["LatencyTable"] = field(
         default_factory=list, init=False, repr=False, compare=False
     )
 
     def __post_init__(self) -> None:
-        _check_times({str(key): ms for key, ms in self.kernels.items()})
+        check_times({str(key): ms for key, ms in self.kernels.items()})
 
     def predict_latency(self, space: HasGraph | ModelGraph, candidate: Candidate) -> float:
         """Predict the latency of a candidate, without building it.
@@ -136,10 +103,10 @@ class DeviceProfile:
             boundaries=table.plan.boundaries(candidate),
         )
 
-    def _table(self, space: HasGraph | ModelGraph) -> "_LatencyTable":
+    def _table(self, space: HasGraph | ModelGraph) -> "LatencyTable":
         graph = space if isinstance(space, ModelGraph) else space.graph
         if not self._memory or self._memory[0].plan.graph is not graph:
-            self._memory[:] = [_LatencyTable(KernelPlan(graph, self.target), self.kernels)]
+            self._memory[:] = [LatencyTable(KernelPlan(graph, self.target), self.kernels)]
         return self._memory[0]
 
     def refit(self, new_anchors: Iterable[Anchor]) -> "DeviceProfile":
@@ -190,15 +157,7 @@ class DeviceProfile:
                 "versions": dict(self.versions),
                 "created": self.created,
                 "kernels": {str(key): ms for key, ms in self.kernels.items()},
-                "anchors": [
-                    {
-                        "candidate": anchor.candidate.to_json(),
-                        "latency_ms": anchor.latency_ms,
-                        "kernel_ms": anchor.kernel_ms,
-                        "boundaries": anchor.boundaries,
-                    }
-                    for anchor in self.anchors
-                ],
+                "anchors": [anchor.to_json() for anchor in self.anchors],
                 "boundary_ms": self.boundary_ms,
                 "corrections": {
                     name: {"offset_ms": correction.offset_ms, "scale": correction.scale}
@@ -278,105 +237,14 @@ def profile_device(
     )
 
 
-def fit_correction(anchors: Sequence[Anchor]) -> Correction:
-    """Fit latency as a line in the sum of kernels.
-
-    Least squares of the relative error. The slope is drawn by a ridge towards
-    the mean ratio of the two, the more the closer the sums lie together: equal
-    sums, or one anchor, give that ratio and no offset.
-
-    Args:
-        anchors: At least one.
-
-    Example:
-        >>> points = [(1.0, 1.5), (2.0, 2.5), (4.0, 4.5)]
-        >>> anchors = [Anchor(candidate=Candidate(), kernel_ms=x, latency_ms=y) for x, y in points]
-        >>> fitted = fit_correction(anchors)
-        >>> 0.3 < fitted.offset_ms < 0.5 and 1.0 < fitted.scale < 1.1
-        True
-    """
-    sums = np.array([anchor.kernel_ms for anchor in anchors])
-    measured = np.array([anchor.latency_ms for anchor in anchors])
-    weights = measured**-2 / (measured**-2).sum()
-    sum_mean, measured_mean = float(weights @ sums), float(weights @ measured)
-    ratio, ridge = measured_mean / sum_mean, (RIDGE * sum_mean) ** 2 / len(anchors)
-    spread = float(weights @ (sums - sum_mean) ** 2)
-    joint = float(weights @ ((sums - sum_mean) * (measured - measured_mean)))
-    scale = max((joint + ridge * ratio) / (spread + ridge), 0.0)
-    return Correction(offset_ms=measured_mean - scale * sum_mean, scale=scale)
-
-
-class _LatencyTable:
-    """Times of the kernels at every site met so far."""
-
-    def __init__(self, plan: KernelPlan, kernels: Mapping[KernelKey, float]) -> None:
-        self.plan = plan
-        self.kernels = kernels
-        self.families: dict[Hashable, dict[int, dict[int, float]]] = {}
-        for key, ms in kernels.items():
-            by_input = self.families.setdefault(key.family, defaultdict(dict))
-            by_input[key.in_channels][key.out_channels] = ms
-        self.times: dict[Site, float] = {}
-
-    def total(self, candidate: Candidate) -> float:
-        """Sum the times of all that a candidate runs."""
-        total = 0.0
-        for site in self.plan.sites(candidate):
-            ms = self.times.get(site)
-            if ms is None:
-                ms = self.times[site] = self.time(self.plan.kernel(site))
-            total += ms
-        return total
-
-    def time(self, key: KernelKey) -> float:
-        """Return the time of a kernel: measured, interpolated, or scaled."""
-        if key in self.kernels:
-            return self.kernels[key]
-        family = self.families.get(key.family)
-        if family is None:
-            return self._scaled(key)
-        if key.in_channels == key.out_channels and all(list(v) == [k] for k, v in family.items()):
-            return interpolate({k: v[k] for k, v in family.items()}, key.out_channels)
-        by_input = {width: interpolate(row, key.out_channels) for width, row in family.items()}
-        return interpolate(by_input, key.in_channels)
-
-    def _scaled(self, key: KernelKey) -> float:
-        """Scale the kernel of the same kind and bits that does most nearly as much."""
-        alike = [
-            other for other in self.kernels if (other.kind, other.bits) == (key.kind, key.bits)
-        ]
-        if not alike:
-            raise InvalidInputError(
-                explain(
-                    f"kernel '{key}'",
-                    expected="a profile with kernels of its kind and bits",
-                    got=f"{len(self.kernels)} others",
-                    remedy="profile the device again with this model",
-                )
-            )
-        wanted = math.log(key.operations)
-        nearest = min(alike, key=lambda other: abs(math.log(other.operations) - wanted))
-        return self.kernels[nearest] * key.operations / nearest.operations
-
-
-def interpolate(times: Mapping[int, float], width: int) -> float:
-    """Read a time between measured widths; in proportion outside of them.
-
-    Args:
-        times: Milliseconds by width; at least one.
-        width: The width that is wanted.
-
-    Example:
-        >>> interpolate({8: 1.0, 16: 3.0}, 12), interpolate({8: 1.0, 16: 3.0}, 32)
-        (2.0, 6.0)
-    """
-    low = max((known for known in times if known <= width), default=0)
-    high = min((known for known in times if known >= width), default=0)
-    if low and high:
-        share = (width - low) / (high - low) if high > low else 0.0
-        return times[low] + share * (times[high] - times[low])
-    edge = low or high
-    return times[edge] * width / edge
+def resolve_target(target: str | Path | Target) -> tuple[Target, DeviceProfile | None]:
+    """Resolve a target; a path gives the profile, and the target it was made for."""
+    if isinstance(target, Target):
+        return target, None
+    if isinstance(target, Path) or (isinstance(target, str) and target.endswith(".json")):
+        given = DeviceProfile.load(Path(target))
+        return given.target, given
+    return Target.named(target), None
 
 
 def _covering(
@@ -393,19 +261,6 @@ def _spaced(values: Sequence[float], count: int) -> list[float]:
     return [values[round(place)] for place in places]
 
 
-def _check_times(times: Mapping[str, float]) -> None:
-    for name, ms in times.items():
-        if not (isinstance(ms, (int, float)) and math.isfinite(ms) and ms > 0):
-            raise InvalidInputError(
-                explain(
-                    f"time of '{name}'",
-                    expected="milliseconds > 0",
-                    got=repr(ms),
-                    remedy="measure it again",
-                )
-            )
-
-
 def _from_record(decoded: object) -> DeviceProfile:
     keys = ("target", "device", "versions", "created", "kernels", "anchors", "corrections")
     record = check_record(decoded, what="device profile", keys=(*keys, "boundary_ms", "version"))
@@ -415,7 +270,7 @@ def _from_record(decoded: object) -> DeviceProfile:
         versions=dict(record["versions"]),
         created=str(record["created"]),
         kernels={KernelKey.parse(text): ms for text, ms in record["kernels"].items()},
-        anchors=tuple(_anchor(value) for value in record["anchors"]),
+        anchors=tuple(Anchor.from_json(value) for value in record["anchors"]),
         corrections={
             name: Correction(**check_record(value, what="correction", keys=("offset_ms", "scale")))
             for name, value in record["corrections"].items()
@@ -423,10 +278,3 @@ def _from_record(decoded: object) -> DeviceProfile:
         boundary_ms=float(record["boundary_ms"]),
         version=int(record["version"]),
     )
-
-
-def _anchor(value: object) -> Anchor:
-    keys = ("candidate", "latency_ms", "kernel_ms", "boundaries")
-    fields: dict[str, Any] = dict(check_record(value, what="anchor", keys=keys))
-    fields["candidate"] = Candidate.from_json(fields["candidate"])
-    return Anchor(**fields)

@@ -6,17 +6,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autocompress.core.seeds import derive_seed
-from autocompress.errors import InvalidInputError, WrongTypeError, explain
+from autocompress.errors import AutocompressError, InvalidInputError, WrongTypeError, explain
 from autocompress.evaluation.task import Batch, Task, inputs_of, targets_of
+from autocompress.graph.inputs import one_line
 
 PROXY_IMAGES = 2000
 """Images of `train` that recalibrate batch norms, and of `val` that score the proxy."""
 
 CALIBRATION_IMAGES = 1024
 """Images of `train` that set activation grids."""
+
+DEFAULT_EPOCH = 50_000
+"""Training images assumed of an epoch when the loader has no length."""
 
 SENSITIVITY_IMAGES = 768
 """Images of `train` that candidates' deviations are taken on."""
@@ -157,6 +161,46 @@ def check_finite(batch: Batch, name: str) -> None:
 def example_inputs(batches: tuple[Batch, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the inputs of the first two examples, as one forward call takes them."""
     return inputs_of(_slice(batches[0], slice(0, 2)))
+
+
+def check_batch(task: Task, model: nn.Module, name: str, batch: Batch) -> None:
+    """Try one batch of a split: its outputs, its score and its loss."""
+    try:
+        with torch.inference_mode():
+            outputs = task.run(model, batch)
+            task.score(outputs, batch)
+            task.loss(outputs, batch)
+    except AutocompressError:
+        raise
+    except Exception as error:
+        raise InvalidInputError(
+            explain(
+                f"task '{name}'",
+                expected="batches that the model, the metric and the loss take",
+                got=one_line(error),
+                remedy="check the shapes and the order of what a batch holds",
+            )
+        ) from error
+    if not bool(torch.isfinite(outputs).all()):
+        raise InvalidInputError(
+            explain(
+                "model",
+                expected="finite outputs",
+                got=f"NaN or infinities on the first batch of {name}",
+                remedy="check the weights and the inputs' normalisation",
+            )
+        )
+
+
+def epoch_images(task: Task) -> int:
+    """Estimate the images of one epoch: length of the loader times its first batch."""
+    try:
+        batches = len(task.train)  # type: ignore[arg-type]
+    except TypeError:
+        return DEFAULT_EPOCH
+    with torch.random.fork_rng(devices=[]):
+        first = next(iter(task.train))
+    return batches * size(first)
 
 
 def _halve(batches: tuple[Batch, ...], seed: int) -> tuple[tuple[Batch, ...], tuple[Batch, ...]]:

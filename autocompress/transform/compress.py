@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from autocompress.core.candidate import Candidate
-from autocompress.core.target import FLOAT
+from autocompress.core.target import FLOAT, Target
 from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import ModelGraph
 from autocompress.transform.compressed import CompressedModel
@@ -73,6 +73,24 @@ def compress_model(
         plan=discover_plan(network, inputs, candidate.layers),
     )
     return CompressedModel(network, record)
+
+
+def check_runnable(candidate: Candidate, target: Target) -> None:
+    """Refuse activation bits that a target does not execute.
+
+    Raises:
+        InvalidInputError: With the layer and what the target has.
+    """
+    for name, config in candidate.layers.items():
+        if config.activation_bits not in (*target.activation_bits, FLOAT):
+            raise InvalidInputError(
+                explain(
+                    f"layer '{name}' on {target.name}",
+                    expected=f"activation bits among {list(target.activation_bits)}",
+                    got=config.activation_bits,
+                    remedy="choose other bits or another target",
+                )
+            )
 
 
 def rebuild_model(model: nn.Module, record: SurgeryRecord) -> CompressedModel:

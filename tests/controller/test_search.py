@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import autocompress as ac
-from autocompress.controller import schedule, search
+from autocompress.controller import finish, schedule, trials
 from autocompress.controller.ledger import Ledger
 from autocompress.core.files import read_json
 from autocompress.errors import InvalidInputError, StudyError
@@ -24,8 +24,8 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train little and export few, so that the whole path stays quick."""
     monkeypatch.setattr(schedule, "SHORT_IMAGES", 128)
     monkeypatch.setattr(schedule, "FULL_IMAGES", 256)
-    monkeypatch.setattr(search, "FINALISTS", 1)
-    monkeypatch.setattr(search, "EARLY_MEMBERS", 1)
+    monkeypatch.setattr(finish, "FINALISTS", 1)
+    monkeypatch.setattr(trials, "EARLY_MEMBERS", 1)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def finished(
     patch = pytest.MonkeyPatch()
     patch.setattr(schedule, "SHORT_IMAGES", 128)
     patch.setattr(schedule, "FULL_IMAGES", 256)
-    patch.setattr(search, "FINALISTS", 1)
+    patch.setattr(finish, "FINALISTS", 1)
     result = _search(model, task, tmp_path_factory.mktemp("study"), callbacks=(events.append,))
     patch.undo()
     return result, events, before

@@ -2,22 +2,15 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.target import Target
 from autocompress.cost import profile as profile_module
+from autocompress.cost.correction import Anchor, fit_correction
 from autocompress.cost.kernels import KernelKey, executed_kernels
-from autocompress.cost.profile import (
-    Anchor,
-    Correction,
-    DeviceProfile,
-    fit_correction,
-    interpolate,
-    profile_device,
-)
+from autocompress.cost.profile import DeviceProfile, profile_device, resolve_target
 from autocompress.errors import InvalidInputError, MissingFileError
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.tracing import trace
@@ -93,11 +86,6 @@ def test_widths_between_measured_ones_are_interpolated(graph: ModelGraph) -> Non
     assert times[1] == pytest.approx((times[0] + times[2]) / 2, rel=0.02)
 
 
-def test_interpolation_goes_through_points_and_scales_outside() -> None:
-    times = {8: 1.0, 16: 3.0}
-    assert [interpolate(times, width) for width in (4, 8, 10, 16, 24)] == [0.5, 1.0, 1.5, 3.0, 4.5]
-
-
 def test_an_unknown_shape_is_scaled_from_the_nearest_kernel(graph: ModelGraph) -> None:
     known = KernelKey(kind="linear", in_channels=16, out_channels=8, bits=32)
     profile = DeviceProfile(
@@ -125,21 +113,6 @@ def test_an_unknown_shape_is_scaled_from_the_nearest_kernel(graph: ModelGraph) -
     assert profile.kernel_ms(graph, Candidate()) == pytest.approx(convs + adds + linear)
     with pytest.raises(InvalidInputError, match="profile the device again"):
         profile.kernel_ms(graph, _int8(graph))
-
-
-def test_a_line_is_recovered_from_spread_anchors() -> None:
-    sums = np.linspace(0.1, 2.0, 30)
-    fitted = fit_correction([_anchor(x, 0.05 + 1.2 * x) for x in sums])
-    assert fitted.offset_ms == pytest.approx(0.05, abs=0.005)
-    assert fitted.scale == pytest.approx(1.2, rel=0.02)
-
-
-def test_close_anchors_cannot_tilt_the_line() -> None:
-    fitted = fit_correction([_anchor(1.0, 1.10), _anchor(1.001, 1.15)])
-    assert fitted.scale == pytest.approx(1.12, abs=0.05)
-    assert fitted.offset_ms == pytest.approx(0.0, abs=0.05)
-    same = fit_correction([_anchor(1.0, 1.1), _anchor(1.0, 1.3)])
-    assert abs(same.offset_ms) < 1e-9
 
 
 def test_one_anchor_scales(graph: ModelGraph) -> None:
@@ -241,7 +214,12 @@ def test_too_many_widths_are_thinned_but_keep_their_ends(
     assert {1, group.channels} <= widths
 
 
-def test_corrections_are_plain_lines() -> None:
-    assert Correction() == Correction(offset_ms=0.0, scale=1.0)
-    with pytest.raises(InvalidInputError, match="latency_ms"):
-        _anchor(1.0, float("nan"))
+def test_a_target_is_given_by_name_itself_or_a_profile(graph: ModelGraph, tmp_path: Path) -> None:
+    profile = _profile(graph)
+    profile.save(tmp_path / "laptop.json")
+    assert resolve_target("onnxruntime-cpu") == (CPU, None)
+    assert resolve_target(CPU) == (CPU, None)
+    assert resolve_target(tmp_path / "laptop.json") == (CPU, profile)
+    assert resolve_target(str(tmp_path / "laptop.json")) == (CPU, profile)
+    with pytest.raises(InvalidInputError, match="onnxruntime-cpu"):
+        resolve_target("onnxruntime-gpu")

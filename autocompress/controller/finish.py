@@ -1,0 +1,95 @@
+"""What a search ends with: finalists trained, exported, and measured side by side."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from autocompress.controller.finalists import Finalist, choose_finalists
+from autocompress.controller.forecast import Forecast
+from autocompress.controller.run import Run
+from autocompress.controller.start import refit_profile
+from autocompress.errors import ExportError, TrainingError
+
+FINALISTS = 6
+"""Members that a search adds to those it wrote on its way."""
+
+
+def train_finalists(run: Run, forecast: Forecast) -> None:
+    """Fine-tune, export and verify the candidates that span the predicted front."""
+    evaluations = [e for e in run.ledger.evaluations() if e.fidelities]
+    forecast.learn(evaluations)
+    final = set(run.ledger.get("finalists", []))
+    values = [forecast.values(e) for e in evaluations]
+    violations = [max(forecast.violations(v).values(), default=0.0) for v in values]
+    kept = [e.slot for e in evaluations if e.slot < 2 or f"{e.slot:04d}" in final]
+    room = FINALISTS - len(final)
+    left = run.schedule.seconds_left
+    if left is not None:
+        room = min(room, int(left // (1.5 * run.seconds_per_member)))
+    if room <= 0 or not evaluations:
+        return
+    chosen = choose_finalists(
+        evaluations,
+        values,
+        np.array([forecast.losses(v) for v in values]),
+        np.array(violations),
+        forecast.reference(),
+        forecast.baseline["accuracy"],
+        room,
+        kept,
+    )
+    run.say("finalists", f"fine-tuning and exporting {len(chosen)} finalists")
+    for position, finalist in enumerate(chosen):
+        left = run.schedule.seconds_left
+        if left is not None and left < 0.5 * run.seconds_per_member and len(final) > 1:
+            run.say("finalists", "the budget is spent; the other finalists wait for more")
+            break
+        try:
+            _finalist(run, finalist, chosen[position:])
+        except (TrainingError, ExportError) as error:
+            run.say("finalists", f"finalist {finalist.evaluation.slot} failed: {error}")
+            continue
+        final.add(f"{finalist.evaluation.slot:04d}")
+        run.ledger.set("finalists", sorted(final))
+
+
+def measure_members(run: Run, forecast: Forecast) -> None:
+    """Measure all members in one interleaved run, and write the front and the profile."""
+    members = run.members()
+    if len(members) > 1:
+        run.say("measure", f"measuring {len(members)} members side by side")
+        run.store.measure(members, seconds=_measuring_seconds(run))
+    profile = refit_profile(run, forecast.profile, run.members())
+    profile.save(run.setup.study_dir / "profile.json")
+    run.update_front()
+
+
+def _finalist(run: Run, finalist: Finalist, waiting: Sequence[Finalist]) -> None:
+    evaluation = finalist.evaluation
+    name = f"{evaluation.slot:04d}"
+    seconds, images = None, run.schedule.full_images
+    if run.schedule.seconds_left is not None:
+        reserved = len(waiting) * run.seconds_per_member + _measuring_seconds(run)
+        usable = max(0.0, run.schedule.seconds_left - reserved)
+        shares = sum(f.share for f in waiting) or 1.0
+        seconds = usable * finalist.share / shares
+        images = 100 * run.setup.epoch_images
+    if finalist.share == 0.0 or (seconds is not None and seconds < 1.0):
+        images = 0
+    model, result = run.evaluator.train(
+        evaluation.candidate, slot=evaluation.slot, images=images, seconds=seconds
+    )
+    member = run.write_member(
+        name,
+        model,
+        finalist.predicted,
+        origin=evaluation.origin,
+        trained_images=result.trained_images,
+    )
+    member = run.add_member(member, seconds=6.0)
+    run.say("finalists", f"member {name} is on disk", member=member)
+
+
+def _measuring_seconds(run: Run) -> float:
+    total = run.schedule.total_seconds
+    return 40.0 if total is None else min(40.0, 0.05 * total)

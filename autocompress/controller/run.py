@@ -1,0 +1,118 @@
+"""One run of a study: what its stages share."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from autocompress.controller.ledger import Ledger
+from autocompress.controller.members import (
+    MemberStore,
+    read_members,
+    split_front,
+    write_front,
+)
+from autocompress.controller.schedule import Schedule
+from autocompress.controller.setup import SearchSetup
+from autocompress.core.evaluation import MeasuredMember
+from autocompress.core.events import Callback, Event
+from autocompress.cost.analytic import count_costs
+from autocompress.evaluation.evaluator import Evaluator
+from autocompress.transform.compressed import CompressedModel
+
+MEMBER_SECONDS = 25.0
+"""Time assumed for exporting and verifying a member before one was written."""
+
+
+class Run:
+    """A study while it runs: its ledger, clock, evaluator and members.
+
+    Args:
+        setup: What to search.
+        ledger: The open ledger of the study.
+        callbacks: Told of every step.
+
+    Attributes:
+        schedule: How the budget is spent, and what is left of it.
+        evaluator: Evaluates candidates.
+        store: Writes and measures members.
+        seconds_per_member: Time that writing one member takes, as seen so far.
+    """
+
+    def __init__(
+        self, setup: SearchSetup, ledger: Ledger, callbacks: Sequence[Callback] = ()
+    ) -> None:
+        self.setup, self.ledger, self.callbacks = setup, ledger, tuple(callbacks)
+        self.schedule = Schedule(
+            budget=setup.budget,
+            epoch_images=setup.epoch_images,
+            spent_before=float(ledger.get("elapsed_s", 0.0)),
+            started=time.monotonic(),
+        )
+        self.evaluator = Evaluator(
+            setup.model,
+            setup.graph,
+            setup.task,
+            setup.splits,
+            checkpoints=setup.study_dir / "checkpoints",
+            seed=setup.seed,
+            device=setup.device,
+        )
+        self.store = MemberStore(setup.study_dir, setup.task, setup.splits, setup.target)
+        self.seconds_per_member = MEMBER_SECONDS
+
+    def say(self, stage: str, message: str, **details: Any) -> None:
+        """Tell the callbacks of a step, and the ledger of the time."""
+        self.ledger.set("elapsed_s", self.schedule.elapsed)
+        event = Event(
+            stage=stage,
+            message=message,
+            elapsed_s=self.schedule.elapsed,
+            trials_done=self.ledger.finished,
+            trials_total=self.setup.budget.trials,
+            seconds_left=self.schedule.seconds_left,
+            **details,
+        )
+        for callback in self.callbacks:
+            callback(event)
+
+    def members(self) -> list[MeasuredMember]:
+        """Read the members on disk, the original first."""
+        return read_members(self.setup.study_dir)
+
+    def write_member(
+        self,
+        name: str,
+        model: CompressedModel,
+        predicted: dict[str, float],
+        *,
+        origin: str,
+        trained_images: int,
+    ) -> MeasuredMember:
+        """Export and verify a settled model; see `MemberStore.write`."""
+        started = self.schedule.elapsed
+        costs = count_costs(self.setup.graph, model.record.candidate)
+        member = self.store.write(
+            name, model, predicted, costs, origin=origin, trained_images=trained_images
+        )
+        self.seconds_per_member = max(
+            0.5 * self.seconds_per_member, self.schedule.elapsed - started
+        )
+        return member
+
+    def add_member(self, member: MeasuredMember, *, seconds: float) -> MeasuredMember:
+        """Measure a written member beside the original, and renew the front."""
+        _, measured = self.store.measure([self.members()[0], member], seconds=seconds)
+        self.update_front()
+        return measured
+
+    def update_front(self) -> None:
+        """Write `front.json` anew from the members on disk."""
+        members = self.members()
+        baseline: dict[str, Any] = dict(members[0].measured)
+        front, others = split_front(
+            members, self.setup.objectives, self.setup.constraints, members[0].values()
+        )
+        int8 = [m for m in members if m.measured["origin"] == "plain int8"]
+        if int8:
+            baseline["int8"] = dict(int8[0].measured)
+        write_front(self.setup.study_dir, baseline, front, others)

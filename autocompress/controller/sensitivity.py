@@ -1,0 +1,62 @@
+"""The sensitivity pass: ladders from plain int8 down, by divergence per cost saved."""
+
+import functools
+from collections.abc import Callable
+
+from autocompress.controller.designs import plain_int8
+from autocompress.controller.forecast import Forecast
+from autocompress.controller.ladder import Rung, build_ladder
+from autocompress.controller.run import Run
+from autocompress.core.candidate import Candidate
+
+LADDER_SHARE = 0.12
+"""Share of the minutes that the sensitivity pass may take."""
+
+
+def find_ladders(run: Run, forecast: Forecast) -> dict[str, list[Rung]]:
+    """Build, or read, one ladder for each cost that is an objective."""
+    known = run.ledger.get("ladders")
+    if known is None:
+        run.say("sensitivity", "trying what each block, group and layer is worth")
+        costs = [o.name for o in run.setup.objectives if o.name != "accuracy"]
+        deviation = functools.cache(run.evaluator.deviation)
+        known = {}
+        for number, name in enumerate(costs):
+            share = LADDER_SHARE / (len(costs) - number)
+            rungs = _ladder(run, forecast, name, deviation, share)
+            known[name] = [
+                {"candidate": r.candidate.to_json(), "deviation": r.deviation, "cost": r.cost}
+                for r in rungs
+            ]
+            run.say(
+                "sensitivity",
+                f"{len(rungs)} candidates down to {rungs[-1].cost:.0%} of plain int8's {name}",
+            )
+        run.ledger.set("ladders", known)
+    return {
+        name: [
+            Rung(**{**rung, "candidate": Candidate.from_json(rung["candidate"])}) for rung in rungs
+        ]
+        for name, rungs in known.items()
+    }
+
+
+def _ladder(
+    run: Run,
+    forecast: Forecast,
+    name: str,
+    deviation: Callable[[Candidate], float],
+    share: float,
+) -> list[Rung]:
+    total, begun = run.schedule.total_seconds, run.schedule.elapsed
+
+    def enough() -> bool:
+        return total is not None and run.schedule.elapsed - begun > share * total
+
+    return build_ladder(
+        run.setup.space,
+        plain_int8(run.setup.space),
+        deviation,
+        functools.cache(lambda candidate: forecast.costs(candidate)[name]),
+        enough=enough,
+    )

@@ -1,0 +1,66 @@
+"""What a search is given, and what makes two searches the same study."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from autocompress.core.budget import Budget
+from autocompress.core.objective import Constraint, Objective
+from autocompress.core.target import Target
+from autocompress.cost.profile import DeviceProfile
+from autocompress.evaluation.splits import Splits, data_digest
+from autocompress.evaluation.task import Task
+from autocompress.graph.structure import ModelGraph
+from autocompress.space.bound import BoundSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSetup:
+    """Everything a search needs, resolved.
+
+    Attributes:
+        model: The trained original, in eval mode on `device`; never changed.
+        graph: Its structure.
+        space: The search space, bound.
+        task: The user's task.
+        splits: The batches of the study.
+        target: Where artifacts run.
+        profile: A given profile of the target; None measures one.
+        objectives: What is optimised.
+        constraints: What front members must meet.
+        budget: What may be spent.
+        study_dir: Where everything is written.
+        epoch_images: Training images of one epoch.
+        sampler: Name of the sampler.
+        device: Torch device name.
+        seed: The seed of the run.
+    """
+
+    model: nn.Module
+    graph: ModelGraph
+    space: BoundSpace
+    task: Task
+    splits: Splits
+    target: Target
+    profile: DeviceProfile | None
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+    budget: Budget
+    study_dir: Path
+    epoch_images: int
+    sampler: str = "tpe"
+    device: str = "cpu"
+    seed: int = 0
+
+
+def study_identity(setup: SearchSetup, weights_digest: str) -> dict[str, str]:
+    """Name what a study belongs to; a study is not continued on anything else."""
+    return {
+        "model": setup.graph.fingerprint,
+        "weights": weights_digest,
+        "space": setup.space.fingerprint,
+        "data": data_digest(setup.splits.val),
+        "target": f"{setup.target.name}, {setup.target.threads} threads, "
+        f"batch {setup.target.batch_size}",
+    }

@@ -1,0 +1,99 @@
+"""What a search begins with: the baseline's artifacts, and a profile of the target."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from autocompress.artifact.onnx_file import write_onnx
+from autocompress.controller.designs import plain_int8, unmodified
+from autocompress.controller.run import Run
+from autocompress.core.evaluation import MeasuredMember
+from autocompress.cost.profile import DeviceProfile, profile_device
+from autocompress.evaluation.proxy import score
+from autocompress.transform.compress import calibrate_grids
+
+
+def measure_baseline(run: Run) -> dict[str, float]:
+    """Export and measure the original and plain int8, once in a study.
+
+    Returns:
+        "accuracy" on `val`, "proxy_accuracy" on the proxy's images, and the
+        costs of the original's artifact.
+    """
+    known = run.ledger.get("baseline")
+    if known is not None:
+        return {key: float(value) for key, value in known.items()}
+    setup = run.setup
+    run.say("baseline", "exporting and measuring the original and plain int8")
+    proxy_accuracy = score(setup.model, setup.task, setup.splits.proxy, device=setup.device)
+    starts = {"0000": ("unmodified", unmodified(setup.space))}
+    if plain_int8(setup.space) != starts["0000"][1]:
+        starts["0001"] = ("plain int8", plain_int8(setup.space))
+    members = []
+    for name, (origin, candidate) in starts.items():
+        model = run.evaluator.compress(candidate)
+        run.evaluator.settle(model, exact=True)
+        members.append(run.write_member(name, model, {}, origin=origin, trained_images=0))
+    members = run.store.measure(members, seconds=15.0)
+    for member in members:
+        run.say("baseline", f"{member.measured['origin']} measured", member=member)
+    values = members[0].values()
+    baseline = {
+        "accuracy": values["accuracy"],
+        "proxy_accuracy": proxy_accuracy,
+        **{key: values[key] for key in ("latency_ms", "size_bytes", "macs", "bops", "parameters")},
+    }
+    run.ledger.set("baseline", baseline)
+    return baseline
+
+
+def device_profile(run: Run) -> DeviceProfile:
+    """Return the study's profile: kept, given, or measured now and corrected by the baseline."""
+    setup = run.setup
+    path = setup.study_dir / "profile.json"
+    if path.exists():
+        return DeviceProfile.load(path)
+    if setup.profile is not None:
+        setup.profile.save(path)
+        return setup.profile
+    run.say("profile", "measuring the kernels of the search space on the target")
+    total = run.schedule.total_seconds
+    profile = profile_device(
+        setup.graph,
+        setup.space.pruning_choices,
+        setup.target,
+        seconds=40.0 if total is None else min(40.0, 0.04 * total),
+    )
+    profile = _probe_boundaries(run, refit_profile(run, profile, run.members()))
+    profile.save(path)
+    return profile
+
+
+def refit_profile(
+    run: Run, profile: DeviceProfile, members: Sequence[MeasuredMember]
+) -> DeviceProfile:
+    """Correct a profile by measured members; one that the user gave stays as it is."""
+    if run.setup.profile is not None:
+        return profile
+    anchors = [
+        profile.anchor(run.setup.graph, member.candidate, float(member.measured["latency_ms"]))
+        for member in members
+        if "latency_ms" in member.measured
+    ]
+    return profile.refit(anchors)
+
+
+def _probe_boundaries(run: Run, profile: DeviceProfile) -> DeviceProfile:
+    """Measure a network of alternating precisions, if the space offers any."""
+    setup, plain = run.setup, plain_int8(run.setup.space)
+    mixed = replace(plain, layers=dict(list(plain.layers.items())[::2])).canonical()
+    if len(mixed.layers) in (0, len(plain.layers)):
+        return profile
+    path = setup.study_dir / "probe.onnx"
+    model = run.evaluator.compress(mixed)
+    calibrate_grids(model, setup.splits.calibration[:1], setup.task.run)
+    write_onnx(model, path, run.evaluator.inputs)
+    reference = run.members()[0]
+    measured = run.store.time([setup.study_dir / reference.path, path], seconds=5.0)
+    path.unlink()
+    latency = measured[1].ratio * float(reference.measured["latency_ms"])
+    return profile.refit([profile.anchor(setup.graph, mixed, latency)])

@@ -1,0 +1,155 @@
+"""The trials: the proxy for all, a short fine-tune for those that promise most."""
+
+import functools
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+
+from autocompress.controller.forecast import Forecast
+from autocompress.controller.ledger import Ticket
+from autocompress.controller.run import Run
+from autocompress.controller.sampler import make_sampler
+from autocompress.core.evaluation import Evaluation, FidelityResult
+from autocompress.core.pareto import non_dominated_rank
+from autocompress.errors import (
+    AutocompressError,
+    ExportError,
+    StorageError,
+    StudyError,
+    explain,
+)
+from autocompress.transform.compressed import CompressedModel
+
+EARLY_MEMBERS = 2
+"""Trained candidates that become members before the finalists do."""
+
+FAILURES_IN_A_ROW = 6
+"""Failed trials in a row that stop a search."""
+
+PROMOTED_SHARE = 1 / 3
+"""Share of the trials, by predicted rank, that are worth a short fine-tune."""
+
+COST_SLACK = 0.1
+"""Predicted violation of a cost's limit, as a fraction of it, that still gets a trial."""
+
+BASELINES = ("unmodified", "plain int8")
+"""Origins that are evaluated whatever they cost, and never trained."""
+
+
+def run_trials(run: Run, forecast: Forecast) -> None:
+    """Ask, evaluate and tell until the trials' share of the budget is spent.
+
+    Raises:
+        StudyError: If `FAILURES_IN_A_ROW` trials failed one after the other.
+    """
+    failures: list[str] = []
+    propose = functools.partial(make_sampler, run.setup.sampler, run.setup.seed)
+    while not run.schedule.trials_over(run.ledger.finished):
+        ticket = run.ledger.ask(run.setup.space, propose)
+        try:
+            _trial(run, forecast, ticket)
+            failures.clear()
+        except (StorageError, StudyError):
+            raise
+        except (AutocompressError, RuntimeError, MemoryError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            run.ledger.fail(ticket, reason)
+            run.say("trials", f"trial {ticket.slot} failed: {reason}")
+            failures.append(reason)
+            if len(failures) >= FAILURES_IN_A_ROW:
+                raise StudyError(
+                    explain(
+                        "search",
+                        expected="trials that succeed",
+                        got=f"{len(failures)} failures in a row, mostly "
+                        f"'{Counter(failures).most_common(1)[0][0]}'",
+                        remedy="mend the cause and run the same command again",
+                    )
+                ) from error
+
+
+def _trial(run: Run, forecast: Forecast, ticket: Ticket) -> None:
+    costs = forecast.costs(ticket.candidate)
+    evaluation = Evaluation(
+        slot=ticket.slot, candidate=ticket.candidate, origin=ticket.origin, costs=costs
+    )
+    over = forecast.violations(costs | {"accuracy": 1.0})
+    worst = max(over, key=lambda name: over[name], default=None)
+    if worst is not None and over[worst] > COST_SLACK and ticket.origin not in BASELINES:
+        run.ledger.prune(ticket, f"predicted {worst} is {over[worst]:.0%} over its limit")
+        run.say("trials", f"trial {ticket.slot} stopped: {worst} over its limit")
+        return
+    evaluation = _reached(run, ticket, evaluation, 0, run.evaluator.proxy(ticket.candidate))
+    if _promoted(run, forecast, ticket, evaluation):
+        model, result = run.evaluator.train(
+            ticket.candidate,
+            slot=ticket.slot,
+            images=run.schedule.short_images,
+            seconds=run.schedule.short_seconds,
+        )
+        evaluation = _reached(run, ticket, evaluation, 1, result)
+        forecast.learn([*run.ledger.evaluations(), evaluation])
+        _early_member(run, forecast, model, evaluation)
+    values = forecast.values(evaluation)
+    evaluation = replace(evaluation, predicted_accuracy=values["accuracy"])
+    counted = {key: value for key, value in costs.items() if key != "latency_ms"}
+    run.ledger.complete(
+        ticket,
+        forecast.losses(values),
+        counted
+        | {
+            "latency_ms_predicted": costs["latency_ms"],
+            "profile_version": forecast.profile.version,
+        },
+        values["accuracy"],
+        forecast.violations(values),
+    )
+    run.say("trials", f"trial {ticket.slot} ({ticket.origin})", evaluation=evaluation)
+
+
+def _reached(
+    run: Run, ticket: Ticket, evaluation: Evaluation, fidelity: int, result: FidelityResult
+) -> Evaluation:
+    run.ledger.record(ticket, fidelity, result)
+    return replace(evaluation, fidelities={**evaluation.fidelities, fidelity: result})
+
+
+def _promoted(run: Run, forecast: Forecast, ticket: Ticket, evaluation: Evaluation) -> bool:
+    """Tell whether a proxied candidate gets a short fine-tune."""
+    others = [e for e in run.ledger.evaluations() if 0 in e.fidelities]
+    spent = sum(e.fidelities[1].seconds for e in others if 1 in e.fidelities)
+    if not run.schedule.may_train(spent):
+        return False
+    if ticket.attributes.get("promote"):
+        return True
+    if ticket.origin in BASELINES or len(others) < 6:
+        return False
+    table = [forecast.losses(forecast.values(e)) for e in (*others, evaluation)]
+    ranks = non_dominated_rank(np.array(table))
+    trained = sum(1 in e.fidelities for e in others)
+    best = ranks[-1] <= np.quantile(ranks, PROMOTED_SHARE)
+    return bool(best) and trained < PROMOTED_SHARE * (len(others) + 1)
+
+
+def _early_member(
+    run: Run, forecast: Forecast, model: CompressedModel, evaluation: Evaluation
+) -> None:
+    """Export a trained candidate at once, so that an early stop leaves a front."""
+    name = f"{evaluation.slot:04d}"
+    written = {member.id for member in run.members()}
+    if len(written) >= len(BASELINES) + EARLY_MEMBERS or name in written:
+        return
+    try:
+        member = run.write_member(
+            name,
+            model,
+            forecast.values(evaluation),
+            origin=evaluation.origin,
+            trained_images=evaluation.fidelities[1].trained_images,
+        )
+    except ExportError as error:
+        run.say("trials", f"trial {evaluation.slot} was not exported: {error}")
+        return
+    member = run.add_member(member, seconds=8.0)
+    run.say("trials", f"member {name} is on disk", member=member)

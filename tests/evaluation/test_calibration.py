@@ -1,0 +1,62 @@
+import pytest
+import torch
+
+import seasoned
+from autocompress.core.candidate import Candidate
+from autocompress.errors import InvalidInputError
+from autocompress.evaluation.calibration import settle_on
+from autocompress.evaluation.task import Task
+from autocompress.graph.inputs import ModelInputs
+from autocompress.graph.tracing import trace
+from autocompress.transform.compress import compress_model
+from autocompress.transform.compressed import CompressedModel
+
+
+@pytest.fixture
+def inputs() -> torch.Tensor:
+    torch.manual_seed(0)
+    return torch.randn(8, 3, 16, 16)
+
+
+def _compressed(inputs: torch.Tensor, *, ratio: float = 0.0) -> CompressedModel:
+    torch.manual_seed(0)
+    model, _ = seasoned.seasoned("ResidualNet")
+    graph = trace(model, inputs)
+    candidate = Candidate(
+        pruning_ratios=seasoned.pruned(graph, ratio) if ratio else {},
+        layers=seasoned.uniform(graph, 8),
+    )
+    return compress_model(model, graph, candidate, ((inputs[:2],), {}))
+
+
+def _grids(model: CompressedModel) -> list[float]:
+    return [quantiser.scale for quantiser in model.quantisers]
+
+
+def test_the_example_inputs_set_the_grids_when_there_is_nothing_else(inputs) -> None:
+    model, other = _compressed(inputs), _compressed(inputs)
+    settle_on(model, ModelInputs.of(inputs))
+    settle_on(other, ModelInputs.of(inputs), calibration=[inputs])
+    assert _grids(model) == _grids(other)
+    assert max(_grids(model)) < 1.0
+
+
+def test_calibration_batches_come_before_the_examples(inputs) -> None:
+    model, other = _compressed(inputs), _compressed(inputs)
+    settle_on(model, ModelInputs.of(inputs))
+    settle_on(other, ModelInputs.of(inputs), calibration=[(3 * inputs, torch.zeros(8))])
+    assert _grids(model) != _grids(other)
+
+
+def test_a_task_recalibrates_batch_norms_of_what_was_cut(inputs) -> None:
+    model = _compressed(inputs, ratio=0.5)
+    before = {n: b.clone() for n, b in model.named_buffers() if "running_mean" in n}
+    batches = [(2 * inputs, torch.zeros(8, dtype=torch.long))]
+    settle_on(model, ModelInputs.of(inputs), task=Task(train=batches, val=batches))
+    after = dict(model.named_buffers())
+    assert any(not torch.allclose(before[name], after[name]) for name in before)
+
+
+def test_no_calibration_batch_is_refused(inputs) -> None:
+    with pytest.raises(InvalidInputError, match="at least one batch"):
+        settle_on(_compressed(inputs), ModelInputs.of(inputs), calibration=[])

@@ -1,0 +1,35 @@
+import pytest
+from pydantic import ValidationError
+
+from autocompress.space.sections import Blocks, Distillation, Pruning, Quantisation, Range
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        (Pruning, {"ratios": [1.0]}),
+        (Pruning, {"ratios": ["0.5"]}),
+        (Pruning, {"ratios": [float("nan")]}),
+        (Pruning, {"round_to": 0}),
+        (Pruning, {"criteria": []}),
+        (Pruning, {"colour": "blue"}),
+        (Blocks, {"drop": "yes"}),
+        (Quantisation, {"weight_bits": [9]}),
+        (Quantisation, {"activation_bits": [1]}),
+        (Range, {"low": 2.0, "high": 1.0}),
+        (Range, {"low": 0.0, "high": 1.0, "log": True}),
+        (Distillation, {"temperature": {"low": 0.0, "high": 4.0}}),
+        (Distillation, {"kd_weight": {"low": 0.0, "high": 1.5}}),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(section: type, values: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        section(**values)
+
+
+def test_sections_take_their_bounds_and_cannot_change() -> None:
+    assert Pruning(ratios=(0.0, 0.99)).ratios == (0.0, 0.99)
+    assert Quantisation(weight_bits=(1, 8, 32), activation_bits=(2, 32)).weight_bits == (1, 8, 32)
+    fixed = Range(low=4.0, high=4.0)
+    with pytest.raises(ValidationError):
+        fixed.low = 1.0  # type: ignore[misc]
