@@ -33,7 +33,7 @@ from autocompress.errors import (
 )
 from autocompress.evaluation.calibration import settle_on
 from autocompress.evaluation.original import frozen_copy, weights_digest
-from autocompress.evaluation.splits import check_batch, epoch_images, make_splits
+from autocompress.evaluation.splits import check_batch, epoch_images, make_splits, odd_batches
 from autocompress.evaluation.splits import example_inputs as first_inputs
 from autocompress.evaluation.task import Batch, Task
 from autocompress.graph.inputs import ModelInputs
@@ -76,6 +76,9 @@ __all__ = [
     "resume",
     "search",
 ]
+
+PREDICTED_NAMES = {"accuracy": "1 - accuracy_predicted", "latency_ms": "latency_ms_predicted"}
+"""What the objectives of trials are called in the study, where they are predictions."""
 
 EXECUTORS = ("inline",)
 """Where trials can run."""
@@ -141,8 +144,8 @@ def search(
 
     original = frozen_copy(model, device)
     splits = make_splits(task, seed=seed, device=device)
-    inputs = first_inputs(splits.val)
-    graph = trace(original, inputs[0] or inputs[1])
+    inputs = first_inputs(task, original, splits.val)
+    graph = trace(original, ModelInputs(args=inputs[0], kwargs=inputs[1]))
     costs = [goal.name for goal in goals if goal.name != "accuracy"]
     costs += [limit.name for limit in limits if not limit.name.startswith("accuracy")]
     bound = chosen.bind_graph(graph, resolved, costs)
@@ -151,7 +154,8 @@ def search(
         ("val", splits.val),
         ("test", splits.test),
     ):
-        check_batch(task, original, name, batches[0])
+        for batch in odd_batches(batches):
+            check_batch(task, original, name, batch)
     if not (folder / "study.db").is_file():
         check_exportable(original, inputs)
     setup = SearchSetup(
@@ -180,10 +184,11 @@ def search(
         "sampler": sampler,
         "device": device,
         "seed": seed,
+        "profile_given": given is not None,
     }
     ledger = Ledger.open(
         folder / "study.db",
-        metric_names=["1 - accuracy" if g.name == "accuracy" else g.name for g in goals],
+        metric_names=[PREDICTED_NAMES.get(goal.name, goal.name) for goal in goals],
         identity=study_identity(setup, weights_digest(original)),
         seed=seed,
     )
@@ -231,7 +236,9 @@ def resume(
     return search(
         model,
         task,
-        target=Target.from_json(settings["target"]),
+        target=Path(study_dir) / "profile.json"
+        if settings.get("profile_given")
+        else Target.from_json(settings["target"]),
         objectives=settings["objectives"],
         constraints=settings["constraints"],
         space=settings["space"],

@@ -113,12 +113,13 @@ def check(
         from autocompress import api
         from autocompress.config import load_config
         from autocompress.evaluation.splits import example_inputs, take
+        from autocompress.graph.inputs import ModelInputs
         from autocompress.report.preflight import check_json, check_tables
 
         loaded = load_config(config)
         model, task = loaded.make_model(), loaded.make_task()
-        args, kwargs = example_inputs(tuple(take(task.val, 2, "val", "cpu")))
-        found = api.check(model, args or kwargs)
+        args, kwargs = example_inputs(task, model, tuple(take(task.val, 2, "val", "cpu")))
+        found = api.check(model, ModelInputs(args=args, kwargs=kwargs))
         if as_json:
             typer.echo(json.dumps(check_json(found), indent=2))
             return

@@ -33,6 +33,10 @@ class TrainingError(AutocompressError, ArithmeticError):
     """Training diverged or produced values that are not finite."""
 
 
+class SearchFailedError(AutocompressError, RuntimeError):
+    """A search cannot go on, although its input was right."""
+
+
 class StudyError(AutocompressError, RuntimeError):
     """A study on disk is damaged, or belongs to another model or space."""
 
@@ -79,7 +83,7 @@ def check_type(what: str, value: object, kind: type) -> None:
         return
     name = kind.__name__
     article = "an" if name[0].lower() in "aeiou" else "a"
-    got = repr(value) if isinstance(value, (str, int, float)) else f"a {type(value).__name__}"
+    got = repr(value) if isinstance(value, (str, int, float)) else type(value).__name__
     raise WrongTypeError(
         explain(what, expected=f"{article} {name}", got=got, remedy=f"pass {article} {name}")
     )

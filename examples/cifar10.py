@@ -29,12 +29,15 @@ def main() -> None:
     else:
         model.load_state_dict(load_file(options.weights))
         task = make_task(options.data)
+    constraints = {"accuracy_drop": 1.0 if options.smoke else options.accuracy_drop}
+    if options.limit is not None:
+        constraints["latency_ms"] = options.limit
     result = ac.search(
         model,
         task,
         target=ac.Target.named("onnxruntime-cpu", threads=1),
         objectives=("accuracy", "latency_ms"),
-        constraints={"accuracy_drop": 1.0 if options.smoke else options.accuracy_drop},
+        constraints=constraints,
         budget=ac.Budget(trials=options.trials, minutes=options.minutes),
         study_dir=options.study_dir,
         seed=options.seed,
@@ -90,7 +93,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--depth", type=int, default=20, help="layers: 20, 32, 44 or 56")
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--latency", type=float, default=0.65, help="limit, of plain int8's")
+    parser.add_argument("--latency", type=float, default=0.65, help="of plain int8's, for the pick")
+    parser.add_argument("--limit", help="constraint on latency, ms or percent of fp32's, as 30%%")
     parser.add_argument("--accuracy-drop", type=float, default=0.02, help="constraint on val")
     parser.add_argument("--study-dir", default="runs/cifar10")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,5 +1,6 @@
 """Write both files of an artifact, and check the runnable one against its model."""
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from autocompress.artifact.onnx_file import write_onnx
 from autocompress.artifact.packed import write_packed
@@ -74,6 +76,7 @@ def export_artifact(
                     remedy="write only the packed file, or choose other bits",
                 )
             )
+    compressed, inputs = _on_cpu(compressed, inputs)
     write_onnx(compressed, path, inputs)
     packed_path = path.parent / "weights.packed"
     size = write_packed(compressed, packed_path)
@@ -97,10 +100,9 @@ def check_outputs(compressed: CompressedModel, path: Path, inputs: Inputs) -> fl
     """
     args, kwargs = inputs
     with torch.no_grad():
-        expected = _first_tensor(compressed(*args, **kwargs)).float().cpu().numpy()
-    session = open_session(path, threads=1)
-    feed = feed_of(session, (*args, *kwargs.values()))
-    got = session.run(None, feed)[0]
+        outputs = compressed(*args, **kwargs)
+    expected = _first_tensor(outputs).float().cpu().numpy()
+    got = _first_tensor(RuntimeModule(path, like=outputs)(*args, **kwargs)).float().numpy()
     scale = float(np.abs(expected).mean()) or 1.0
     difference = float(np.abs(expected - got).mean()) / scale
     if not difference <= OUTPUT_TOLERANCE:
@@ -131,16 +133,33 @@ class RuntimeModule(nn.Module):
     Args:
         path: The ONNX file.
         threads: Threads that one call uses.
+        like: Outputs of the model, whose structure (a tuple, a dictionary)
+            those of the file take; None returns the first output alone.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1) -> None:
+    def __init__(self, path: Path, *, threads: int = 1, like: Any = None) -> None:
         super().__init__()
         self._session = open_session(path, threads=threads)
+        self._leaves, self._structure = tree_flatten(like)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Run the file on tensors and return its first output."""
-        feed = feed_of(self._session, (*args, *kwargs.values()))
-        return torch.from_numpy(self._session.run(None, feed)[0])
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the file on tensors; outputs are on the device of the first."""
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        arrays = self._session.run(None, feed_of(self._session, tensors))
+        outputs = [torch.from_numpy(array).to(tensors[0].device) for array in arrays]
+        if not any(isinstance(leaf, Tensor) for leaf in self._leaves):
+            return outputs[0]
+        left = iter(outputs)
+        leaves = [next(left) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
+        return tree_unflatten(leaves, self._structure)
+
+
+def _on_cpu(compressed: CompressedModel, inputs: Inputs) -> tuple[CompressedModel, Inputs]:
+    """Copy a model and its inputs to the CPU, where they are not there yet."""
+    if all(parameter.device.type == "cpu" for parameter in compressed.parameters()):
+        return compressed, inputs
+    args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.cpu(), (inputs[0], dict(inputs[1])))
+    return copy.deepcopy(compressed).cpu(), (args, kwargs)
 
 
 def _first_tensor(outputs: Any) -> Tensor:

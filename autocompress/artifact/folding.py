@@ -55,7 +55,11 @@ def fold_layer(compressed: CompressedModel, name: str) -> FoldedLayer:
     scales, bits = compressed.quantised_weight(name, parameter)
     codes = weight_codes(weight, scales, bits)
     own = getattr(layer, "bias", None)
-    bias = torch.zeros(len(weight)) if own is None else own.detach().float().clone()
+    bias = (
+        torch.zeros(len(weight), device=weight.device)
+        if own is None
+        else own.detach().float().clone()
+    )
     fold = compressed.record.plan.folds.get(name)
     if fold is not None:
         factor, shift = norm_affine(compressed.network.get_submodule(fold[0]))

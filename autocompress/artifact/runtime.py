@@ -1,6 +1,6 @@
-"""Run an ONNX file in ONNX Runtime: one way to open it, feed it and collect its outputs."""
+"""Run an ONNX file in ONNX Runtime: one way to open it and to feed it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,38 +113,6 @@ def bind_inputs(session: onnxruntime.InferenceSession, inputs: Inputs) -> dict[s
         )
         for name, array in inputs.items()
     }
-
-
-def run_batches(session: onnxruntime.InferenceSession, arrays: Iterable[Inputs]) -> Array:
-    """Run batch after batch and join the first outputs.
-
-    Args:
-        session: The open model.
-        arrays: Batches, each with the batch axis first.
-
-    Returns:
-        The first output of the model for all examples, `n x ...`.
-
-    Raises:
-        InvalidInputError: If there is no batch, or one does not fit.
-    """
-    first = session.get_outputs()[0].name
-    try:
-        outputs = [session.run([first], bind_inputs(session, batch))[0] for batch in arrays]
-    except RUNTIME_ERRORS as error:
-        raise InvalidInputError(
-            explain(
-                "a batch",
-                expected="arrays of the shapes and types that the model was exported with",
-                got=_first_line(error),
-                remedy="check the batch's shape",
-            )
-        ) from error
-    if not outputs:
-        raise InvalidInputError(
-            explain("'arrays'", expected="at least one batch", got="none", remedy="give a batch")
-        )
-    return np.concatenate(outputs)
 
 
 def _first_line(error: Exception) -> str:

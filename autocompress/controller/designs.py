@@ -1,15 +1,21 @@
 """The designs that a search starts with, before its sampler proposes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autocompress.controller.ladder import Rung
-from autocompress.core.candidate import Candidate
+from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.target import FLOAT
 from autocompress.space.bound import BoundSpace
 
 PROMOTED_COSTS = (0.8, 0.62, 0.9, 0.45)
-"""Costs, as fractions of plain int8, at which rungs are trained early."""
+"""Costs, as fractions of the ladder's start, at which rungs are trained early."""
+
+PROMOTED_BELOW_LIMIT = (0.95, 0.75, 0.85, 0.6)
+"""The same, as fractions of a limit that is below the start."""
+
+SLACK = 1.1
+"""Rungs that cost more than this multiple of a limit are no designs."""
 
 RUNGS = 12
 """Rungs of the ladder that become designs."""
@@ -38,35 +44,54 @@ def unmodified(space: BoundSpace) -> Candidate:
     return space.uniform(FLOAT, FLOAT, 0.0)
 
 
-def plain_int8(space: BoundSpace) -> Candidate:
+def ladder_start(space: BoundSpace) -> Candidate:
     """Return plain 8-bit quantisation, or the nearest that the space offers."""
     return space.uniform(PLAIN_BITS, PLAIN_BITS, 0.0)
 
 
-def first_designs(space: BoundSpace, ladders: Mapping[str, Sequence[Rung]]) -> list[Design]:
+def plain_int8(space: BoundSpace) -> Candidate:
+    """Return plain 8-bit quantisation of every layer that can be quantised.
+
+    It is what a search is compared with, whether the space holds it or not.
+    """
+    config = LayerConfig(weight_bits=PLAIN_BITS, activation_bits=PLAIN_BITS)
+    layers = {layer.name: config for layer in space.graph.layers if layer.quantisable}
+    return replace(ladder_start(space), layers=layers).canonical()
+
+
+def first_designs(
+    space: BoundSpace,
+    ladders: Mapping[str, Sequence[Rung]],
+    allowance: Mapping[str, float] | None = None,
+) -> list[Design]:
     """List the first trials: baselines, the ladder, and uniform designs.
 
-    The unmodified model and plain int8 come first. Rungs that are promoted
+    The unmodified model comes first, then plain int8 or the nearest to it. Rungs that are promoted
     follow, since fidelity 0 alone misjudges what training recovers, then the
     other rungs and uniform pruning and bit-widths.
 
     Args:
         space: The space bound to the model.
         ladders: By the cost that they go down, from `build_ladder`.
+        allowance: Limits of costs, as fractions of the ladder's start.
 
     Returns:
         Designs without repetition, in the order of their trials.
     """
+    start = ladder_start(space)
+    is_plain = start == plain_int8(space)
     designs = [
         Design(candidate=unmodified(space), origin="unmodified"),
-        Design(candidate=plain_int8(space), origin="plain int8"),
+        Design(candidate=start, origin="plain int8" if is_plain else "uniform bits"),
     ]
     promoted, others = [], []
     for cost, ladder in ladders.items():
-        chosen = _spaced(ladder[1:], RUNGS // len(ladders))
-        marks = PROMOTED_COSTS[: max(2, len(PROMOTED_COSTS) // len(ladders))]
-        for mark in marks if chosen else ():
-            rung = chosen[_nearest(chosen, mark)]
+        limit = (allowance or {}).get(cost, 1.0)
+        affordable = [rung for rung in ladder[1:] if rung.cost <= SLACK * limit]
+        chosen = _spaced(affordable or ladder[-1:], RUNGS // len(ladders))
+        marks = PROMOTED_COSTS if limit >= 1.0 else PROMOTED_BELOW_LIMIT
+        for mark in marks[: max(2, len(marks) // len(ladders))] if chosen else ():
+            rung = chosen[_nearest(chosen, min(1.0, limit) * mark)]
             promoted.append(Design(candidate=rung.candidate, origin=f"{cost} ladder", promote=True))
         others += [Design(candidate=rung.candidate, origin=f"{cost} ladder") for rung in chosen]
     designs += [*promoted, *others]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.core.evaluation import Evaluation
-from autocompress.core.pareto import greedy_hypervolume
+from autocompress.core.pareto import greedy_hypervolume, non_dominated_rank
 
 NO_GAP = 0.0015
 """Accuracy below the original's that needs no training to win back."""
@@ -40,10 +40,11 @@ def choose_finalists(
 ) -> list[Finalist]:
     """Choose the candidates that span the most predicted hypervolume.
 
-    Feasible ones first, each adding the most; where fewer than `count` are
-    predicted feasible, the least infeasible fill up, so that a search with
-    hard constraints still shows how near it came. Time is shared by the root
-    of the accuracy that is to be won back: none where nothing is lost.
+    Feasible ones, each adding the most. Where none is predicted to add
+    anything, the least infeasible of the best rank are chosen: a search with
+    hard constraints still shows how near it came, and predictions may err.
+    Time is shared by the root of the accuracy that is to be won back: none
+    where nothing is lost.
 
     Args:
         evaluations: `n` trials.
@@ -65,12 +66,11 @@ def choose_finalists(
         losses[feasible], reference, count, tuple(feasible.index(i) for i in done)
     )
     picked = [feasible[i] for i in local]
-    rest = sorted(
-        (i for i in range(len(evaluations)) if i not in picked and i not in feasible),
-        key=lambda i: (violations[i], evaluations[i].slot),
-    )
-    if not feasible or (not done and not picked):
-        picked += rest[: max(0, count - len(picked))]
+    if not picked:
+        ranks = non_dominated_rank(losses)
+        rest = [i for i in range(len(evaluations)) if i not in done]
+        rest.sort(key=lambda i: (max(0.0, violations[i]), ranks[i], evaluations[i].slot))
+        picked = rest[:count]
     gaps = {i: max(0.0, baseline_accuracy - values[i]["accuracy"]) for i in picked}
     needs = {i: gap**0.5 if gap > NO_GAP else 0.0 for i, gap in gaps.items()}
     total = sum(needs.values()) or 1.0

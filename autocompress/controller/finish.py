@@ -1,6 +1,6 @@
 """What a search ends with: finalists trained, exported, and measured side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -8,27 +8,58 @@ from autocompress.controller.finalists import Finalist, choose_finalists
 from autocompress.controller.forecast import Forecast
 from autocompress.controller.run import Run
 from autocompress.controller.start import refit_profile
-from autocompress.errors import ExportError, TrainingError
+from autocompress.controller.trials import BASELINES
+from autocompress.errors import StorageError, StudyError
 
 FINALISTS = 6
 """Members that a search adds to those it wrote on its way."""
 
 
 def train_finalists(run: Run, forecast: Forecast) -> None:
-    """Fine-tune, export and verify the candidates that span the predicted front."""
-    evaluations = [e for e in run.ledger.evaluations() if e.fidelities]
-    forecast.learn(evaluations)
-    final = set(run.ledger.get("finalists", []))
-    values = [forecast.values(e) for e in evaluations]
-    violations = [max(forecast.violations(v).values(), default=0.0) for v in values]
-    kept = [e.slot for e in evaluations if e.slot < 2 or f"{e.slot:04d}" in final]
-    room = FINALISTS - len(final)
+    """Fine-tune, export and verify the candidates that span the predicted front.
+
+    They are chosen anew after each one, since what was measured on it corrects
+    the predictions for the others.
+    """
+    done, failed = set(run.ledger.get("finalists", [])), set[int]()
+    while True:
+        forecast.profile = refit_profile(run, forecast.profile, run.members())
+        waiting = _choose(run, forecast, done, failed)
+        if not waiting:
+            return
+        if not done and not failed:
+            run.say("finalists", f"fine-tuning and exporting {len(waiting)} finalists")
+        left, slot = run.schedule.seconds_left, waiting[0].evaluation.slot
+        if left is not None and left < 0.5 * run.seconds_per_member and len(done) > 1:
+            run.say("finalists", "the budget is spent; the other finalists wait for more")
+            return
+        try:
+            _finalist(run, waiting[0], waiting)
+        except (StorageError, StudyError):
+            raise
+        except Exception as error:  # a finalist fails alone, whatever it was
+            run.say("finalists", f"finalist {slot} failed: {error}")
+            failed.add(slot)
+            continue
+        done.add(f"{slot:04d}")
+        run.ledger.set("finalists", sorted(done))
+
+
+def _choose(
+    run: Run, forecast: Forecast, done: Collection[str], failed: Collection[int]
+) -> list[Finalist]:
+    """Choose those that the budget still has room for, the least compressed first."""
+    evaluations = [e for e in run.ledger.evaluations() if e.fidelities and e.slot not in failed]
+    room = FINALISTS - len(done) - len(failed)
     left = run.schedule.seconds_left
     if left is not None:
         room = min(room, int(left // (1.5 * run.seconds_per_member)))
     if room <= 0 or not evaluations:
-        return
-    chosen = choose_finalists(
+        return []
+    forecast.learn(evaluations)
+    values = [forecast.values(e) for e in evaluations]
+    violations = [max(forecast.violations(v).values(), default=0.0) for v in values]
+    return choose_finalists(
         evaluations,
         values,
         np.array([forecast.losses(v) for v in values]),
@@ -36,21 +67,8 @@ def train_finalists(run: Run, forecast: Forecast) -> None:
         forecast.reference(),
         forecast.baseline["accuracy"],
         room,
-        kept,
+        [e.slot for e in evaluations if e.origin in BASELINES or f"{e.slot:04d}" in done],
     )
-    run.say("finalists", f"fine-tuning and exporting {len(chosen)} finalists")
-    for position, finalist in enumerate(chosen):
-        left = run.schedule.seconds_left
-        if left is not None and left < 0.5 * run.seconds_per_member and len(final) > 1:
-            run.say("finalists", "the budget is spent; the other finalists wait for more")
-            break
-        try:
-            _finalist(run, finalist, chosen[position:])
-        except (TrainingError, ExportError) as error:
-            run.say("finalists", f"finalist {finalist.evaluation.slot} failed: {error}")
-            continue
-        final.add(f"{finalist.evaluation.slot:04d}")
-        run.ledger.set("finalists", sorted(final))
 
 
 def measure_members(run: Run, forecast: Forecast) -> None:
@@ -77,8 +95,13 @@ def _finalist(run: Run, finalist: Finalist, waiting: Sequence[Finalist]) -> None
     if finalist.share == 0.0 or (seconds is not None and seconds < 1.0):
         images = 0
     model, result = run.evaluator.train(
-        evaluation.candidate, slot=evaluation.slot, images=images, seconds=seconds
+        evaluation.candidate,
+        slot=evaluation.slot,
+        images=images,
+        seconds=seconds,
+        on_step=run.watch("finalists", f"finalist {evaluation.slot}"),
     )
+    run.ledger.record_final(evaluation.slot, result)
     member = run.write_member(
         name,
         model,

@@ -31,7 +31,9 @@ class Forecast:
         objectives: What is optimised.
         constraints: What must hold.
         baseline: "accuracy" on `val`, "proxy_accuracy" on the proxy's images,
-            and costs of the original's artifact.
+            and costs of the original's artifact. Its latency is predicted
+            too: trials are judged by predictions against predictions, so that
+            the same profile leads to the same decisions.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class Forecast:
     ) -> None:
         self.graph, self.profile = graph, profile
         self.objectives, self.constraints = tuple(objectives), tuple(constraints)
-        self.baseline = baseline
+        self.baseline = dict(baseline)
+        if "latency_ms" in baseline:
+            self.baseline["latency_ms"] = profile.predict_latency(graph, Candidate())
         self.recovery = RecoveryModel()
 
     def costs(self, candidate: Candidate) -> dict[str, float]:
@@ -88,6 +92,15 @@ class Forecast:
     def violations(self, values: Mapping[str, float]) -> dict[str, float]:
         """Measure each constraint's violation; at most 0 when met."""
         return {c.name: c.violation(values, self.baseline) for c in self.constraints}
+
+    def allowance(self, candidate: Candidate) -> dict[str, float]:
+        """Return each limited cost's limit, as a fraction of the candidate's cost."""
+        costs = self.costs(candidate)
+        return {
+            constraint.name: constraint.limit(self.baseline) / costs[constraint.name]
+            for constraint in self.constraints
+            if constraint.name in costs
+        }
 
     def reference(self) -> NDArray[np.float64]:
         """Return the fixed reference point of the hypervolume, as losses."""

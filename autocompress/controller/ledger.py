@@ -14,7 +14,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.controller.records import evaluation, fidelity_key, row
 from autocompress.controller.sampler import SpaceSampler, distributions
-from autocompress.controller.study_file import create_study, hold, open_study, release, writing
+from autocompress.controller.study_file import (
+    check_identity,
+    create_study,
+    hold,
+    open_study,
+    release,
+    writing,
+)
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation, FidelityResult
 from autocompress.errors import InvalidInputError, StudyError, explain
@@ -91,7 +98,7 @@ class Ledger:
         lock = hold(path)
         ledger = cls(path, *open_study(path), lock)
         try:
-            _check_identity(path, expected=whole, found=ledger.get("identity", {}))
+            check_identity(path, expected=whole, found=ledger.get("identity", {}))
             ledger.reap()
         except BaseException:
             ledger.close()
@@ -183,6 +190,10 @@ class Ledger:
         with writing(self.path):
             self._study.set_user_attr("designs", [*designs, design])
 
+    def designs(self) -> list[dict[str, float]]:
+        """Return the parameters of all designs that were queued, in their order."""
+        return [dict(design["params"]) for design in self.get("designs", [])]
+
     def ask(self, space: BoundSpace, sampler: Callable[[int], BaseSampler]) -> Ticket:
         """Start the next trial: a retry, else a design, else a proposal.
 
@@ -223,6 +234,14 @@ class Ledger:
         """Keep what a running trial found at one fidelity."""
         with writing(self.path):
             self._trial(ticket).set_user_attr(fidelity_key(fidelity), result.to_json())
+
+    def record_final(self, slot: int, result: FidelityResult) -> None:
+        """Keep what the full fine-tune of a finished trial found.
+
+        Optuna lets nothing be added to a finished trial, so the study holds it.
+        """
+        with writing(self.path):
+            self._study.set_user_attr(f"{_FINAL}{slot}", result.to_json())
 
     def complete(
         self,
@@ -291,14 +310,14 @@ class Ledger:
     def evaluations(self) -> list[Evaluation]:
         """Return all complete and pruned trials, by slot."""
         return [
-            evaluation(trial)
-            for _, trial in sorted(self._latest().items())
+            evaluation(trial, self._final(slot))
+            for slot, trial in sorted(self._latest().items())
             if trial.state in _FINISHED
         ]
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one flat row per slot, all with the same keys, for a table."""
-        rows = [row(trial) for _, trial in sorted(self._latest().items())]
+        rows = [row(trial, self._final(slot)) for slot, trial in sorted(self._latest().items())]
         keys = list(dict.fromkeys(key for cells in rows for key in cells))
         return [{key: cells.get(key) for key in keys} for cells in rows]
 
@@ -306,6 +325,10 @@ class Ledger:
         """Return the last attempt of every slot."""
         trials = self._study.get_trials(deepcopy=False)
         return {int(t.user_attrs["slot"]): t for t in trials if "slot" in t.user_attrs}
+
+    def _final(self, slot: int) -> FidelityResult | None:
+        record = self.get(f"{_FINAL}{slot}")
+        return None if record is None else FidelityResult.from_json(record)
 
     def _known(self) -> Collection[str]:
         return {trial.user_attrs["candidate"] for trial in self._latest().values()}
@@ -362,6 +385,8 @@ class Ledger:
         return attributes
 
 
+_FINAL = "fidelity:2:"
+
 _IDENTITY = ("origin", "attempt", "attributes", "candidate", "design", "slot")
 """What a trial is, in contrast to what it found; a retry inherits it."""
 
@@ -376,18 +401,3 @@ def _attributes(
         "candidate": candidate.to_json(),
         "slot": slot,  # written last: a trial without a slot never began
     }
-
-
-def _check_identity(path: Path, *, expected: Mapping[str, str], found: Mapping[str, str]) -> None:
-    differing = [key for key in {**expected, **found} if expected.get(key) != found.get(key)]
-    if differing:
-        raise StudyError(
-            explain(
-                f"study '{path}'",
-                expected="the " + ", ".join(f"{key} it was started with" for key in differing),
-                got=", ".join(f"{key} '{expected.get(key)}'" for key in differing)
-                + " instead of "
-                + ", ".join(f"'{found.get(key)}'" for key in differing),
-                remedy="use another study_dir, or what this study was started with",
-            )
-        )

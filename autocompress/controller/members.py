@@ -1,5 +1,6 @@
 """Members on disk: one folder each, exported, verified and measured."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from autocompress.artifact.export import RuntimeModule, export_artifact
 from autocompress.core.evaluation import MeasuredMember, front_document
@@ -17,8 +19,8 @@ from autocompress.core.target import Target
 from autocompress.cost.measurement import LatencyMeasurement, measure_interleaved
 from autocompress.errors import ExportError, explain
 from autocompress.evaluation.proxy import score
-from autocompress.evaluation.splits import Splits, count
-from autocompress.evaluation.task import Task, inputs_of
+from autocompress.evaluation.splits import Splits, count, example_inputs
+from autocompress.evaluation.task import Task
 from autocompress.transform.compressed import CompressedModel
 
 ACCURACY_TOLERANCE = 0.002
@@ -30,13 +32,17 @@ class MemberStore:
 
     Args:
         study_dir: The study's folder.
+        model: The original, which tells how a batch reaches a model.
         task: Scores the artifacts.
         splits: Validation and test batches.
         target: Where artifacts run.
     """
 
-    def __init__(self, study_dir: Path, task: Task, splits: Splits, target: Target) -> None:
-        self.study_dir, self.task, self.splits, self.target = study_dir, task, splits, target
+    def __init__(
+        self, study_dir: Path, model: nn.Module, task: Task, splits: Splits, target: Target
+    ) -> None:
+        self.study_dir, self.model, self.task = study_dir, model, task
+        self.splits, self.target = splits, target
 
     def write(
         self,
@@ -49,6 +55,9 @@ class MemberStore:
         trained_images: int,
     ) -> MeasuredMember:
         """Export a settled model, verify the file, and score it on `val` and `test`.
+
+        A member of the same name is replaced once the new files are verified,
+        and is incomplete until it is measured; a refused one leaves nothing.
 
         Args:
             name: The member's id.
@@ -64,12 +73,38 @@ class MemberStore:
         Raises:
             ExportError: If the file does not reproduce the model.
         """
+        staging = self.study_dir / "front" / f".{name}"
+        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            member = self._written(
+                staging, name, model, predicted, costs, origin=origin, trained_images=trained_images
+            )
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
         folder = self.study_dir / "front" / name
-        inputs = inputs_of(self.splits.val[0])
-        small = tuple(v[:2] if isinstance(v, torch.Tensor) else v for v in inputs[0])
-        named = {k: v[:2] if isinstance(v, torch.Tensor) else v for k, v in inputs[1].items()}
-        artifact = export_artifact(model, folder / "model.onnx", (small, named), target=self.target)
-        runtime = RuntimeModule(artifact.path, threads=torch.get_num_threads())
+        if folder.exists():
+            (folder / "metrics.json").unlink(missing_ok=True)
+            shutil.rmtree(folder)
+        staging.rename(folder)
+        return member
+
+    def _written(
+        self,
+        folder: Path,
+        name: str,
+        model: CompressedModel,
+        predicted: Mapping[str, float],
+        costs: Mapping[str, float],
+        *,
+        origin: str,
+        trained_images: int,
+    ) -> MeasuredMember:
+        args, kwargs = example_inputs(self.task, model, self.splits.val)
+        artifact = export_artifact(model, folder / "model.onnx", (args, kwargs), target=self.target)
+        with torch.inference_mode():
+            like = model(*args, **kwargs)
+        runtime = RuntimeModule(artifact.path, threads=torch.get_num_threads(), like=like)
         val_accuracy = self._verify(model, runtime, artifact.path)
         measured = {
             "val_accuracy": val_accuracy,
@@ -84,15 +119,15 @@ class MemberStore:
             "trained_images": trained_images,
             "origin": origin,
         }
-        member = MeasuredMember(
+        written = MeasuredMember(
             id=name,
             candidate=model.record.candidate,
             predicted=dict(predicted),
             measured=measured,
             path=f"front/{name}/model.onnx",
         )
-        write_text(folder / "candidate.json", member.candidate.to_json() + "\n")
-        return member
+        write_text(folder / "candidate.json", written.candidate.to_json() + "\n")
+        return written
 
     def measure(self, members: Sequence[MeasuredMember], *, seconds: float) -> list[MeasuredMember]:
         """Measure the latency of members in one interleaved run; the first is the reference.
@@ -116,10 +151,17 @@ class MemberStore:
 
     def time(self, paths: Sequence[Path], *, seconds: float) -> list[LatencyMeasurement]:
         """Time ONNX files side by side on a batch of `val`; the first is the reference."""
-        args, kwargs = inputs_of(self.splits.val[0])
+        batch = self.splits.val[0]
+        args, kwargs = example_inputs(self.task, self.model, (batch,), self.target.batch_size)
         tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)]
         arrays = [_of_size(tensor, self.target.batch_size) for tensor in tensors]
         return measure_interleaved(paths, arrays, threads=self.target.threads, max_seconds=seconds)
+
+    def predict(self, name: str, values: Mapping[str, float]) -> None:
+        """Give a member on disk what was predicted of it, if it has nothing yet."""
+        for member in read_members(self.study_dir):
+            if member.id == name and not member.predicted:
+                self.save(replace(member, predicted=dict(values)))
 
     def save(self, member: MeasuredMember) -> None:
         """Write a member's `metrics.json`, which marks it complete."""
@@ -156,7 +198,7 @@ class MemberStore:
 
 def read_members(study_dir: Path) -> list[MeasuredMember]:
     """Read all complete members of a study, by id."""
-    paths = sorted((study_dir / "front").glob("*/metrics.json"))
+    paths = sorted((study_dir / "front").glob("[!.]*/metrics.json"))
     return [MeasuredMember.from_json(read_json(path)) for path in paths]
 
 

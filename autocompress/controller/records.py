@@ -16,22 +16,28 @@ def fidelity_key(fidelity: int) -> str:
     return f"{_FIDELITY}{fidelity}"
 
 
-def evaluation(trial: FrozenTrial) -> Evaluation:
-    """Read everything that is known about the candidate of a trial."""
+def evaluation(trial: FrozenTrial, final: FidelityResult | None = None) -> Evaluation:
+    """Read everything that is known about the candidate of a trial.
+
+    Args:
+        trial: The trial.
+        final: What its full fine-tune found, which the trial cannot hold.
+    """
     attributes = trial.user_attrs
+    found = _fidelities(attributes) | ({} if final is None else {2: final})
     return Evaluation(
         slot=attributes["slot"],
         candidate=Candidate.from_json(attributes["candidate"]),
         origin=attributes["origin"],
-        fidelities=_fidelities(attributes),
+        fidelities=found,
         costs=attributes.get("costs", {}),
         predicted_accuracy=attributes.get("predicted_accuracy"),
     )
 
 
-def row(trial: FrozenTrial) -> dict[str, Any]:
+def row(trial: FrozenTrial, final: FidelityResult | None = None) -> dict[str, Any]:
     """Flatten a trial into named cells; the candidate is one cell, as JSON."""
-    known = evaluation(trial)
+    known = evaluation(trial, final)
     candidate = known.candidate
     ratios = list(candidate.pruning_ratios.values())
     bits = [config.weight_bits for config in candidate.layers.values()]

@@ -1,7 +1,7 @@
 """One run of a study: what its stages share."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from autocompress.controller.ledger import Ledger
@@ -18,6 +18,15 @@ from autocompress.core.events import Callback, Event
 from autocompress.cost.analytic import count_costs
 from autocompress.evaluation.evaluator import Evaluator
 from autocompress.transform.compressed import CompressedModel
+
+CONTENDER = "int8"
+"""Id of plain int8 where the space does not hold it: shown beside the front, never on it."""
+
+HEARTBEAT_SECONDS = 10.0
+"""Time between two notes of the time spent, while a model trains."""
+
+NEWS_SECONDS = 60.0
+"""Time between two messages while a model trains."""
 
 MEMBER_SECONDS = 25.0
 """Time assumed for exporting and verifying a member before one was written."""
@@ -57,7 +66,9 @@ class Run:
             seed=setup.seed,
             device=setup.device,
         )
-        self.store = MemberStore(setup.study_dir, setup.task, setup.splits, setup.target)
+        self.store = MemberStore(
+            setup.study_dir, setup.model, setup.task, setup.splits, setup.target
+        )
         self.seconds_per_member = MEMBER_SECONDS
 
     def say(self, stage: str, message: str, **details: Any) -> None:
@@ -74,6 +85,27 @@ class Run:
         )
         for callback in self.callbacks:
             callback(event)
+
+    def watch(self, stage: str, what: str) -> Callable[[float], None]:
+        """Return a callback for training steps that notes the time and says how far it is.
+
+        Args:
+            stage: The stage that trains.
+            what: What is trained, in words.
+        """
+        noted = told = time.monotonic()
+
+        def step(share: float) -> None:
+            nonlocal noted, told
+            now = time.monotonic()
+            if now - told >= NEWS_SECONDS:
+                noted = told = now
+                self.say(stage, f"{what} is trained to {share:.0%}")
+            elif now - noted >= HEARTBEAT_SECONDS:
+                noted = now
+                self.ledger.set("elapsed_s", self.schedule.elapsed)
+
+        return step
 
     def members(self) -> list[MeasuredMember]:
         """Read the members on disk, the original first."""
@@ -109,8 +141,9 @@ class Run:
         """Write `front.json` anew from the members on disk."""
         members = self.members()
         baseline: dict[str, Any] = dict(members[0].measured)
+        found = [member for member in members if member.id != CONTENDER]
         front, others = split_front(
-            members, self.setup.objectives, self.setup.constraints, members[0].values()
+            found, self.setup.objectives, self.setup.constraints, members[0].values()
         )
         int8 = [m for m in members if m.measured["origin"] == "plain int8"]
         if int8:

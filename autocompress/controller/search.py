@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from autocompress.controller.designs import first_designs
+from autocompress.controller.designs import first_designs, ladder_start
 from autocompress.controller.finish import measure_members, train_finalists
 from autocompress.controller.forecast import Forecast
 from autocompress.controller.ledger import Ledger
@@ -27,7 +27,8 @@ def run_search(setup: SearchSetup, ledger: Ledger, callbacks: Sequence[Callback]
     forecast = Forecast(
         setup.graph, device_profile(run), setup.objectives, setup.constraints, baseline
     )
-    for design in first_designs(setup.space, find_ladders(run, forecast)):
+    allowance = forecast.allowance(ladder_start(setup.space))
+    for design in first_designs(setup.space, find_ladders(run, forecast), allowance):
         ledger.enqueue(
             setup.space.to_params(design.candidate), design.origin, {"promote": design.promote}
         )

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 
-from autocompress.controller.designs import plain_int8
+from autocompress.controller.designs import ladder_start
 from autocompress.controller.forecast import Forecast
 from autocompress.controller.ladder import Rung, build_ladder
 from autocompress.controller.run import Run
@@ -55,7 +55,7 @@ def _ladder(
 
     return build_ladder(
         run.setup.space,
-        plain_int8(run.setup.space),
+        ladder_start(run.setup.space),
         deviation,
         functools.cache(lambda candidate: forecast.costs(candidate)[name]),
         enough=enough,

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from autocompress.artifact.onnx_file import write_onnx
-from autocompress.controller.designs import plain_int8, unmodified
-from autocompress.controller.run import Run
+from autocompress.controller.designs import ladder_start, plain_int8, unmodified
+from autocompress.controller.run import CONTENDER, Run
+from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import MeasuredMember
 from autocompress.cost.profile import DeviceProfile, profile_device
+from autocompress.errors import ExportError
 from autocompress.evaluation.proxy import score
 from autocompress.transform.compress import calibrate_grids
 
@@ -25,14 +27,13 @@ def measure_baseline(run: Run) -> dict[str, float]:
     setup = run.setup
     run.say("baseline", "exporting and measuring the original and plain int8")
     proxy_accuracy = score(setup.model, setup.task, setup.splits.proxy, device=setup.device)
-    starts = {"0000": ("unmodified", unmodified(setup.space))}
-    if plain_int8(setup.space) != starts["0000"][1]:
-        starts["0001"] = ("plain int8", plain_int8(setup.space))
-    members = []
-    for name, (origin, candidate) in starts.items():
-        model = run.evaluator.compress(candidate)
-        run.evaluator.settle(model, exact=True)
-        members.append(run.write_member(name, model, {}, origin=origin, trained_images=0))
+    members = [_untrained(run, "0000", "unmodified", unmodified(setup.space))]
+    int8 = plain_int8(setup.space)
+    try:
+        name = "0001" if int8 == ladder_start(setup.space) else CONTENDER
+        members.append(_untrained(run, name, "plain int8", int8))
+    except ExportError as error:
+        run.say("baseline", f"plain int8 is not compared with: {error}")
     members = run.store.measure(members, seconds=15.0)
     for member in members:
         run.say("baseline", f"{member.measured['origin']} measured", member=member)
@@ -44,6 +45,12 @@ def measure_baseline(run: Run) -> dict[str, float]:
     }
     run.ledger.set("baseline", baseline)
     return baseline
+
+
+def _untrained(run: Run, name: str, origin: str, candidate: Candidate) -> MeasuredMember:
+    model = run.evaluator.compress(candidate)
+    run.evaluator.settle(model, exact=True)
+    return run.write_member(name, model, {}, origin=origin, trained_images=0)
 
 
 def device_profile(run: Run) -> DeviceProfile:
@@ -74,17 +81,20 @@ def refit_profile(
     """Correct a profile by measured members; one that the user gave stays as it is."""
     if run.setup.profile is not None:
         return profile
+    first = float(members[0].measured["latency_ms"])
     anchors = [
-        profile.anchor(run.setup.graph, member.candidate, float(member.measured["latency_ms"]))
+        profile.anchor(
+            run.setup.graph, member.candidate, float(member.measured["latency_ratio"]) * first
+        )
         for member in members
-        if "latency_ms" in member.measured
+        if "latency_ratio" in member.measured
     ]
     return profile.refit(anchors)
 
 
 def _probe_boundaries(run: Run, profile: DeviceProfile) -> DeviceProfile:
     """Measure a network of alternating precisions, if the space offers any."""
-    setup, plain = run.setup, plain_int8(run.setup.space)
+    setup, plain = run.setup, ladder_start(run.setup.space)
     mixed = replace(plain, layers=dict(list(plain.layers.items())[::2])).canonical()
     if len(mixed.layers) in (0, len(plain.layers)):
         return profile

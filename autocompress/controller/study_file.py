@@ -152,6 +152,26 @@ def writing(path: Path) -> Iterator[None]:
         raise StorageError(_cannot_write(path, error.__cause__ or error)) from error
 
 
+def check_identity(path: Path, *, expected: Mapping[str, str], found: Mapping[str, str]) -> None:
+    """Refuse to continue a study with something else than it was started with.
+
+    Raises:
+        StudyError: With the names and values that differ.
+    """
+    differing = [key for key in {**expected, **found} if expected.get(key) != found.get(key)]
+    if differing:
+        raise StudyError(
+            explain(
+                f"study '{path}'",
+                expected="the " + ", ".join(f"{key} it was started with" for key in differing),
+                got=", ".join(f"{key} '{expected.get(key)}'" for key in differing)
+                + " instead of "
+                + ", ".join(f"'{found.get(key)}'" for key in differing),
+                remedy="use another study_dir, or what this study was started with",
+            )
+        )
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Optuna's news of a created study from the user's terminal."""

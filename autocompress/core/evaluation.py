@@ -19,15 +19,12 @@ class FidelityResult:
         trained_images: Training images that the weights have seen since the
             cut, re-used checkpoints included; 0 for the proxy.
         seconds: Wall time of the evaluation.
-        deviation: Kullback-Leibler divergence from the original model's
-            predictions on calibration images, in nats; None if not computed.
     """
 
     accuracy: float
     images: int
     trained_images: int
     seconds: float
-    deviation: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as a JSON object."""
@@ -36,14 +33,13 @@ class FidelityResult:
             "images": self.images,
             "trained_images": self.trained_images,
             "seconds": self.seconds,
-            "deviation": self.deviation,
         }
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "FidelityResult":
         """Read a result from what `to_json` returned."""
-        keys = ("accuracy", "images", "trained_images", "seconds", "deviation")
-        return cls(**check_record(record, what="fidelity result", keys=keys, required=keys[:-1]))
+        keys = ("accuracy", "images", "trained_images", "seconds")
+        return cls(**check_record(record, what="fidelity result", keys=keys, required=keys))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+import torch
 from torch import nn
 
 from autocompress.evaluation.proxy import settle
@@ -10,6 +11,9 @@ from autocompress.evaluation.task import Batch, Task
 from autocompress.graph.inputs import ModelInputs
 from autocompress.transform.compress import calibrate_grids
 from autocompress.transform.compressed import CompressedModel
+
+SEED = 0
+"""Draws shuffling and augmentation of the batches that settle a model."""
 
 
 def settle_on(
@@ -27,9 +31,13 @@ def settle_on(
         task: Its `train` batches recalibrate batch norms, and set the grids
             when `calibration` does not.
         calibration: Batches for the activation grids.
+
+    The caller's random state is left alone, and the same call sets the same grids.
     """
     if task is not None:
-        batches = list(take(task.train, PROXY_IMAGES, "train", "cpu"))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            batches = list(take(task.train, PROXY_IMAGES, "train", "cpu"))
         grids = list(take(batches, CALIBRATION_IMAGES, "train", "cpu"))
         settle(compressed, task, batches, grids, exact=True)
     if not compressed.record.plan.sites:

@@ -56,7 +56,7 @@ class Evaluator:
     ) -> None:
         self.model, self.graph, self.task, self.splits = model, graph, task, splits
         self.checkpoints, self.seed, self.device = checkpoints, seed, device
-        self.inputs = example_inputs(splits.val)
+        self.inputs = example_inputs(task, model, splits.val)
         self._reference = log_probabilities(model, task, splits.sensitivity, device=device)
 
     def compress(self, candidate: Candidate) -> CompressedModel:
@@ -129,8 +129,7 @@ class Evaluator:
                 on_step=on_step,
             )
         if before + trained > 0:
-            path = self.checkpoints / f"{slot:05d}.safetensors"
-            save_checkpoint(model, path, before + trained)
+            save_checkpoint(model, self._checkpoint(slot), before + trained)
         self.settle(model, exact=True)
         accuracy = score(model, self.task, self.splits.val, device=self.device)
         result = FidelityResult(
@@ -140,6 +139,13 @@ class Evaluator:
             seconds=time.monotonic() - started,
         )
         return model, result
+
+    def forget(self, slot: int) -> None:
+        """Delete the trained weights of a slot, so that a retry begins as the first attempt did."""
+        self._checkpoint(slot).unlink(missing_ok=True)
+
+    def _checkpoint(self, slot: int) -> Path:
+        return self.checkpoints / f"{slot:05d}.safetensors"
 
     def deviation(self, candidate: Candidate) -> float:
         """Return KL(original || candidate) on calibration images, without training.

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autocompress.core.candidate import DistillConfig
-from autocompress.errors import TrainingError, explain
+from autocompress.errors import InvalidInputError, TrainingError, explain
 from autocompress.evaluation.precision import arithmetic
 from autocompress.evaluation.splits import place, size
 from autocompress.evaluation.task import Batch, Task
@@ -69,9 +69,10 @@ def fine_tune(
 ) -> int:
     """Train a student in place.
 
-    Weight grids below 8 bits stay on (straight-through gradients), the others
-    and 8-bit activation grids are off: calibration follows training. The
-    teacher stays in eval mode and is not changed.
+    Where some layer has fewer than 8 bits, the weight grids of all layers stay
+    on (straight-through gradients); activation grids are off, since
+    calibration follows training. The teacher stays in eval mode and is not
+    changed.
 
     Args:
         student: Trained in place; ends in eval mode, not yet settled.
@@ -89,7 +90,9 @@ def fine_tune(
 
     Raises:
         TrainingError: If the loss stops being finite.
+        InvalidInputError: If `distill` asks for more than logits.
     """
+    _check_supported(distill)
     teacher.eval()
     student.train()
     student.quantise_weights = any(bits < 8 for bits in student.record.quantised.values())
@@ -140,6 +143,19 @@ def fine_tune(
                 on_step(min(1.0, max(progress, seen / config.images)))
     student.eval()
     return seen
+
+
+def _check_supported(distill: DistillConfig) -> None:
+    """Refuse what this version would silently leave out."""
+    if distill.feature_weight != 0.0:
+        raise InvalidInputError(
+            explain(
+                "distillation",
+                expected="feature_weight 0",
+                got=f"{distill.feature_weight:g}",
+                remedy="distil from logits",
+            )
+        )
 
 
 def _training_batches(task: Task, images: int, device: str) -> Iterator[Batch]:

@@ -158,9 +158,23 @@ def check_finite(batch: Batch, name: str) -> None:
             )
 
 
-def example_inputs(batches: tuple[Batch, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the inputs of the first two examples, as one forward call takes them."""
-    return inputs_of(_slice(batches[0], slice(0, 2)))
+def example_inputs(
+    task: Task, model: nn.Module, batches: tuple[Batch, ...], examples: int = 2
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what the model is called with on the first examples."""
+    return task.arguments(model, _slice(batches[0], slice(0, examples)))
+
+
+def odd_batches(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield the first batch, and each one whose examples have other shapes or types."""
+    seen = set()
+    for batch in batches:
+        args, kwargs = inputs_of(batch)
+        values = (*args, *kwargs.values(), targets_of(batch))
+        form = tuple((v.shape[1:], v.dtype) if isinstance(v, Tensor) else type(v) for v in values)
+        if form not in seen:
+            seen.add(form)
+            yield batch
 
 
 def check_batch(task: Task, model: nn.Module, name: str, batch: Batch) -> None:

@@ -93,6 +93,34 @@ class Task:
             )
         return outputs
 
+    def arguments(self, model: nn.Module, batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return what a model is called with on one batch, by position and by name.
+
+        Raises:
+            InvalidInputError: If `forward` does not call the model itself.
+        """
+        if self._forward is None:
+            return inputs_of(batch)
+        calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        handle = model.register_forward_pre_hook(
+            lambda _, args, kwargs: calls.append((args, kwargs)), with_kwargs=True
+        )
+        try:
+            with torch.no_grad():
+                self._forward(model, batch)
+        finally:
+            handle.remove()
+        if not calls:
+            raise InvalidInputError(
+                explain(
+                    "'forward'",
+                    expected="a call of the model",
+                    got="none",
+                    remedy="write forward(model, batch) so that it calls model(...)",
+                )
+            )
+        return calls[0]
+
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Return the scalar training loss of one batch."""
         targets = targets_of(batch)

@@ -31,7 +31,8 @@ class ModelInputs:
 
         Args:
             example_inputs: A tensor, a tuple of positional arguments, or a
-                dictionary of keyword arguments; batch axis first.
+                dictionary of keyword arguments; batch axis first. What is
+                normalised already stays as it is.
 
         Raises:
             WrongTypeError: If it is none of these.
@@ -41,6 +42,8 @@ class ModelInputs:
             >>> ModelInputs.of(torch.zeros(2, 3)).batch_size
             2
         """
+        if isinstance(example_inputs, ModelInputs):
+            return example_inputs
         if isinstance(example_inputs, Tensor):
             inputs = cls(args=(example_inputs,))
         elif isinstance(example_inputs, (tuple, list)):

@@ -1,6 +1,7 @@
 """Candidate and model in, compressed model out."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -10,6 +11,7 @@ from autocompress.core.candidate import Candidate
 from autocompress.core.target import FLOAT, Target
 from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import ModelGraph
+from autocompress.graph.widths import removed_channels
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.discovery import discover_plan
 from autocompress.transform.record import SurgeryRecord
@@ -27,7 +29,8 @@ def compress_model(
     Args:
         model: The original; its state, mode and outputs stay as they are.
         graph: Its structure.
-        candidate: What to do; made canonical first.
+        candidate: What to do; made canonical first. The record keeps the
+            pruning ratios as achieved after rounding.
         inputs: Positional and keyword arguments of one forward call.
 
     Returns:
@@ -37,7 +40,12 @@ def compress_model(
         InvalidInputError: If the candidate names what the model does not
             have, or asks for what this version cannot do.
     """
-    candidate = candidate.canonical()
+    achieved = {
+        name: removed_channels(group, ratio) / group.channels
+        for name, ratio in candidate.pruning_ratios.items()
+        for group in (graph.group(name),)
+    }
+    candidate = replace(candidate, pruning_ratios=achieved).canonical()
     for name, config in candidate.layers.items():
         layer = graph.layer(name)
         if not layer.quantisable and config.weight_bits != FLOAT:

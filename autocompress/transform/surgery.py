@@ -12,6 +12,7 @@ from autocompress.core.schema import unknown_name
 from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.slicing import remove_channels
 from autocompress.graph.structure import ModelGraph
+from autocompress.graph.widths import removed_channels
 from autocompress.transform.criteria import find_criterion
 from autocompress.transform.record import Cut
 
@@ -56,7 +57,7 @@ def plan_cuts(model: nn.Module, graph: ModelGraph, candidate: Candidate) -> tupl
                     remedy="leave it out of pruning_ratios",
                 )
             )
-        count = min(round(ratio * group.channels), group.channels - 1)
+        count = removed_channels(group, ratio)
         if count == 0:
             continue
         members = tuple(m for m in group.members if not candidate.drops(m.module))

@@ -144,3 +144,16 @@ def test_a_runtime_module_is_called_like_the_model(
     assert outputs.dtype == torch.float32
     with torch.no_grad():
         assert (outputs - result(inputs)).abs().max() < 0.05
+
+
+def test_a_runtime_module_gives_outputs_the_structure_of_the_model(
+    exported: tuple[CompressedModel, Artifact],
+) -> None:
+    _, artifact = exported
+    inputs = torch.randn(3, 12)
+    plain = RuntimeModule(artifact.path)(inputs)
+    for like in ((plain, None), {"loss": None, "logits": plain}, [plain]):
+        outputs = RuntimeModule(artifact.path, like=like)(inputs)
+        assert type(outputs) is type(like)
+        first = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        torch.testing.assert_close(first, plain)

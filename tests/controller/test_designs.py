@@ -31,8 +31,18 @@ def test_baselines_come_first_and_rungs_are_promoted(space: BoundSpace) -> None:
     designs = first_designs(space, {"latency_ms": _ladder(space)})
     assert designs[0].candidate == unmodified(space) == Candidate(distill=_distill(space))
     assert designs[1].candidate == plain_int8(space)
+    assert designs[1].origin == "plain int8"
     assert [design.promote for design in designs[:3]] == [False, False, True]
     assert designs[2].origin == "latency_ms ladder"
+
+
+def test_rungs_far_over_a_limit_are_no_designs(space: BoundSpace) -> None:
+    ladder = _ladder(space)  # costs 1, 0.8, 0.6, 0.4
+    designs = first_designs(space, {"latency_ms": ladder}, {"latency_ms": 0.6})
+    rungs = [d.candidate for d in designs if d.origin == "latency_ms ladder"]
+    assert ladder[1].candidate not in rungs
+    assert ladder[2].candidate in rungs
+    assert designs[2].candidate == ladder[2].candidate  # nearest to the limit, trained first
 
 
 def test_no_candidate_twice(space: BoundSpace) -> None:
@@ -46,6 +56,22 @@ def test_narrow_bits_are_among_the_designs_where_size_counts(space: BoundSpace) 
     designs = first_designs(space, {"size_bytes": []})
     bits = {config.weight_bits for d in designs for config in d.candidate.layers.values()}
     assert {2, 3, 4, 5, 6, 8} <= bits
+
+
+@pytest.mark.parametrize(
+    "quantisation",
+    [{"exclude": ["conv1"]}, {"weight_bits": [4]}, {"weight_bits": [32], "activation_bits": [32]}],
+)
+def test_what_is_not_int8_everywhere_is_not_called_so(quantisation: dict[str, object]) -> None:
+    preset = SearchSpace.load("cnn").model_dump()
+    preset["quantisation"] |= quantisation
+    graph = residual_graph()
+    narrower = SearchSpace.load(preset).bind_graph(graph, None, ["latency_ms", "size_bytes"])
+    designs = first_designs(narrower, {"size_bytes": []})
+    assert "plain int8" not in {design.origin for design in designs}
+    plain = plain_int8(narrower)
+    assert set(plain.layers) == {layer.name for layer in graph.layers if layer.quantisable}
+    assert {c.weight_bits for c in plain.layers.values()} == {8}
 
 
 def _distill(space: BoundSpace) -> object:

@@ -50,5 +50,11 @@ def test_infeasible_candidates_do_not_displace_feasible_ones() -> None:
     assert _slots(_choose([0.0, 0.0, 0.5, 0.0, 0.5], 5)) == [1, 3]
 
 
-def test_the_nearest_fill_up_where_nothing_is_feasible() -> None:
+def test_the_nearest_are_chosen_where_only_baselines_are_feasible() -> None:
+    violations = [0.0, 0.0, 0.3, 0.2, 0.1]
+    points = _choose(violations, 2, members=(0, 1))
+    assert set(_slots(points)) == {3, 4}
+
+
+def test_the_nearest_are_chosen_where_nothing_is_feasible() -> None:
     assert set(_slots(_choose([0.5, 0.4, 0.3, 0.2, 0.1], 2))) == {3, 4}

@@ -81,5 +81,10 @@ def test_losses_violations_and_reference(forecast: Forecast) -> None:
     assert forecast.losses(values) == pytest.approx([0.13, 0.6])
     violations = forecast.violations(values)
     assert violations["accuracy_drop"] == pytest.approx(0.01)
-    assert violations["latency_ms"] == pytest.approx(0.2)
-    np.testing.assert_allclose(forecast.reference(), [0.3, 1.1])
+    whole = forecast.costs(Candidate())["latency_ms"]  # predictions are judged by predictions
+    assert violations["latency_ms"] == pytest.approx(0.6 / (0.5 * whole) - 1.0)
+    np.testing.assert_allclose(forecast.reference(), [0.3, 1.1 * whole])
+
+
+def test_an_allowance_is_the_share_of_a_cost_that_its_limit_leaves(forecast: Forecast) -> None:
+    assert forecast.allowance(Candidate()) == pytest.approx({"latency_ms": 0.5})

@@ -23,7 +23,7 @@ SPACE = SearchSpace.load("cnn").bind_graph(residual_graph(2, 32))
 METRICS = ["accuracy", "latency_ms"]
 IDENTITY = {"model": "toy", "space": SPACE.fingerprint}
 SAMPLER = partial(make_sampler, "tpe", 0)
-PROXY = FidelityResult(accuracy=0.8, images=100, trained_images=0, seconds=1.5, deviation=0.2)
+PROXY = FidelityResult(accuracy=0.8, images=100, trained_images=0, seconds=1.5)
 SHORT = FidelityResult(accuracy=0.9, images=100, trained_images=500, seconds=8.0)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from autocompress.controller import members
 from autocompress.controller.members import (
     MemberStore,
     read_members,
@@ -68,7 +69,9 @@ def test_front_json_holds_both(tmp_path: Path) -> None:
     assert MeasuredMember.from_json(document["front"][1]) == MEMBERS[1]
 
 
-def test_a_member_is_written_measured_and_read_back(tmp_path: Path) -> None:
+def test_a_member_is_written_measured_and_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     model = PlainNet().eval()
     inputs = torch.randn(32, 3, 16, 16)
@@ -79,7 +82,7 @@ def test_a_member_is_written_measured_and_read_back(tmp_path: Path) -> None:
     splits = make_splits(task, seed=0)
     graph = trace(model, inputs[:2])
     compressed = compress_model(model, graph, Candidate(), ((inputs[:2],), {}))
-    store = MemberStore(tmp_path, task, splits, Target.named("onnxruntime-cpu"))
+    store = MemberStore(tmp_path, model, task, splits, Target.named("onnxruntime-cpu"))
     costs = {"macs": 1.0, "bops": 1.0, "parameters": 1.0}
     member = store.write("0000", compressed, {}, costs, origin="x", trained_images=0)
     assert member.measured["val_accuracy"] == 1.0
@@ -91,7 +94,24 @@ def test_a_member_is_written_measured_and_read_back(tmp_path: Path) -> None:
     size = (tmp_path / "front" / "0000" / "weights.packed").stat().st_size
     assert measured.measured["size_bytes"] == size
 
+    store.predict("0000", {"accuracy": 0.9})
+    store.predict("0000", {"accuracy": 0.1})
+    (predicted,) = read_members(tmp_path)
+    assert predicted.predicted == {"accuracy": 0.9}
+
     path = tmp_path / "front" / "0000" / "model.onnx"
+    before = path.read_bytes()
+    monkeypatch.setattr(members, "RuntimeModule", lambda *_, **__: _Opposite(model))
+    with pytest.raises(ExportError, match="accuracy"):
+        store.write("0000", compressed, {}, costs, origin="x", trained_images=0)
+    assert read_members(tmp_path) == [predicted]
+    assert path.read_bytes() == before
+    assert [entry.name for entry in (tmp_path / "front").iterdir()] == ["0000"]
+
+    monkeypatch.undo()
+    store.write("0000", compressed, {}, costs, origin="y", trained_images=5)
+    assert read_members(tmp_path) == []  # new files, not measured yet
+
     with pytest.raises(ExportError, match="accuracy"):
         store._verify(compressed, _Opposite(model), path)  # type: ignore[arg-type]
 

@@ -10,8 +10,10 @@ import torch
 import autocompress as ac
 from autocompress.controller import finish, schedule, trials
 from autocompress.controller.ledger import Ledger
+from autocompress.core.evaluation import FidelityResult
 from autocompress.core.files import read_json
-from autocompress.errors import InvalidInputError, StudyError
+from autocompress.errors import InvalidInputError, SearchFailedError, StudyError
+from autocompress.evaluation.evaluator import Evaluator
 from zoo import ResidualNet
 
 CLASSES = 4
@@ -178,7 +180,113 @@ def test_the_same_seed_gives_the_same_trials_with_a_given_profile(
 def test_a_constraint_that_nothing_meets_leaves_the_nearest(
     model: torch.nn.Module, task: ac.Task, tmp_path: Path
 ) -> None:
-    result = _search(model, task, tmp_path / "x", constraints={"size_bytes": 10})
+    result = _search(
+        model, task, tmp_path / "x", constraints={"size_bytes": 10}, budget=ac.Budget(trials=14)
+    )
     assert result.front == []
-    assert len(result.nearest_infeasible) >= 2
-    assert result.nearest_infeasible[0].path.is_file()
+    nearest = result.nearest_infeasible[0]
+    assert nearest.path.is_file()
+    assert nearest.measured["origin"] not in ("unmodified", "plain int8")
+    sizes = [member.measured["size_bytes"] for member in result.nearest_infeasible]
+    assert sizes == sorted(sizes)
+
+
+def test_a_full_fine_tune_is_in_the_table_and_baselines_have_predictions(
+    finished: Finished,
+) -> None:
+    result = finished[0]
+    final = [row for row in result.rows() if row["accuracy_2"] is not None]
+    assert len(final) == 1
+    assert 0.0 <= final[0]["accuracy_2"] <= 1.0
+    assert (result.study_dir / "front" / f"{final[0]['slot']:04d}" / "metrics.json").is_file()
+    for member in result.front:
+        assert {"accuracy", "latency_ms"} <= set(member.predicted), member.id
+
+
+def test_plain_int8_is_measured_beside_a_space_that_does_not_hold_it(
+    model: torch.nn.Module, task: ac.Task, tmp_path: Path
+) -> None:
+    space = ac.SearchSpace.load("cnn").model_dump()
+    space["quantisation"] |= {"weight_bits": [32], "activation_bits": [32]}
+    result = _search(
+        model, task, tmp_path / "x", space=space, budget=ac.Budget(trials=2), constraints={}
+    )
+    assert result.baseline["int8"]["latency_ms"] > 0.0
+    members = [*result.front, *result.nearest_infeasible]
+    assert "int8" not in {member.id for member in members}
+    assert all(not member.candidate.layers for member in members)
+
+
+def test_a_given_profile_is_kept_when_the_study_is_resumed(
+    model: torch.nn.Module, task: ac.Task, tmp_path: Path, finished: Finished
+) -> None:
+    profile = finished[0].study_dir / "profile.json"
+    _search(model, task, tmp_path / "x", target=profile, budget=ac.Budget(trials=2))
+    before = (tmp_path / "x" / "profile.json").read_bytes()
+    ac.resume(tmp_path / "x", model, task, budget=ac.Budget(trials=3), verbose=False)
+    assert (tmp_path / "x" / "profile.json").read_bytes() == before
+
+
+def test_a_trial_that_raises_fails_alone(
+    model: torch.nn.Module, task: ac.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Evaluator.proxy
+    raised = []
+
+    def proxy(self: Evaluator, candidate: ac.Candidate) -> FidelityResult:
+        if candidate.dropped_blocks and not raised:
+            raised.append(candidate)
+            raise ZeroDivisionError("a batch of one")
+        return whole(self, candidate)
+
+    monkeypatch.setattr(Evaluator, "proxy", proxy)
+    result = _search(model, task, tmp_path / "x", budget=ac.Budget(trials=8))
+    assert raised
+    attempts = {row["slot"]: row["attempt"] for row in result.rows()}
+    assert sorted(attempts.values())[-1] == 2
+    assert len(result.rows()) == 8
+
+
+def test_failures_in_a_row_stop_the_search_with_the_reason(
+    model: torch.nn.Module, task: ac.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def proxy(self: Evaluator, candidate: ac.Candidate) -> FidelityResult:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(Evaluator, "proxy", proxy)
+    with pytest.raises(SearchFailedError, match="mostly 'MemoryError: no room'"):
+        _search(model, task, tmp_path / "x", budget=ac.Budget(trials=8))
+
+
+class _TwoOutputs(torch.nn.Module):
+    """Takes two arguments and returns two tensors."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(
+        self, picture: torch.Tensor, gain: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = self.inner(picture * gain)
+        return logits, logits.mean(1)
+
+
+def test_a_forward_of_the_task_reaches_the_artifact_too(
+    model: torch.nn.Module, task: ac.Task, tmp_path: Path
+) -> None:
+    def batches(given: object) -> list[dict[str, torch.Tensor]]:
+        return [
+            {"pixels": images, "scale": torch.ones(len(images), 1, 1, 1), "label": labels}
+            for images, labels in given  # type: ignore[attr-defined]
+        ]
+
+    wrapped = ac.Task(
+        train=batches(task.train),
+        val=batches(task.val),
+        test=batches(task.test),
+        forward=lambda model, batch: model(batch["pixels"], gain=batch["scale"])[0],
+    )
+    result = _search(_TwoOutputs(model), wrapped, tmp_path / "x", budget=ac.Budget(trials=2))
+    assert result.baseline["fp32"]["val_accuracy"] > 0.5
+    assert result.front

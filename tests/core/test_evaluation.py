@@ -28,15 +28,12 @@ MEMBER = MeasuredMember(
 
 
 def test_a_fidelity_result_survives_json() -> None:
-    result = FidelityResult(
-        accuracy=0.8, images=2000, trained_images=0, seconds=0.7, deviation=0.01
-    )
+    result = FidelityResult(accuracy=0.8, images=2000, trained_images=0, seconds=0.7)
     assert FidelityResult.from_json(json.loads(json.dumps(result.to_json()))) == result
 
 
-def test_a_fidelity_result_needs_no_deviation_but_everything_else() -> None:
+def test_a_fidelity_result_needs_everything() -> None:
     record = {"accuracy": 0.8, "images": 1, "trained_images": 0, "seconds": 0.1}
-    assert FidelityResult.from_json(record).deviation is None
     with pytest.raises(InvalidInputError, match="'seconds'"):
         FidelityResult.from_json({key: record[key] for key in record if key != "seconds"})
 

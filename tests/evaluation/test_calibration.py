@@ -60,3 +60,18 @@ def test_a_task_recalibrates_batch_norms_of_what_was_cut(inputs) -> None:
 def test_no_calibration_batch_is_refused(inputs) -> None:
     with pytest.raises(InvalidInputError, match="at least one batch"):
         settle_on(_compressed(inputs), ModelInputs.of(inputs), calibration=[])
+
+
+def test_the_random_state_of_the_caller_is_left_alone_and_results_repeat(inputs) -> None:
+    class Shuffled:
+        def __iter__(self):
+            order = torch.randperm(8)
+            yield inputs[order] * torch.rand(()), torch.zeros(8, dtype=torch.long)
+
+    task = Task(train=Shuffled(), val=Shuffled())
+    models = [_compressed(inputs, ratio=0.5) for _ in range(2)]
+    before = torch.get_rng_state()
+    for model in models:
+        settle_on(model, ModelInputs.of(inputs), task=task)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert _grids(models[0]) == _grids(models[1])

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from autocompress.core.candidate import Candidate, DistillConfig
-from autocompress.errors import TrainingError
+from autocompress.errors import InvalidInputError, TrainingError
 from autocompress.evaluation.finetune import FineTuneConfig, distillation_loss, fine_tune
 from autocompress.evaluation.proxy import score
 from autocompress.evaluation.task import Task
@@ -141,3 +141,10 @@ def test_time_cuts_the_schedule_short() -> None:
     config = FineTuneConfig(images=10**9, seconds=0.2)
     seen = fine_tune(_student(teacher, task), teacher, task, DistillConfig(), config, seed=0)
     assert 0 < seen < 10**7
+
+
+def test_what_this_version_cannot_distil_is_refused() -> None:
+    task, distill = make_task(), DistillConfig(feature_weight=0.5)
+    teacher = trained_model(task)
+    with pytest.raises(InvalidInputError, match="distil from logits"):
+        fine_tune(_student(teacher, task), teacher, task, distill, CONFIG, seed=0)

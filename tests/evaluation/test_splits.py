@@ -14,6 +14,7 @@ from autocompress.evaluation.splits import (
     data_digest,
     example_inputs,
     make_splits,
+    odd_batches,
     place,
     size,
     take,
@@ -106,7 +107,8 @@ def test_mappings_are_sliced_by_example_and_keep_what_is_no_tensor() -> None:
     assert taken["x"].flatten().tolist() == taken["labels"].tolist() == [0, 1, 2, 3]
     assert taken["mode"] == "fast"
     assert size(batch) == 10
-    args, kwargs = example_inputs((batch,))
+    task = Task(train=[batch], val=[batch])
+    args, kwargs = example_inputs(task, torch.nn.Identity(), (batch,))
     assert args == ()
     assert len(kwargs["x"]) == 2
     with pytest.raises(WrongTypeError, match="a tensor input"):
@@ -130,3 +132,11 @@ def test_digests_tell_data_apart() -> None:
     other = _numbered(6, 3)
     other[0][0][0] += 1e-3
     assert data_digest(other) != data_digest(first)
+
+
+def test_batches_of_another_form_are_odd() -> None:
+    plain = _numbered(6, 2)
+    wide = (torch.zeros(2, 3), torch.zeros(2, dtype=torch.long))
+    whole = (torch.zeros(2, 1, dtype=torch.long), torch.zeros(2, dtype=torch.long))
+    last = (torch.zeros(1, 1), torch.zeros(1, dtype=torch.long))
+    assert list(odd_batches([*plain, wide, whole, last])) == [plain[0], wide, whole]

@@ -136,3 +136,20 @@ def test_batches_of_another_form_are_refused() -> None:
             inputs_of(batch)
     with pytest.raises(InvalidInputError, match=r"one of the keys labels.*got x, y"):
         targets_of({"x": X, "y": Y})
+
+
+def test_arguments_are_what_the_model_is_called_with() -> None:
+    model = nn.Bilinear(3, 3, 4)
+    args, kwargs = _task().arguments(model, (X, 2 * X, Y))
+    assert args[0] is X
+    assert (len(args), kwargs) == (2, {})
+    task = _task(forward=lambda model, batch: model(batch["left"], input2=batch["right"]))
+    args, kwargs = task.arguments(model, {"left": X, "right": X + 1, "labels": Y})
+    assert args[0] is X
+    torch.testing.assert_close(kwargs["input2"], X + 1)
+    assert not model._forward_pre_hooks
+
+
+def test_a_forward_that_does_not_call_the_model_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="a call of the model"):
+        _task(forward=lambda _, batch: batch[0]).arguments(nn.ReLU(), (X, Y))
