@@ -365,7 +365,12 @@ def profile(
     """
     resolved = target if isinstance(target, Target) else Target.named(target, threads=threads)
     measured = profile_device(
-        space.graph, space.pruning_choices, resolved, seconds=seconds, on_progress=on_progress
+        space.graph,
+        space.pruning_choices,
+        resolved,
+        seconds=seconds,
+        find_unit=True,
+        on_progress=on_progress,
     )
     if out is not None:
         measured.save(Path(out))

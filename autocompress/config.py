@@ -1,6 +1,7 @@
 """The configuration of a search: a YAML file, checked key by key."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -123,7 +124,7 @@ class SearchConfig(_Section):
 
         path = Path(self.folder) / section.profile
         profiled = DeviceProfile.load(path).target
-        if profiled != named:
+        if replace(profiled, round_to=named.round_to) != named:
             raise InvalidInputError(
                 explain(
                     "key 'target.profile'",

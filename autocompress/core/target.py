@@ -7,6 +7,9 @@ from typing import Any
 from autocompress.core.schema import SCHEMA_VERSION, check_record, unknown_name
 from autocompress.errors import InvalidInputError, WrongTypeError, explain
 
+CHANNEL_UNIT = 8
+"""Unit of channels assumed of a target until it is measured."""
+
 FLOAT = 32
 """Bit-width that stands for unquantised floating point."""
 
@@ -21,6 +24,7 @@ class Target:
         threads: Threads that one inference uses, >= 1.
         batch_size: Images per inference when latency is measured, >= 1.
         precisions: (weight bits, activation bits) pairs that run as such.
+        round_to: Unit in which fewer channels make a layer faster, >= 1.
     """
 
     name: str
@@ -28,9 +32,10 @@ class Target:
     threads: int = 1
     batch_size: int = 1
     precisions: tuple[tuple[int, int], ...] = ((FLOAT, FLOAT), (8, 8))
+    round_to: int = CHANNEL_UNIT
 
     def __post_init__(self) -> None:
-        for key in ("threads", "batch_size"):
+        for key in ("threads", "batch_size", "round_to"):
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise WrongTypeError(
@@ -93,12 +98,13 @@ class Target:
             "threads": self.threads,
             "batch_size": self.batch_size,
             "precisions": [list(pair) for pair in self.precisions],
+            "round_to": self.round_to,
         }
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Target":
         """Read a target from what `to_json` returned."""
-        keys = ("name", "runtime", "threads", "batch_size", "precisions")
+        keys = ("name", "runtime", "threads", "batch_size", "precisions", "round_to")
         fields = dict(check_record(record, what="target", keys=keys, required=("name",)))
         if "precisions" in fields:
             fields["precisions"] = tuple((int(w), int(a)) for w, a in fields["precisions"])

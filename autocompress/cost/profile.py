@@ -20,6 +20,7 @@ from autocompress.cost.kernels import KernelKey, KernelPlan, precision_class
 from autocompress.cost.latency_table import LatencyTable, check_times
 from autocompress.cost.measurement import device_name
 from autocompress.cost.profiling import measure_kernels
+from autocompress.cost.staircase import measure_step
 from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import ModelGraph
 
@@ -198,6 +199,7 @@ def profile_device(
     target: Target,
     *,
     seconds: float = 60.0,
+    find_unit: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> DeviceProfile:
     """Measure every kernel that candidates of a model can run on this host.
@@ -210,6 +212,8 @@ def profile_device(
         widths: Pruning ratios to cover, by group.
         target: The runtime and how it is used.
         seconds: Time for the measurement, building the models not counted.
+        find_unit: Also measure in which units of channels the target gets
+            faster; its `round_to` is then what was found.
         on_progress: Told how many kernels are done, and of how many.
 
     Returns:
@@ -228,6 +232,8 @@ def profile_device(
         seconds=seconds,
         on_progress=on_progress,
     )
+    if find_unit:
+        target = replace(target, round_to=measure_step(target))
     return DeviceProfile(
         target=target,
         device=device_name(),

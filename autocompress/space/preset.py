@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from autocompress.core.schema import unknown_name
-from autocompress.core.target import Target
+from autocompress.core.target import CHANNEL_UNIT, Target
 from autocompress.errors import InvalidInputError, MissingFileError, WrongTypeError, explain
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.tracing import trace
@@ -112,17 +112,17 @@ class SearchSpace(Section):
 
         Args:
             graph: The structure of the model.
-            target: The device; activation bits it does not execute go.
+            target: The device; activation bits it does not execute go, and
+                channels move in its unit unless the space names one.
             costs: Names of cost objectives and constraints. With a target,
                 bits that can change none of them are not offered.
 
         Raises:
             InvalidInputError: If nothing of the model can vary.
         """
+        unit = self.pruning.round_to or (CHANNEL_UNIT if target is None else target.round_to)
         ratios = {
-            group.name: achieved_ratios(
-                group.channels, self.pruning.ratios, round_to=self.pruning.round_to
-            )
+            group.name: achieved_ratios(group.channels, self.pruning.ratios, round_to=unit)
             for group in graph.groups
             if group.prunable and _chosen(self.pruning, group.name, _type(graph, group.name))
         }

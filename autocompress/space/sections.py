@@ -37,14 +37,15 @@ class Pruning(Section):
 
     Attributes:
         ratios: Fractions of channels to remove, [0, 1), before rounding.
-        round_to: Kept channels are a multiple of this.
+        round_to: Kept channels are a multiple of this; None takes the unit
+            of the target, in which fewer channels make a layer faster.
         criteria: How channels may be ranked.
         include: Globs on group names, or types of their first layers.
         exclude: Globs that take groups out again.
     """
 
     ratios: tuple[Annotated[Number, Field(ge=0.0, lt=1.0)], ...] = (0.0, 0.25, 0.5, 0.75)
-    round_to: Count = 8
+    round_to: Count | None = None
     criteria: Annotated[tuple[Literal["l1"], ...], Field(min_length=1)] = ("l1",)
     include: Globs = ("*",)
     exclude: Globs = ()

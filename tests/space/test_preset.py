@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,3 +182,19 @@ def test_the_mlp_preset_suits_linear_layers():
     inputs = torch.randn(2, 12, generator=torch.Generator().manual_seed(0))
     space = SearchSpace.load("mlp").bind(zoo.Mlp(), inputs)
     assert set(space.pruning_choices) == {"fc1", "fc2"}
+
+
+@pytest.mark.parametrize(("unit", "step"), [(None, 16), (8, 8)])
+def test_channels_move_in_the_unit_of_the_target_unless_the_space_has_one(
+    unit: int | None, step: int
+):
+    graph = residual_graph(2, 32)
+    space = SearchSpace.load({"name": "x", "pruning": {"ratios": [0.25, 0.5], "round_to": unit}})
+    bound = space.bind_graph(graph, replace(TARGET, round_to=16))
+    assert bound.pruning_choices
+    for name, ratios in bound.pruning_choices.items():
+        channels = graph.group(name).channels
+        if channels >= 32:
+            assert {round(channels * (1.0 - ratio)) % step for ratio in ratios} == {0}
+    narrowest = min(round(32 * (1 - r)) for rs in bound.pruning_choices.values() for r in rs)
+    assert narrowest == 16

@@ -1,0 +1,91 @@
+"""Which trials are stopped, on a ledger that remembers nothing."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from autocompress.controller import trials
+from autocompress.core.candidate import Candidate
+from autocompress.core.evaluation import Evaluation, FidelityResult
+
+COSTS = {"dear": 3.0, "fair": 1.5, "cheap": 0.9}
+"""Cost by criterion, which stands for the candidate here; the limit is 1."""
+
+
+def _forecast() -> Any:
+    return SimpleNamespace(
+        costs=lambda candidate: {"latency_ms": COSTS[candidate]},
+        violations=lambda values: {
+            "latency_ms": values["latency_ms"] - 1.0,
+            "accuracy": 0.5 - values["accuracy"],
+        },
+    )
+
+
+def _run(designs: list[str], constraints: tuple[str, ...] = ("latency_ms",)) -> Any:
+    return SimpleNamespace(
+        setup=SimpleNamespace(
+            constraints=constraints, space=SimpleNamespace(from_params=lambda params: params)
+        ),
+        ledger=SimpleNamespace(designs=lambda: designs),
+    )
+
+
+@pytest.mark.parametrize(
+    ("designs", "expected"),
+    [(["dear", "cheap"], -0.1), (["dear", "fair"], 0.5), ([], 0.0)],
+)
+def test_the_nearest_design_says_how_far_over_the_limit_is_worth_a_trial(
+    designs: list[str], expected: float
+) -> None:
+    assert trials._nearest_violation(_run(designs), _forecast()) == pytest.approx(expected)
+
+
+def test_without_constraints_nothing_is_over_a_limit() -> None:
+    assert trials._nearest_violation(_run(["dear"], ()), _forecast()) == 0.0
+
+
+class _Ledger:
+    """Holds evaluations, and takes the end of one trial."""
+
+    def __init__(self, evaluations: list[Evaluation]) -> None:
+        self.known = evaluations
+
+    def evaluations(self) -> list[Evaluation]:
+        return self.known
+
+
+def _evaluation(slot: int, accuracy: float, *, trained: bool = False) -> Evaluation:
+    result = FidelityResult(accuracy=accuracy, images=10, trained_images=0, seconds=1.0)
+    return Evaluation(
+        slot=slot,
+        candidate=Candidate(),
+        origin="tpe",
+        fidelities={0: result, 1: result} if trained else {0: result},
+    )
+
+
+def _promoted(accuracy: float, *, trained: int = 0, may_train: bool = True, **ticket: Any) -> bool:
+    others = [_evaluation(slot, 0.5, trained=slot < trained) for slot in range(9)]
+    run = SimpleNamespace(
+        ledger=_Ledger(others), schedule=SimpleNamespace(may_train=lambda spent: may_train)
+    )
+    forecast = SimpleNamespace(
+        values=lambda e: e.fidelities[0].accuracy, losses=lambda value: [1.0 - value]
+    )
+    given = SimpleNamespace(**({"attributes": {}, "origin": "tpe"} | ticket))
+    return trials._promoted(run, forecast, given, _evaluation(9, accuracy))  # type: ignore[arg-type]
+
+
+def test_the_best_third_is_trained_while_there_is_time() -> None:
+    assert _promoted(0.9)
+    assert not _promoted(0.9, may_train=False)
+    assert not _promoted(0.9, trained=4)  # a third of ten trials is trained already
+    assert not _promoted(0.1)
+
+
+def test_designs_that_ask_for_it_are_trained_and_baselines_never() -> None:
+    assert _promoted(0.1, attributes={"promote": True})
+    assert not _promoted(0.9, origin="unmodified")
+    assert not _promoted(0.9, origin="plain int8")
