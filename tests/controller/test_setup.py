@@ -52,7 +52,8 @@ def test_model_weights_space_data_and_target_are_what_a_study_belongs_to(
             splits=replace(setup.splits, val=((torch.zeros(4, 12), torch.tensor([0, 1, 2, 3])),)),
         ),
         "space": replace(
-            setup, space=SearchSpace.load({"pruning": {"ratios": [0.5]}}).bind_graph(setup.graph)
+            setup,
+            space=SearchSpace.load({"quantisation": {"weight_bits": [4]}}).bind_graph(setup.graph),
         ),
         "model": replace(setup, graph=trace(zoo.Mlp(hidden=8), torch.zeros(2, 12))),
     }
