@@ -8,10 +8,14 @@ from autocompress.controller.designs import ladder_start, plain_int8, unmodified
 from autocompress.controller.run import CONTENDER, Run
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import MeasuredMember
+from autocompress.core.target import FLOAT
 from autocompress.cost.profile import DeviceProfile, profile_device
 from autocompress.errors import ExportError
 from autocompress.evaluation.proxy import score
 from autocompress.transform.compress import calibrate_grids
+
+ISLANDS = 6
+"""Layers in floating point of the network that shows what a change of precision costs."""
 
 
 def measure_baseline(run: Run) -> dict[str, float]:
@@ -93,10 +97,14 @@ def refit_profile(
 
 
 def _probe_boundaries(run: Run, profile: DeviceProfile) -> DeviceProfile:
-    """Measure a network of alternating precisions, if the space offers any."""
+    """Measure a quantised network with some layers in floating point, if the space offers it."""
     setup, plain = run.setup, ladder_start(run.setup.space)
-    mixed = replace(plain, layers=dict(list(plain.layers.items())[::2])).canonical()
-    if len(mixed.layers) in (0, len(plain.layers)):
+    step = max(2, len(plain.layers) // ISLANDS)
+    islands = list(plain.layers)[step // 2 :: step]
+    kept = {name: config for name, config in plain.layers.items() if name not in islands}
+    mixed = replace(plain, layers=kept).canonical()
+    offered = (FLOAT, FLOAT) in setup.space.layer_precisions
+    if not offered or len(mixed.layers) in (0, len(plain.layers)):
         return profile
     path = setup.study_dir / "probe.onnx"
     model = run.evaluator.compress(mixed)
