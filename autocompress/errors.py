@@ -1,5 +1,20 @@
 """The error family: every error a user can meet, each also a fitting builtin."""
 
+__all__ = [
+    "AutocompressError",
+    "ExportError",
+    "InvalidInputError",
+    "MeasurementError",
+    "MissingExtraError",
+    "MissingFileError",
+    "SearchFailedError",
+    "StorageError",
+    "StudyError",
+    "TraceError",
+    "TrainingError",
+    "WrongTypeError",
+]
+
 
 class AutocompressError(Exception):
     """Base of all errors that autocompress raises on purpose."""
@@ -31,6 +46,10 @@ class MeasurementError(AutocompressError, RuntimeError):
 
 class TrainingError(AutocompressError, ArithmeticError):
     """Training diverged or produced values that are not finite."""
+
+
+class SearchFailedError(AutocompressError, RuntimeError):
+    """A search cannot go on, although its input was right."""
 
 
 class StudyError(AutocompressError, RuntimeError):
@@ -79,7 +98,7 @@ def check_type(what: str, value: object, kind: type) -> None:
         return
     name = kind.__name__
     article = "an" if name[0].lower() in "aeiou" else "a"
-    got = repr(value) if isinstance(value, (str, int, float)) else f"a {type(value).__name__}"
+    got = repr(value) if isinstance(value, (str, int, float)) else type(value).__name__
     raise WrongTypeError(
         explain(what, expected=f"{article} {name}", got=got, remedy=f"pass {article} {name}")
     )

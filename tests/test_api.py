@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import autocompress as ac
-from autocompress import api
+from autocompress import api, errors
 from autocompress.errors import (
     AutocompressError,
     ExportError,
@@ -60,7 +60,9 @@ def _joint(report: ac.CheckReport) -> ac.Candidate:
 def test_the_public_names_are_all_there() -> None:
     for name in api.__all__:
         assert getattr(ac, name) is getattr(api, name)
-    assert set(dir(ac)) == set(api.__all__)
+    for name in errors.__all__:
+        assert getattr(ac, name) is getattr(errors, name)
+    assert set(dir(ac)) == {*api.__all__, *errors.__all__}
 
 
 def test_a_model_goes_to_the_runtime_and_back(tmp_path: Path) -> None:
@@ -186,10 +188,10 @@ MISLABELLED = [(x, y + 2) for x, y in batches(1, 8, seed=0)]
         ({"model": {}}, WrongTypeError, "expected a Module, got dict"),
         ({"model": Mlp}, WrongTypeError, "expected a Module, got type"),
         ({"task": [(1, 2)]}, WrongTypeError, "expected a Task, got list"),
-        ({"budget": 100}, WrongTypeError, "expected a Budget, got int"),
-        ({"executor": "threads"}, InvalidInputError, "'executor': expected 'inline'"),
-        ({"seed": 0.5}, WrongTypeError, "'seed': expected an integer"),
-        ({"seed": True}, WrongTypeError, "'seed': expected an integer"),
+        ({"budget": 100}, WrongTypeError, "expected a Budget, got 100"),
+        ({"executor": "threads"}, InvalidInputError, "'executor': expected one of 'inline'"),
+        ({"seed": 0.5}, WrongTypeError, "'seed': expected an int"),
+        ({"seed": True}, WrongTypeError, "'seed': expected an int"),
         ({"sampler": "tpa"}, InvalidInputError, "did you mean 'tpe'"),
         ({"target": "onnxruntime-gpu"}, InvalidInputError, "did you mean 'onnxruntime-cpu'"),
         ({"target": "none.json"}, MissingFileError, r"none\.json"),
