@@ -7,10 +7,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autocompress.api import *  # noqa: F403  so that type checkers see the names
-    from autocompress.api import __all__ as __all__
+    # So that type checkers see the names.
+    from autocompress import api, errors
+    from autocompress.api import *  # noqa: F403
+    from autocompress.errors import *  # noqa: F403
 
-_PUBLIC = frozenset(
+    __all__ = []
+    __all__ += api.__all__
+    __all__ += errors.__all__
+
+_VERBS_AND_DATA = frozenset(
     {
         *("Artifact", "BoundSpace", "Budget", "Candidate", "CheckReport", "CompressedModel"),
         *("DeviceProfile", "DistillConfig", "Event", "FrontMember", "LatencyMeasurement"),
@@ -20,12 +26,22 @@ _PUBLIC = frozenset(
     }
 )
 
+_ERRORS = frozenset(
+    {
+        *("AutocompressError", "ExportError", "InvalidInputError", "MeasurementError"),
+        *("MissingExtraError", "MissingFileError", "SearchFailedError", "StorageError"),
+        *("StudyError", "TraceError", "TrainingError", "WrongTypeError"),
+    }
+)
+
 
 def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
+    if name in _VERBS_AND_DATA:
         return getattr(importlib.import_module("autocompress.api"), name)
+    if name in _ERRORS:  # without torch, which the verbs need
+        return getattr(importlib.import_module("autocompress.errors"), name)
     raise AttributeError(f"module 'autocompress' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:
-    return sorted(_PUBLIC)
+    return sorted(_VERBS_AND_DATA | _ERRORS)

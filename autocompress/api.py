@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 from autocompress.artifact.export import Artifact, RuntimeModule, export_artifact, feed_of
 from autocompress.artifact.onnx_file import check_exportable
 from autocompress.artifact.packed import read_packed
 from autocompress.artifact.runtime import open_session
+from autocompress.config import text_to_keep
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.sampler import SAMPLER_NAMES
 from autocompress.controller.search import run_search
@@ -195,7 +195,7 @@ def search(
     try:
         ledger.set("settings", settings)
         ledger.set("notes", [splits.note] if splits.note else [])
-        write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
+        write_text(folder / "config.yaml", text_to_keep(folder, settings))
         write_json(folder / "environment.json", environment(resolved, device, seed))
         with ExitStack() as stack:
             listeners: list[Callback] = [LogFile(folder / "log.txt", splits.note), *callbacks]

@@ -40,19 +40,28 @@ WRONG_INPUT_ERRORS = (
 
 app = typer.Typer(
     name="autocompress",
-    help="Search joint compressions of a PyTorch model for one target, and measure them on it.",
+    help="Search joint compressions of a PyTorch model for one target, and measure them on it. "
+    "Begin with 'check CONFIG', then 'search CONFIG'.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong input, 3 no candidate meets the constraints, "
+    "130 interrupted (the same command continues).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 ConfigArgument = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="The configuration, a YAML file.")
+    Path, typer.Argument(metavar="CONFIG", help="A YAML file such as examples/digits.yaml.")
 ]
-StudyArgument = Annotated[Path, typer.Argument(metavar="STUDY_DIR", help="The folder of a study.")]
-TrialsOption = Annotated[int | None, typer.Option(help="Trials in total, resumed runs included.")]
+StudyArgument = Annotated[
+    Path, typer.Argument(metavar="STUDY_DIR", help="The folder of a study, such as runs/digits.")
+]
+TrialsOption = Annotated[
+    int | None,
+    typer.Option(help="Trials in total, resumed runs included; else as configured."),
+]
 MinutesOption = Annotated[
-    float | None, typer.Option(help="Minutes in total, resumed runs included.")
+    float | None,
+    typer.Option(help="Minutes in total, resumed runs included; else as configured."),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress, only the result.")]
 
@@ -65,14 +74,22 @@ def main() -> None:
 @app.command()
 def search(
     config: ConfigArgument,
-    study_dir: Annotated[str | None, typer.Option(help="The folder of the study.")] = None,
+    study_dir: Annotated[
+        str | None,
+        typer.Option(help="The folder of the study; else as configured, or runs/<name of CONFIG>."),
+    ] = None,
     trials: TrialsOption = None,
     minutes: MinutesOption = None,
-    executor: Annotated[str | None, typer.Option(help="Where trials run: inline.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the run.")] = None,
+    executor: Annotated[
+        str | None, typer.Option(help="Where trials run: inline, in this process.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the run; else as configured.")] = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Search, or continue a search that was interrupted."""
+    """Search, or continue a search that was interrupted.
+
+    Writes the front, its files and a report into the folder of the study.
+    """
     with _exit_codes():
         from autocompress.config import load_config
 
@@ -96,7 +113,7 @@ def resume(
     minutes: MinutesOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Continue a study with the configuration that it keeps."""
+    """Continue a study with the configuration that it keeps, or with a larger budget."""
     with _exit_codes():
         from autocompress.config import load_kept_config
 
@@ -114,7 +131,7 @@ def check(
         from autocompress.config import load_config
         from autocompress.evaluation.splits import example_inputs, take
         from autocompress.graph.inputs import ModelInputs
-        from autocompress.report.preflight import check_json, check_tables
+        from autocompress.report.preflight import check_json, check_summary, check_tables
 
         loaded = load_config(config)
         model, task = loaded.make_model(), loaded.make_task()
@@ -126,11 +143,12 @@ def check(
         console = _console()
         for table in check_tables(found):
             console.print(table)
+        _say(console, check_summary(found))
 
 
 @app.command()
 def report(study_dir: StudyArgument) -> None:
-    """Write the HTML page of a study again, and show its front."""
+    """Show the front of a study, and write its HTML page again."""
     with _exit_codes():
         from autocompress import api
 
@@ -203,19 +221,46 @@ def _keeper(config: "SearchConfig") -> "Callable[[Event], None]":
 
 
 def _show(result: "SearchResult") -> None:
-    """Show a front, or the members nearest to one, and where the page is."""
-    from autocompress.report.console import front_table
+    """Show what a study found, or how far it came, and where the page is."""
+    from autocompress.core.objective import parse_constraints
+    from autocompress.report.console import artifact_table
+    from autocompress.report.summary import baseline_rows, member_rows
 
-    console = _console()
-    page = result.report()
-    console.print(front_table(result.baseline, result.front or result.nearest_infeasible))
-    console.print(f"report: {page}", soft_wrap=True, markup=False, highlight=False)
-    if not result.front:
+    console, page = _console(), result.report()
+    baseline, infeasible = result.baseline, result.nearest_infeasible
+    if result.front:
+        rows = [*baseline_rows(baseline), *member_rows(result.front, "front", baseline)]
+        console.print(artifact_table(rows))
+    elif result.members:
+        rows = [*baseline_rows(baseline), *member_rows(infeasible, "infeasible", baseline)]
+        console.print(artifact_table(rows, "No front; the infeasible members, nearest first"))
+    else:
+        _say(console, _unfinished(result))
+    if result.members:
+        _say(console, f"files: {result.study_dir / 'front'}/<id>/model.onnx")
+    _say(console, f"report: {page}")
+    if result.members and not result.front:
+        limits = " and ".join(limit.describe() for limit in parse_constraints(result.constraints))
         typer.echo(
-            "no candidate meets the constraints; the nearest ones are shown above and on disk",
+            f"no candidate meets the constraints: {limits}; the nearest ones are shown above and "
+            "on disk",
             err=True,
         )
         raise typer.Exit(INFEASIBLE)
+
+
+def _unfinished(result: "SearchResult") -> str:
+    from autocompress.config import how_to_continue
+
+    trials = len(result.rows())
+    return (
+        f"no members yet: the study was stopped after {trials} trials, before its first artifact "
+        f"was measured; to continue: {how_to_continue(result.study_dir)}"
+    )
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def _console() -> Console:

@@ -1,5 +1,20 @@
 """The error family: every error a user can meet, each also a fitting builtin."""
 
+__all__ = [
+    "AutocompressError",
+    "ExportError",
+    "InvalidInputError",
+    "MeasurementError",
+    "MissingExtraError",
+    "MissingFileError",
+    "SearchFailedError",
+    "StorageError",
+    "StudyError",
+    "TraceError",
+    "TrainingError",
+    "WrongTypeError",
+]
+
 
 class AutocompressError(Exception):
     """Base of all errors that autocompress raises on purpose."""

@@ -1,15 +1,18 @@
 """What a study found: the front, picks from it, and every trial as a table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autocompress.config import how_to_continue
 from autocompress.controller.ledger import Ledger
+from autocompress.controller.members import worst_violation
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import MeasuredMember, baselines
 from autocompress.core.files import read_json, write_text
-from autocompress.core.objective import COSTS, parse_constraints
+from autocompress.core.objective import Constraint, parse_constraints
 from autocompress.core.schema import check_record
 from autocompress.errors import InvalidInputError, MissingFileError, explain
 
@@ -95,7 +98,7 @@ class SearchResult:
                 )
             )
         path = self.study_dir / "front.json"
-        document: Mapping[str, Any] = {"baseline": {}, "front": [], "others": []}
+        document: Mapping[str, Any] = {"baseline": {}, "front": []}
         if path.is_file():
             document = check_record(
                 read_json(path),
@@ -103,7 +106,7 @@ class SearchResult:
                 keys=("baseline", "front", "others"),
                 required=("baseline", "front"),
             )
-        self._document = document
+        self._baseline = baselines(document["baseline"])
         self._front = [MeasuredMember.from_json(record) for record in document["front"]]
         self._others = [MeasuredMember.from_json(r) for r in document.get("others", [])]
         self._original = original
@@ -111,7 +114,12 @@ class SearchResult:
     @property
     def baseline(self) -> dict[str, dict[str, Any]]:
         """Measured values of the original's artifact ("fp32") and of plain "int8"."""
-        return baselines(self._document["baseline"])
+        return {name: dict(values) for name, values in self._baseline.items()}
+
+    @property
+    def constraints(self) -> dict[str, float | str]:
+        """The limits of the search, as they were written."""
+        return dict(self._settings.get("constraints", {}))
 
     @property
     def front(self) -> list[FrontMember]:
@@ -120,8 +128,14 @@ class SearchResult:
 
     @property
     def nearest_infeasible(self) -> list[FrontMember]:
-        """Members that are not on the front; where it is empty, nearest to feasible first."""
-        return [self._member(member) for member in self._others]
+        """The members that miss a constraint of the search, nearest to feasible first."""
+        return [self._member(member) for member in self._infeasible]
+
+    @property
+    def members(self) -> list[FrontMember]:
+        """All that was measured: the front, the dominated, then the infeasible members."""
+        every = (*self._front, *self._dominated, *self._infeasible)
+        return [self._member(member) for member in every]
 
     def best(self, **limits: float | str) -> FrontMember:
         """Pick a member, under other constraints than those of the search if wanted.
@@ -133,8 +147,9 @@ class SearchResult:
 
         Returns:
             With `accuracy` or `accuracy_drop` given, the cheapest member at or
-            above it; otherwise the one with the highest accuracy on `val`
-            within the limits. `test` decides nothing.
+            above it, in the first cost among the objectives of the search;
+            otherwise the one with the highest accuracy on `val` within the
+            limits. `test` decides nothing.
 
         Raises:
             InvalidInputError: If no member is within the limits; the message
@@ -142,29 +157,20 @@ class SearchResult:
         """
         constraints = parse_constraints(limits)
         members = [*self._front, *(self._others if limits else ())]
-        fp32 = self.baseline.get("fp32", {})
-        reference = {k: float(v) for k, v in fp32.items() if isinstance(v, (int, float))}
-        reference["accuracy"] = float(fp32.get("val_accuracy", 0.0))
-        judged = [
-            (max((c.violation(m.values(), reference) for c in constraints), default=0.0), m)
-            for m in members
-        ]
+        judged = [(worst_violation(m, constraints, self._reference), m) for m in members]
         within = [member for violation, member in judged if violation <= 0.0]
         if not within:
             nearest = [member.id for _, member in sorted(judged, key=lambda pair: pair[0])]
-            nearest += [member.id for member in self._others]
-            raise InvalidInputError(
-                explain(
-                    "best()",
-                    expected=" and ".join(c.describe() for c in constraints) or "a front",
-                    got=f"no member within; the nearest is '{[*nearest, 'none'][0]}'",
-                    remedy="relax the limits, or search longer",
-                )
+            raise self._nobody(
+                constraints or self._limits, nearest or [m.id for m in self._infeasible]
             )
-        if {"accuracy", "accuracy_drop"} & set(limits):
-            cost = next(name for name in COSTS if all(name in m.values() for m in within))
-            return self._member(min(within, key=lambda m: (m.values()[cost], m.id)))
-        return self._member(min(within, key=lambda m: (-m.values()["accuracy"], m.id)))
+        accuracy_first = not {"accuracy", "accuracy_drop"} & set(limits)
+
+        def rank(member: MeasuredMember) -> tuple[float, float, str]:
+            accuracy, cost = -member.values()["accuracy"], member.values()[self._first_cost]
+            return (accuracy, cost, member.id) if accuracy_first else (cost, accuracy, member.id)
+
+        return self._member(min(within, key=rank))
 
     def to_dataframe(self) -> "pd.DataFrame":
         """Return every trial as a row, those that failed or were stopped included."""
@@ -188,20 +194,19 @@ class SearchResult:
         """
         from autocompress.report.page import StudyContents, render_report
 
-        ledger = Ledger.read(self.study_dir / "study.db")
-        try:
-            settings = ledger.get("settings", {})
-            notes = ledger.get("notes", [])
-        finally:
-            ledger.close()
         environment = self.study_dir / "environment.json"
         page = self.study_dir / "report.html"
         contents = StudyContents(
-            front=self._document,
+            baseline=self.baseline,
+            front=self._front,
+            dominated=self._dominated,
+            infeasible=self._infeasible,
+            constraints=" and ".join(limit.describe() for limit in self._limits),
+            continued_by=how_to_continue(self.study_dir),
             rows=self.rows(),
             environment=read_json(environment) if environment.is_file() else {},
-            notes=notes,
-            objectives=settings.get("objectives", ["accuracy", "latency_ms"]),
+            notes=self._kept[1],
+            objectives=self._objectives,
         )
         write_text(page, render_report(contents))
         write_text(self.study_dir / "trials.csv", self.to_dataframe().to_csv(index=False))
@@ -210,6 +215,67 @@ class SearchResult:
     def __repr__(self) -> str:
         """Name the study and the size of its front."""
         return f"SearchResult('{self.study_dir}', {len(self._front)} front members)"
+
+    @cached_property
+    def _kept(self) -> tuple[dict[str, Any], list[str]]:
+        """What the ledger keeps beside the trials: the settings and the notes."""
+        ledger = Ledger.read(self.study_dir / "study.db")
+        try:
+            return dict(ledger.get("settings", {})), list(ledger.get("notes", []))
+        finally:
+            ledger.close()
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return self._kept[0]
+
+    @property
+    def _objectives(self) -> list[str]:
+        return list(self._settings.get("objectives", ("accuracy", "latency_ms")))
+
+    @property
+    def _first_cost(self) -> str:
+        return next(name for name in self._objectives if name != "accuracy")
+
+    @property
+    def _limits(self) -> tuple[Constraint, ...]:
+        return parse_constraints(self.constraints)
+
+    @property
+    def _reference(self) -> dict[str, float]:
+        """What relative limits refer to: accuracy on `val` and costs of the original."""
+        fp32 = self._baseline.get("fp32", {})
+        costs = {k: float(v) for k, v in fp32.items() if isinstance(v, (int, float))}
+        return costs | {"accuracy": float(fp32.get("val_accuracy", 0.0))}
+
+    @cached_property
+    def _worst(self) -> dict[str, float]:
+        """Largest violation of the search's constraints, by member that is not on the front."""
+        limits, reference = self._limits, self._reference
+        return {m.id: worst_violation(m, limits, reference) for m in self._others}
+
+    @property
+    def _dominated(self) -> list[MeasuredMember]:
+        return [member for member in self._others if self._worst[member.id] <= 0.0]
+
+    @property
+    def _infeasible(self) -> list[MeasuredMember]:
+        infeasible = [member for member in self._others if self._worst[member.id] > 0.0]
+        return sorted(infeasible, key=lambda member: (self._worst[member.id], member.id))
+
+    def _nobody(
+        self, constraints: Sequence[Constraint], nearest: Sequence[str]
+    ) -> InvalidInputError:
+        limits = " and ".join(constraint.describe() for constraint in constraints)
+        near = f"none within; the nearest is '{nearest[0]}'" if nearest else "no member yet"
+        return InvalidInputError(
+            explain(
+                "best()",
+                expected=f"a member with {limits}" if limits else "a member",
+                got=near,
+                remedy="relax the limits, or search longer",
+            )
+        )
 
     def _member(self, member: MeasuredMember) -> FrontMember:
         return FrontMember(

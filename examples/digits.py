@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="a few trials of a tiny network")
     parser.add_argument("--study-dir", default="runs/digits-python")
     options = parser.parse_args()
-    model = make_model(width=8, blocks=2, epochs=3) if options.smoke else make_model()
+    model = make_model(width=8, blocks=2, epochs=12) if options.smoke else make_model()
     trials = 4 if options.smoke else options.trials
     result = ac.search(
         model,

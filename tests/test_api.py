@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import autocompress as ac
-from autocompress import api
+from autocompress import api, errors
 from autocompress.errors import (
     AutocompressError,
     ExportError,
@@ -60,7 +60,9 @@ def _joint(report: ac.CheckReport) -> ac.Candidate:
 def test_the_public_names_are_all_there() -> None:
     for name in api.__all__:
         assert getattr(ac, name) is getattr(api, name)
-    assert set(dir(ac)) == set(api.__all__)
+    for name in errors.__all__:
+        assert getattr(ac, name) is getattr(errors, name)
+    assert set(dir(ac)) == {*api.__all__, *errors.__all__}
 
 
 def test_a_model_goes_to_the_runtime_and_back(tmp_path: Path) -> None:

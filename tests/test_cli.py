@@ -49,9 +49,12 @@ class FakeApi(SimpleNamespace):
 
     def result(self, study_dir: Path) -> SimpleNamespace:
         return SimpleNamespace(
+            study_dir=study_dir,
             front=self.front,
             nearest_infeasible=self.nearest_infeasible,
+            members=[*self.front, *self.nearest_infeasible],
             baseline=self.baseline,
+            constraints={"accuracy_drop": 0.02},
             report=lambda: study_dir / "report.html",
         )
 
@@ -129,6 +132,7 @@ def test_search_passes_the_configuration_on_and_shows_the_front(
     lines = result.stdout.splitlines()
     assert lines[0] == "[0:01] baseline: measured the original"
     assert any("0042" in line and "88.00" in line and "87.00" in line for line in lines)
+    assert lines[-2] == f"files: {tmp_path / 'study' / 'front'}/<id>/model.onnx"
     assert lines[-1] == f"report: {tmp_path / 'study' / 'report.html'}"
     assert result.stderr == ""
 
@@ -181,7 +185,8 @@ def test_no_feasible_member_is_exit_code_3_with_the_nearest_ones(
     result = invoke("search", config)
     assert result.exit_code == 3
     assert "0042" in result.stdout
-    assert "no candidate meets the constraints" in result.stderr
+    assert "No front; the infeasible members" in result.stdout
+    assert "no candidate meets the constraints: accuracy_drop <= 0.02" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -193,6 +198,7 @@ def test_no_feasible_member_is_exit_code_3_with_the_nearest_ones(
         (errors.TraceError("bad value"), 2),
         (errors.MissingExtraError("bad value"), 2),
         (errors.StudyError("bad value"), 2),
+        (errors.SearchFailedError("bad value"), 1),
         (errors.StorageError("bad value"), 1),
         (errors.ExportError("bad\nvalue"), 1),
         (errors.TrainingError("bad value"), 1),
@@ -267,6 +273,7 @@ def test_check_shows_what_is_blocked_and_why(api: FakeApi, config: Path) -> None
     result = invoke("check", config)
     assert result.exit_code == 0, result.output
     assert "no: too small" in result.stdout
+    assert "0 of 1 layers quantised" in result.stdout.splitlines()[-1]
 
 
 def test_check_writes_json(api: FakeApi, config: Path) -> None:
@@ -279,6 +286,13 @@ def test_report_writes_the_page_again(api: FakeApi, tmp_path: Path) -> None:
     result = invoke("report", tmp_path)
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1] == f"report: {tmp_path / 'report.html'}"
+
+
+def test_the_help_tells_a_newcomer_how_to_begin() -> None:
+    overview = " ".join(invoke("--help").stdout.split())
+    assert "Begin with 'check CONFIG', then 'search CONFIG'" in overview
+    assert "3 no candidate meets the constraints" in overview
+    assert "examples/digits.yaml" in " ".join(invoke("search", "--help").stdout.split())
 
 
 def test_wrong_usage_is_exit_code_2() -> None:

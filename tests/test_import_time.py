@@ -31,6 +31,11 @@ def test_help_loads_neither_torch_nor_ray() -> None:
     assert not set(loaded) & {"torch", *HEAVY}
 
 
+def test_an_error_class_loads_neither_torch_nor_the_search() -> None:
+    code = "import autocompress as ac, json, sys; ac.StudyError; print(json.dumps([*sys.modules]))"
+    assert not set(json.loads(run(code))) & {"torch", "autocompress.api", *HEAVY}
+
+
 @pytest.mark.bench
 def test_the_import_takes_less_than_300_ms_more_than_torch() -> None:
     def median_seconds(code: str) -> float:

@@ -43,10 +43,17 @@ FRONT = [
 OTHERS = [_member("small", 0.79, 0.70, 0.3, 100), _member("tiny", 0.50, 0.50, 0.1, 50)]
 
 
-def _study(folder: Path, front: list[MeasuredMember], others: list[MeasuredMember]) -> Path:
-    Ledger.open(
+def _study(
+    folder: Path,
+    front: list[MeasuredMember],
+    others: list[MeasuredMember],
+    **settings: Any,
+) -> Path:
+    ledger = Ledger.open(
         folder / "study.db", metric_names=["1 - accuracy", "latency_ms"], identity={}, seed=0
-    ).close()
+    )
+    ledger.set("settings", settings)
+    ledger.close()
     document = front_document({**FP32, "int8": {**FP32, "latency_ms": 0.6}}, front)
     write_json(folder / "front.json", {**document, "others": [m.to_json() for m in others]})
     return folder
@@ -88,14 +95,55 @@ def test_limits_that_nobody_meets_name_the_nearest(result: SearchResult) -> None
 
 
 def test_without_a_front_best_names_the_nearest_and_does_not_pick_it(tmp_path: Path) -> None:
-    result = SearchResult(_study(tmp_path, [], OTHERS))
+    result = SearchResult(_study(tmp_path, [], OTHERS, constraints={"accuracy": 0.8}))
     assert result.front == []
     assert [member.id for member in result.nearest_infeasible] == ["small", "tiny"]
     with pytest.raises(InvalidInputError, match="nearest is 'small'"):
         result.best()
     assert result.best(size_bytes=70).id == "tiny"
-    with pytest.raises(InvalidInputError, match="nearest is 'none'"):
+    with pytest.raises(InvalidInputError, match="got no member yet"):
         SearchResult(_study(tmp_path / "empty", [], [])).best()
+
+
+def test_the_cheapest_is_by_the_first_cost_of_the_study(tmp_path: Path) -> None:
+    objectives = ["accuracy", "size_bytes", "latency_ms"]
+    result = SearchResult(_study(tmp_path, FRONT, OTHERS, objectives=objectives))
+    assert result.best(accuracy=0.75).id == "small"  # "fast" is faster
+    assert result.best(accuracy=0.85).id == "middle"
+
+
+def test_of_equally_accurate_members_the_cheaper_is_best(tmp_path: Path) -> None:
+    twins = [_member("a", 0.9, 0.9, 0.5, 100), _member("b", 0.9, 0.9, 0.4, 200)]
+    assert SearchResult(_study(tmp_path, twins, [])).best().id == "b"
+
+
+def test_infeasible_members_are_told_from_dominated_ones(tmp_path: Path) -> None:
+    others = [
+        _member("dominated", 0.86, 0.9, 0.7, 800),
+        _member("far", 0.40, 0.9, 0.1, 50),
+        _member("near", 0.79, 0.7, 0.3, 100),
+    ]
+    limits = {"accuracy_drop": 0.10, "latency_ms": "90%"}
+    result = SearchResult(_study(tmp_path, FRONT, others, constraints=limits))
+    assert result.constraints == limits
+    assert [member.id for member in result.nearest_infeasible] == ["near", "far"]
+    assert [member.id for member in result.members] == [
+        *("accurate", "middle", "fast"),
+        "dominated",
+        *("near", "far"),
+    ]
+    assert result.best(accuracy=0.85, size_bytes=750).id == "middle"
+    assert result.best(size_bytes=60).id == "far"
+    page = result.report().read_text(encoding="utf-8")
+    assert page.index(">dominated</th>") < page.index(">near</th>") < page.index(">far</th>")
+
+
+def test_the_report_of_an_empty_front_shows_the_nearest(tmp_path: Path) -> None:
+    result = SearchResult(_study(tmp_path, [], OTHERS, constraints={"size_bytes": 10}))
+    page = result.report().read_text(encoding="utf-8")
+    assert "The front is empty" in page
+    assert "size_bytes &lt;= 10" in page
+    assert page.index(">tiny</th>") < page.index(">small</th>")
 
 
 def test_members_tell_predictions_from_measurements(result: SearchResult) -> None:

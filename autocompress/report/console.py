@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from autocompress.core.evaluation import Evaluation
 from autocompress.core.events import Event
-from autocompress.report.summary import Member, front_rows
+from autocompress.report.summary import ArtifactRow
 
 NEAR = 0.01
 """Accuracy that the "best so far" may lose against the most accurate candidate."""
@@ -139,41 +140,54 @@ def _fastest(points: Sequence[tuple[float, float]]) -> tuple[float, float] | Non
     return min(near, key=lambda point: (point[1], -point[0]), default=None)
 
 
-def front_table(baseline: Mapping[str, Mapping[str, Any]], members: Sequence[Member]) -> Table:
-    """Lay out a front, at most 100 columns wide.
+def artifact_table(rows: Sequence[ArtifactRow], title: str = "") -> Table:
+    """Lay out artifacts, at most 100 columns wide.
 
     Args:
-        baseline: Measured values by baseline: "fp32", and "int8" if there is one.
-        members: The front.
+        rows: Baselines first; a rule sets them apart.
+        title: Stands above the table.
 
     Returns:
         A table; accuracies in percent, predictions beside measurements.
     """
     table = Table(
+        title=title or None,
+        title_justify="left",
         caption=(
-            "accuracies in percent; 'pred' was predicted before the artifact existed, the rest is "
-            "measured on it; nothing was chosen by 'test'"
+            "pred: predicted before the artifact existed; all else is measured on the artifact. "
+            "error: measured minus predicted, in points of accuracy and in percent of the "
+            "predicted latency. \N{PLUS-MINUS SIGN} %: half of the 95 % interval. Choices saw val "
+            "only, never test."
         ),
         caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
     )
-    table.add_column("id", overflow="fold", max_width=12)
-    for header in ("val\npred", "val", "test", "ms\npred", "ms", "95 % interval", "x fp32", "kB"):
+    table.add_column("id", overflow="fold", no_wrap=True)
+    for header in (
+        *("val %\npred", "val %", "error\npoints", "test\n%"),
+        *("ms\npred", "ms", "error\n%", "\N{PLUS-MINUS SIGN} %", "x\nfp32", "kB"),
+    ):
         table.add_column(header, justify="right", overflow="fold")
-    rows = front_rows(baseline, members)
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         measured, predicted = row.measured, row.predicted
-        interval = measured.get("latency_ci95_ms")
         table.add_row(
             row.id,
             _number(predicted.get("accuracy"), scale=100, digits=2),
             _number(measured.get("val_accuracy"), scale=100, digits=2),
+            _number(row.accuracy_error, scale=100, digits=2, sign="+"),
             _number(measured.get("accuracy"), scale=100, digits=2),
-            _number(predicted.get("latency_ms"), digits=3),
-            _number(measured.get("latency_ms"), digits=3),
-            f"{interval[0]:.3f}-{interval[1]:.3f}" if interval else "-",
+            _latency(predicted.get("latency_ms")),
+            _latency(measured.get("latency_ms")),
+            _number(row.latency_error, scale=100, digits=1, sign="+"),
+            _number(_half_width(measured), scale=100, digits=1),
             _number(row.latency_ratio, digits=2),
             _number(measured.get("size_bytes"), scale=1e-3, digits=1),
-            end_section=row.is_baseline and following is not None and not following.is_baseline,
+            end_section=row.kind == "baseline"
+            and following is not None
+            and following.kind != "baseline",
         )
     return table
 
@@ -190,8 +204,20 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _number(value: float | None, *, scale: float = 1.0, digits: int) -> str:
-    return "-" if value is None else f"{scale * value:.{digits}f}"
+def _number(value: float | None, *, scale: float = 1.0, digits: int, sign: str = "") -> str:
+    return "-" if value is None else f"{scale * value:{sign}.{digits}f}"
+
+
+def _half_width(measured: Mapping[str, Any]) -> float | None:
+    """Return half of the 95 % interval of a latency, as a fraction of the latency."""
+    interval, latency = measured.get("latency_ci95_ms"), measured.get("latency_ms")
+    return (interval[1] - interval[0]) / 2 / latency if interval and latency else None
+
+
+def _latency(value: float | None) -> str:
+    """Write milliseconds with three digits, one more below 0.1 ms, fewer from 100 ms on."""
+    small, large = value is not None and value < 0.1, value is not None and value >= 100.0
+    return _number(value, digits=4 if small else 1 if large else 3)
 
 
 def _trials(event: Event) -> str:

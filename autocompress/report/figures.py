@@ -5,7 +5,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from autocompress.report.summary import FrontRow
+from autocompress.report.summary import ArtifactRow
 
 COST_AXES: Mapping[str, tuple[str, float]] = {
     "latency_ms": ("latency (ms)", 1.0),
@@ -24,12 +24,12 @@ TRIAL_COLOUR = "#8b93a1"
 
 
 def front_figure(
-    rows: Sequence[FrontRow], trials: Sequence[Mapping[str, Any]], cost: str
+    rows: Sequence[ArtifactRow], trials: Sequence[Mapping[str, Any]], cost: str
 ) -> go.Figure:
     """Plot accuracy against one cost.
 
     Args:
-        rows: Baselines and members.
+        rows: Baselines, the front, and others.
         trials: The trials; those with a prediction are drawn faintly.
         cost: The cost, a key of `COST_AXES`.
     """
@@ -51,21 +51,24 @@ def front_figure(
             hovertemplate="trial, predicted<br>%{x:.4g}, %{y:.2f} %<extra></extra>",
         )
     measured = [row for row in rows if cost in row.measured]
-    for split, key, colour, symbol in (
-        ("val", "val_accuracy", FRONT_COLOUR, "circle"),
-        ("test", "accuracy", TEST_COLOUR, "circle-open"),
+    for kind, split, key, colour, symbol in (
+        ("dominated", "val", "val_accuracy", TRIAL_COLOUR, "circle-open"),
+        ("infeasible", "val", "val_accuracy", TRIAL_COLOUR, "x-thin"),
+        ("front", "val", "val_accuracy", FRONT_COLOUR, "circle"),
+        ("front", "test", "accuracy", TEST_COLOUR, "circle-open"),
     ):
-        members = [row for row in measured if not row.is_baseline and key in row.measured]
-        _add_points(figure, members, cost, key, scale, (f"front, {split}", colour, symbol))
+        members = [row for row in measured if row.kind == kind and key in row.measured]
+        if members:
+            _add_points(figure, members, cost, key, scale, (f"{kind}, {split}", colour, symbol))
     symbols = {"original": "star", "plain int8": "diamond"}
     for row in measured:
-        if row.is_baseline and "val_accuracy" in row.measured:
+        if row.kind == "baseline" and "val_accuracy" in row.measured:
             look = (f"{row.id}, val", BASELINE_COLOUR, symbols[row.id])
             _add_points(figure, [row], cost, "val_accuracy", scale, look)
     return _finished(figure, x=title, y="accuracy (%)")
 
 
-def prediction_figure(rows: Sequence[FrontRow], name: str) -> go.Figure:
+def prediction_figure(rows: Sequence[ArtifactRow], name: str) -> go.Figure:
     """Plot predicted against measured values of the members.
 
     Args:
@@ -102,7 +105,7 @@ def prediction_figure(rows: Sequence[FrontRow], name: str) -> go.Figure:
 
 def _add_points(
     figure: go.Figure,
-    rows: Sequence[FrontRow],
+    rows: Sequence[ArtifactRow],
     cost: str,
     key: str,
     scale: float,
@@ -127,7 +130,7 @@ def _add_points(
     )
 
 
-def _error_bars(rows: Sequence[FrontRow], scale: float, colour: str) -> dict[str, Any]:
+def _error_bars(rows: Sequence[ArtifactRow], scale: float, colour: str) -> dict[str, Any]:
     """Return the 95 % intervals of measured latencies as plotly's error bars."""
     centres = [row.measured["latency_ms"] for row in rows]
     intervals = [row.measured.get("latency_ci95_ms") for row in rows]

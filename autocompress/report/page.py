@@ -9,9 +9,8 @@ import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from autocompress.core.evaluation import MeasuredMember, baselines
 from autocompress.report.figures import front_figure, prediction_figure
-from autocompress.report.summary import front_rows
+from autocompress.report.summary import Member, baseline_rows, member_rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,7 +18,12 @@ class StudyContents:
     """What is known of a study once it has ended, or was stopped.
 
     Attributes:
-        front: The content of `front.json`.
+        baseline: Measured values by baseline: "fp32", and "int8" if there is one.
+        front: The front.
+        dominated: Members that meet the constraints, but others are as good in all.
+        infeasible: Members that miss a constraint, nearest to feasible first.
+        constraints: The constraints in words; "" for none.
+        continued_by: The call that continues the study.
         rows: One row per trial: "state", "origin", "reason", "accuracy_0" (by
             fidelity), "predicted_accuracy", costs, "latency_ms_predicted", "seconds".
         environment: Versions, processor and the like, by name.
@@ -27,7 +31,12 @@ class StudyContents:
         objectives: Names of the objectives.
     """
 
-    front: Mapping[str, Any]
+    baseline: Mapping[str, Mapping[str, Any]]
+    front: Sequence[Member]
+    dominated: Sequence[Member]
+    infeasible: Sequence[Member]
+    constraints: str
+    continued_by: str
     rows: Sequence[Mapping[str, Any]]
     environment: Mapping[str, Any]
     notes: Sequence[str]
@@ -75,8 +84,12 @@ def render_report(study: StudyContents) -> str:
     Returns:
         A whole HTML document.
     """
-    members = [MeasuredMember.from_json(record) for record in study.front["front"]]
-    rows = front_rows(baselines(study.front["baseline"]), members)
+    front = member_rows(study.front, "front", study.baseline)
+    others = [
+        *member_rows(study.dominated, "dominated", study.baseline),
+        *member_rows(study.infeasible, "infeasible", study.baseline),
+    ]
+    rows = [*baseline_rows(study.baseline), *others, *front]
     costs = [name for name in study.objectives if name != "accuracy"]
     plots = [
         _plot(f"Accuracy against {_words(cost)}", front_figure(rows, study.rows, cost))
@@ -85,7 +98,7 @@ def render_report(study: StudyContents) -> str:
     compared = [
         name
         for name in dict.fromkeys(("accuracy", "latency_ms", *costs))
-        if any(name in member.predicted for member in members)
+        if any(name in row.predicted for row in rows)
     ]
     plots += [
         _plot(f"Predicted against measured {_words(name)}", prediction_figure(rows, name))
@@ -95,8 +108,10 @@ def render_report(study: StudyContents) -> str:
         loader=PackageLoader("autocompress.report"), autoescape=True, undefined=StrictUndefined
     )
     return templates.get_template("report.html.j2").render(
-        rows=rows,
-        has_members=bool(members),
+        rows=[*baseline_rows(study.baseline), *front],
+        others=others,
+        constraints=study.constraints,
+        continued_by=study.continued_by,
         plots=plots,
         origins=_origins(study.rows),
         failures=Counter(str(row["reason"]) for row in study.rows if row.get("reason")),

@@ -34,13 +34,19 @@ def check_tables(found: Checked) -> list[Table]:
         Tables of groups, of blocks if there are any, and of layers.
     """
     groups = _table(
-        "Channel groups", ("group", "channels", "shrinks", "prunable"), numbers=("channels",)
+        "Channel groups: what shrinks together, named by its first layer",
+        ("group", "channels", "layers that shrink", "prunable"),
+        numbers=("channels",),
     )
     for group in found.groups:
         members = ", ".join(dict.fromkeys(member.module for member in group.members))
         verdict = _verdict(group.prunable, group.reason)
         groups.add_row(group.name, str(group.channels), members, verdict)
-    blocks = _table("Residual blocks", ("block", "layers", "droppable"), numbers=("layers",))
+    blocks = _table(
+        "Residual blocks: what can be dropped",
+        ("block", "layers", "droppable"),
+        numbers=("layers",),
+    )
     for block in found.blocks:
         blocks.add_row(block.name, str(len(block.layers)), _verdict(block.droppable, block.reason))
     layers = _table(
@@ -58,6 +64,19 @@ def check_tables(found: Checked) -> list[Table]:
             _verdict(layer.quantisable, layer.reason),
         )
     return [groups, *([blocks] if found.blocks else []), layers]
+
+
+def check_summary(found: Checked) -> str:
+    """Count in one line what can be compressed."""
+    groups = sum(group.prunable for group in found.groups)
+    blocks = sum(block.droppable for block in found.blocks)
+    layers = sum(layer.quantisable for layer in found.layers)
+    return (
+        f"{groups} of {len(found.groups)} groups can be pruned, "
+        f"{blocks} of {len(found.blocks)} blocks dropped, "
+        f"{layers} of {len(found.layers)} layers quantised; "
+        f"{sum(layer.macs for layer in found.layers):,} MACs"
+    )
 
 
 def check_json(found: Checked) -> dict[str, Any]:

@@ -1,14 +1,17 @@
-"""What a front says, ready for any table: one row per artifact, baselines first."""
+"""What a study found, ready for any table: one row per artifact, baselines first."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from autocompress.core.candidate import Candidate
 from autocompress.core.target import FLOAT
 
 BASELINE_NAMES: Mapping[str, str] = {"fp32": "original", "int8": "plain int8"}
 """Baselines of a front by their key, and what tables call them."""
+
+Kind = Literal["baseline", "front", "dominated", "infeasible"]
+"""What an artifact is to the reader; only "front" is a result of the search."""
 
 
 class Member(Protocol):
@@ -32,12 +35,12 @@ class Member(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FrontRow:
+class ArtifactRow:
     """One artifact: what was predicted of it, and what was measured on it.
 
     Attributes:
         id: The member's id, or the baseline's name.
-        is_baseline: Whether it is no result of the search.
+        kind: Whether it is on the front, and if not, why.
         done: What was done to the model, in words.
         predicted: Predicted values by name; empty for a baseline.
         measured: Measured values by name.
@@ -46,51 +49,70 @@ class FrontRow:
     """
 
     id: str
-    is_baseline: bool
+    kind: Kind
     done: str
     predicted: Mapping[str, float]
     measured: Mapping[str, Any]
     latency_ratio: float | None
 
+    @property
+    def accuracy_error(self) -> float | None:
+        """Accuracy measured on `val` minus the predicted one; None if either is unknown."""
+        predicted, measured = self.predicted.get("accuracy"), self.measured.get("val_accuracy")
+        return None if predicted is None or measured is None else measured - predicted
 
-def front_rows(
-    baseline: Mapping[str, Mapping[str, Any]], members: Sequence[Member]
-) -> list[FrontRow]:
-    """List baselines, then members from the slowest to the fastest.
+    @property
+    def latency_error(self) -> float | None:
+        """Measured minus predicted latency, as a fraction of the predicted one."""
+        predicted, measured = self.predicted.get("latency_ms"), self.measured.get("latency_ms")
+        return None if not predicted or measured is None else measured / predicted - 1.0
+
+
+def baseline_rows(baseline: Mapping[str, Mapping[str, Any]]) -> list[ArtifactRow]:
+    """List the baselines.
 
     Args:
         baseline: Measured values by baseline: "fp32", and "int8" if there is one.
-        members: The front.
     """
-    original = baseline.get("fp32", {}).get("latency_ms")
-
-    def ratio(measured: Mapping[str, Any]) -> float | None:
-        latency = measured.get("latency_ms")
-        return latency / original if latency is not None and original else None
-
-    baselines = [
-        FrontRow(
+    return [
+        ArtifactRow(
             id=name,
-            is_baseline=True,
+            kind="baseline",
             done="every layer W8A8, not trained" if key == "int8" else "nothing",
             predicted={},
             measured=baseline[key],
-            latency_ratio=ratio(baseline[key]),
+            latency_ratio=_ratio(baseline[key], baseline),
         )
         for key, name in BASELINE_NAMES.items()
         if key in baseline
     ]
-    ordered = sorted(members, key=lambda member: -member.measured.get("latency_ms", 0.0))
-    return baselines + [
-        FrontRow(
+
+
+def member_rows(
+    members: Sequence[Member], kind: Kind, baseline: Mapping[str, Mapping[str, Any]]
+) -> list[ArtifactRow]:
+    """List members of one kind.
+
+    Args:
+        members: The members.
+        kind: What they are.
+        baseline: Measured values by baseline, for the ratios.
+
+    Returns:
+        The front from the slowest to the fastest, others in the order given.
+    """
+    if kind == "front":
+        members = sorted(members, key=lambda member: -member.measured.get("latency_ms", 0.0))
+    return [
+        ArtifactRow(
             id=member.id,
-            is_baseline=False,
+            kind=kind,
             done=describe(member.candidate),
             predicted=member.predicted,
             measured=member.measured,
-            latency_ratio=ratio(member.measured),
+            latency_ratio=_ratio(member.measured, baseline),
         )
-        for member in ordered
+        for member in members
     ]
 
 
@@ -115,6 +137,11 @@ def describe(candidate: Candidate) -> str:
     if weights:
         parts.append(f"W{_span(weights)} A{_span(activations)}")
     return ", ".join(parts) or "nothing"
+
+
+def _ratio(measured: Mapping[str, Any], baseline: Mapping[str, Mapping[str, Any]]) -> float | None:
+    latency, original = measured.get("latency_ms"), baseline.get("fp32", {}).get("latency_ms")
+    return latency / original if latency is not None and original else None
 
 
 def _span(bits: set[int]) -> str:

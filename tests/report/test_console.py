@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import pytest
@@ -6,7 +7,8 @@ from rich.console import Console
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation, FidelityResult, MeasuredMember
 from autocompress.core.events import Event
-from autocompress.report.console import BestSoFar, ProgressDisplay, duration, front_table
+from autocompress.report.console import BestSoFar, ProgressDisplay, artifact_table, duration
+from autocompress.report.summary import ArtifactRow, baseline_rows, member_rows
 
 BASELINE = {
     "fp32": {
@@ -122,42 +124,72 @@ def test_measurements_and_predictions_are_not_mixed() -> None:
     assert best.words() == "measured 88.76 % at 0.806 ms, predicted 99.00 % at 0.010 ms"
 
 
-def test_the_front_table_fits_and_keeps_predictions_apart() -> None:
+def cells(console: Console, id: str) -> list[str]:
+    """Return what stands in the row of an artifact."""
+    line = next(line for line in shown(console).splitlines() if id in line)
+    return line.split()
+
+
+def table_rows(*members: MeasuredMember) -> list[ArtifactRow]:
+    return [*baseline_rows(BASELINE), *member_rows(members, "front", BASELINE)]
+
+
+def test_the_table_shows_predictions_measurements_and_errors_apart() -> None:
     console = plain_console()
-    console.print(front_table(BASELINE, [MEMBER]))
-    lines = shown(console).splitlines()
-    assert max(map(len, lines)) <= 100
-    original = next(line for line in lines if "original" in line)
-    cells = [cell.strip() for cell in original.strip("│").split("│")]
-    assert cells == [
-        "original",
-        "-",
-        "90.31",
-        "89.86",
-        "-",
-        "1.612",
-        "1.600-1.630",
-        "1.00",
-        "3412.3",
+    console.print(artifact_table(table_rows(MEMBER)))
+    assert cells(console, "original") == [
+        *("original", "-", "90.31", "-", "89.86"),
+        *("-", "1.612", "-", "0.9", "1.00", "3412.3"),
     ]
-    line = next(line for line in lines if "0007" in line)
-    cells = [cell.strip() for cell in line.strip("│").split("│")]
-    assert cells == [
-        "0007", "88.42", "88.76", "89.26", "0.911", "0.806", "0.801-0.812", "0.50", "612.0"
-    ]  # fmt: skip
+    assert cells(console, "0007") == [
+        *("0007", "88.42", "88.76", "+0.34", "89.26"),
+        *("0.911", "0.806", "-11.5", "0.7", "0.50", "612.0"),
+    ]
+    assert "error: measured minus predicted" in " ".join(shown(console).split())
+
+
+@pytest.mark.parametrize(
+    ("latency_ms", "size_bytes", "width"),
+    [(0.0318, 23_000, 100), (0.806, 612_000, 80), (88.1, 45e6, 100), (1234.5, 400e6, 100)],
+)
+def test_the_table_fits_a_terminal_with_every_number_on_one_line(
+    latency_ms: float, size_bytes: float, width: int
+) -> None:
+    measured = {
+        "val_accuracy": 1.0,
+        "accuracy": 1.0,
+        "latency_ms": latency_ms,
+        "latency_ci95_ms": [0.9 * latency_ms, 1.1 * latency_ms],
+        "size_bytes": size_bytes,
+    }
+    predicted = {"accuracy": 0.95, "latency_ms": 0.8 * latency_ms}
+    member = dataclasses.replace(MEMBER, measured=measured, predicted=predicted)
+    console = plain_console(width)
+    console.print(artifact_table(table_rows(member)))
+    assert max(map(len, shown(console).splitlines())) <= width
+    row = cells(console, "0007")
+    assert (row[3], row[7], row[8]) == ("+5.00", "+25.0", "10.0")
+    assert float(row[6]) == pytest.approx(latency_ms)
+    assert float(row[10]) == pytest.approx(size_bytes / 1000)
+
+
+def test_a_title_says_what_the_table_shows() -> None:
+    console = plain_console()
+    console.print(artifact_table(table_rows(MEMBER), "No front; infeasible members"))
+    assert "No front; infeasible members" in shown(console)
 
 
 def test_a_narrow_terminal_cuts_no_number() -> None:
     console = plain_console(width=60)
-    console.print(front_table(BASELINE, [MEMBER]))
+    console.print(artifact_table(table_rows(MEMBER)))
     assert "…" not in shown(console)
 
 
 def test_missing_values_are_dashes() -> None:
     console = plain_console()
-    console.print(front_table({"fp32": {"val_accuracy": 0.5}}, []))
+    console.print(artifact_table(baseline_rows({"fp32": {"val_accuracy": 0.5}})))
     line = next(line for line in shown(console).splitlines() if "original" in line)
-    assert line.count(" - ") == 7
+    assert line.split().count("-") == 9
 
 
 @pytest.mark.parametrize(

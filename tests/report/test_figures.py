@@ -1,20 +1,22 @@
+import dataclasses
+
 import pytest
 
 from autocompress.core.objective import COSTS
 from autocompress.report.figures import COST_AXES, front_figure, prediction_figure
-from autocompress.report.summary import FrontRow
+from autocompress.report.summary import ArtifactRow
 
-ORIGINAL = FrontRow(
+ORIGINAL = ArtifactRow(
     id="original",
-    is_baseline=True,
+    kind="baseline",
     done="nothing",
     predicted={},
     measured={"val_accuracy": 0.9, "latency_ms": 2.0, "latency_ci95_ms": [1.9, 2.2]},
     latency_ratio=1.0,
 )
-MEMBER = FrontRow(
+MEMBER = ArtifactRow(
     id="0001",
-    is_baseline=False,
+    kind="front",
     done="W8 A8",
     predicted={"accuracy": 0.88, "latency_ms": 1.1},
     measured={
@@ -47,6 +49,18 @@ def test_the_front_has_val_test_baseline_and_predicted_trials() -> None:
     assert list(traces["trials, predicted"].x) == [1.5]
     assert figure.layout.xaxis.title.text == "latency (ms)"
     assert figure.layout.yaxis.title.text == "accuracy (%)"
+
+
+def test_members_off_the_front_are_drawn_apart() -> None:
+    others = [
+        dataclasses.replace(MEMBER, id="0002", kind="dominated"),
+        dataclasses.replace(MEMBER, id="0003", kind="infeasible"),
+    ]
+    figure = front_figure([ORIGINAL, *others], [], "latency_ms")
+    traces = {trace.name: trace for trace in figure.data}
+    assert set(traces) == {"dominated, val", "infeasible, val", "original, val"}
+    assert list(traces["infeasible, val"].text) == ["0003"]
+    assert traces["infeasible, val"].marker.symbol != traces["dominated, val"].marker.symbol
 
 
 def test_error_bars_are_the_measured_interval() -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 from html.parser import HTMLParser
 from typing import Any
@@ -5,8 +6,7 @@ from typing import Any
 import pytest
 
 from autocompress.core.candidate import Candidate, LayerConfig
-from autocompress.core.evaluation import MeasuredMember, front_document
-from autocompress.errors import InvalidInputError
+from autocompress.core.evaluation import MeasuredMember, baselines
 from autocompress.report.page import StudyContents, render_report
 
 BASELINE = {
@@ -79,7 +79,12 @@ class Page(HTMLParser):
 
 def contents(**changes: Any) -> StudyContents:
     values: dict[str, Any] = {
-        "front": front_document(BASELINE, [MEMBER]),
+        "baseline": baselines(BASELINE),
+        "front": [MEMBER],
+        "dominated": [],
+        "infeasible": [],
+        "constraints": "accuracy_drop <= 0.05",
+        "continued_by": "autocompress resume runs/digits",
         "rows": ROWS,
         "environment": {"torch": "2.13.0", "processor": "a & b"},
         "notes": ["A seeded half of val became test."],
@@ -107,8 +112,23 @@ def test_every_artifact_has_predicted_and_measured_values(page: Page) -> None:
     assert list(rows) == ["original", "plain int8", "0042"]
     assert rows["original"][0] == "\N{EN DASH}"
     assert rows["0042"] == [
-        "87.50", "88.00", "86.00", "0.700", "0.800", "0.780\N{EN DASH}0.810", "0.40", "2.5", "W4 A8"
-    ]  # fmt: skip
+        *("87.50", "88.00", "+0.50", "86.00"),
+        *("0.700", "0.800", "+14.3", "0.780\N{EN DASH}0.810", "0.40"),
+        *("2.5", "W4 A8"),
+    ]
+    headers = [cell for row in page.tables["front"][:2] for cell in row]
+    assert {"error(points)", "error(%)"} <= set(headers)
+
+
+def test_members_off_the_front_say_why() -> None:
+    near = dataclasses.replace(MEMBER, id="0050")
+    equal = dataclasses.replace(MEMBER, id="0051")
+    page = Page(render_report(contents(infeasible=[near], dominated=[equal])))
+    assert [row[0] for row in page.tables["front"][2:]] == ["original", "plain int8", "0042"]
+    assert [row[:2] for row in page.tables["not-on-the-front"][2:]] == [
+        ["0051", "dominated"],
+        ["0050", "infeasible"],
+    ]
 
 
 def test_trials_are_counted_by_origin(page: Page) -> None:
@@ -143,15 +163,25 @@ def test_what_a_study_says_cannot_become_markup() -> None:
     assert hostile not in html
 
 
-def test_an_empty_front_is_said_plainly() -> None:
-    html = render_report(contents(front=front_document(BASELINE, []), rows=[], notes=[]))
+def test_an_empty_front_is_said_and_the_nearest_infeasible_are_marked() -> None:
+    html = render_report(contents(front=[], infeasible=[MEMBER]))
+    page = Page(html)
     assert "The front is empty" in html
+    assert "accuracy_drop &lt;= 0.05" in html
+    assert [row[0] for row in page.tables["front"][2:]] == ["original", "plain int8"]
+    assert page.tables["not-on-the-front"][2][:2] == ["0042", "infeasible"]
+    assert "<h2>Baselines</h2>" in html
+    assert "<h2>Front</h2>" not in html
+    assert "infeasible, val" in html
+
+
+def test_a_study_without_members_says_how_to_continue() -> None:
+    html = render_report(contents(baseline={}, front=[], rows=[], notes=[]))
+    assert "No members yet" in html
+    assert "<code>autocompress resume runs/digits</code>" in html
     assert "No trial has ended yet." in html
-
-
-def test_a_damaged_front_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="front member"):
-        render_report(contents(front={"baseline": {}, "front": [{"id": "x"}]}))
+    assert "no member meets" not in html
+    assert "front" not in Page(html).tables
 
 
 def test_the_same_study_gives_the_same_page(html: str) -> None:

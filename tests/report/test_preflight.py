@@ -4,7 +4,7 @@ import json
 from rich.console import Console
 
 from autocompress.graph.structure import Block, ChannelGroup, GroupMember, Layer, ModelGraph
-from autocompress.report.preflight import check_json, check_tables
+from autocompress.report.preflight import check_json, check_summary, check_tables
 
 GRAPH = ModelGraph(
     layers=(
@@ -76,6 +76,12 @@ def test_a_model_without_blocks_has_no_table_of_them() -> None:
     )
     assert "Residual blocks" in render(GRAPH)
     assert "Residual blocks" not in render(without)
+
+
+def test_the_summary_counts_what_can_be_compressed() -> None:
+    assert check_summary(GRAPH) == (
+        "0 of 1 groups can be pruned, 1 of 1 blocks dropped, 1 of 2 layers quantised; 27,808 MACs"
+    )
 
 
 def test_the_json_says_the_same() -> None:

@@ -1,8 +1,10 @@
+import dataclasses
+
 import pytest
 
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.evaluation import MeasuredMember
-from autocompress.report.summary import describe, front_rows
+from autocompress.report.summary import baseline_rows, describe, member_rows
 
 BASELINE = {
     "fp32": {"val_accuracy": 0.9, "latency_ms": 2.0},
@@ -14,30 +16,51 @@ def member(id: str, latency_ms: float) -> MeasuredMember:
     return MeasuredMember(
         id=id,
         candidate=Candidate(dropped_blocks=("layer1.0", "layer1.1")),
-        predicted={"accuracy": 0.88},
+        predicted={"accuracy": 0.88, "latency_ms": 0.4},
         measured={"val_accuracy": 0.87, "latency_ms": latency_ms},
         path=f"front/{id}/model.onnx",
     )
 
 
-def test_baselines_come_first_and_members_from_slow_to_fast() -> None:
-    rows = front_rows(BASELINE, [member("fast", 0.5), member("slow", 0.8)])
-    assert [row.id for row in rows] == ["original", "plain int8", "slow", "fast"]
-    assert [row.is_baseline for row in rows] == [True, True, False, False]
-    assert [row.latency_ratio for row in rows] == [1.0, 0.5, 0.4, 0.25]
+def test_the_front_goes_from_slow_to_fast_and_others_stay_in_order() -> None:
+    members = [member("fast", 0.5), member("slow", 0.8), member("slower", 0.9)]
+    front = member_rows(members, "front", BASELINE)
+    assert [row.id for row in front] == ["slower", "slow", "fast"]
+    assert [row.latency_ratio for row in front] == [0.45, 0.4, 0.25]
+    others = member_rows(members, "infeasible", BASELINE)
+    assert [row.id for row in others] == ["fast", "slow", "slower"]
+    assert {row.kind for row in others} == {"infeasible"}
+
+
+def test_baselines_are_named_and_have_no_prediction() -> None:
+    rows = baseline_rows(BASELINE)
+    assert [row.id for row in rows] == ["original", "plain int8"]
+    assert [row.latency_ratio for row in rows] == [1.0, 0.5]
+    for row in rows:
+        assert (row.kind, row.predicted) == ("baseline", {})
+        assert row.accuracy_error is None
+        assert row.latency_error is None
 
 
 def test_predictions_and_measurements_stay_apart() -> None:
-    original, fast = front_rows({"fp32": BASELINE["fp32"]}, [member("fast", 0.5)])
-    assert original.predicted == {}
-    assert fast.predicted == {"accuracy": 0.88}
+    (fast,) = member_rows([member("fast", 0.5)], "front", BASELINE)
+    assert fast.predicted == {"accuracy": 0.88, "latency_ms": 0.4}
     assert fast.measured["val_accuracy"] == 0.87
     assert fast.done == "2 blocks dropped"
 
 
-def test_without_a_latency_there_is_no_ratio() -> None:
-    (row,) = front_rows({"fp32": {"val_accuracy": 0.9}}, [])
+def test_errors_are_measured_minus_predicted() -> None:
+    (fast,) = member_rows([member("fast", 0.5)], "front", BASELINE)
+    assert fast.accuracy_error == pytest.approx(0.87 - 0.88)
+    assert fast.latency_error == pytest.approx(0.5 / 0.4 - 1)
+
+
+def test_without_a_latency_there_is_no_ratio_and_no_error() -> None:
+    (row,) = baseline_rows({"fp32": {"val_accuracy": 0.9}})
     assert row.latency_ratio is None
+    unmeasured = dataclasses.replace(member("x", 1.0), measured={"val_accuracy": 0.9})
+    (row,) = member_rows([unmeasured], "front", BASELINE)
+    assert (row.latency_ratio, row.latency_error) == (None, None)
 
 
 def layers(*bits: tuple[int, int]) -> dict[str, LayerConfig]:

@@ -1,0 +1,47 @@
+"""The documents name what the code has."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import autocompress as ac
+from autocompress import api, errors
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+PROSE = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def documented(text: str) -> dict[str, object]:
+    """Return the objects that the reference shows, by the name it shows."""
+    found: dict[str, object] = {}
+    for path in re.findall(r"^::: (\S+)$", text, re.MULTILINE):
+        if path == "autocompress.api":
+            (members,) = re.findall(r"members: \[(.*)\]", text)
+            found |= {name: getattr(api, name) for name in members.split(", ")}
+        elif path == "autocompress.errors":
+            found |= {name: getattr(errors, name) for name in errors.__all__}
+        else:
+            module, _, name = path.rpartition(".")
+            found[name] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    shown = {id(value) for value in documented(REFERENCE).values()}
+    for name in dir(ac):
+        assert id(getattr(ac, name)) in shown, name
+
+
+def test_the_reference_shows_public_names_only() -> None:
+    public, _, parts = REFERENCE.partition("## The parts of a CheckReport")
+    parts, _, errors_part = parts.partition("## Errors")
+    assert set(documented(public + errors_part)) <= set(dir(ac))
+    assert set(documented(parts)) == {"ModelGraph", "ChannelGroup", "Block", "Layer"}
+
+
+@pytest.mark.parametrize("path", PROSE, ids=lambda path: path.name)
+def test_lines_are_short(path: Path) -> None:
+    assert max(map(len, path.read_text(encoding="utf-8").splitlines())) <= 120
