@@ -44,7 +44,7 @@ def main() -> None:
     )
     int8 = next(m for m in result.members if m.measured["origin"] == "plain int8")
     print(f"{'id':>6} {'val %':>7} {'test %':>7} {'ms':>7} {'x int8':>7}  origin")
-    for member in (int8, *result.front):
+    for member in (int8, *(m for m in result.front if m.id != int8.id)):
         measured = member.measured
         print(
             f"{member.id:>6} {100 * measured['val_accuracy']:7.2f}"
