@@ -20,6 +20,9 @@ SLACK = 1.1
 RUNGS = 12
 """Rungs of the ladder that become designs."""
 
+BASELINES = ("unmodified", "plain int8")
+"""Origins that are evaluated whatever they cost, and never trained."""
+
 PLAIN_BITS = 8
 """Bits of the plain quantised design that the ladder starts from."""
 

@@ -4,15 +4,21 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from autocompress.controller.designs import BASELINES
 from autocompress.controller.finalists import Finalist, choose_finalists
 from autocompress.controller.forecast import Forecast
 from autocompress.controller.run import Run
 from autocompress.controller.start import refit_profile
-from autocompress.controller.trials import BASELINES
 from autocompress.errors import StorageError, StudyError
 
 FINALISTS = 6
 """Members that a search adds to those it wrote on its way."""
+
+WORTHWHILE_EPOCHS = 2.5
+"""Training of one finalist, in epochs, below which fewer finalists are better."""
+
+FEWEST_FINALISTS = 3
+"""Finalists that are trained however little time there is for each."""
 
 
 def train_finalists(run: Run, forecast: Forecast) -> None:
@@ -23,7 +29,7 @@ def train_finalists(run: Run, forecast: Forecast) -> None:
     """
     done, failed = set(run.ledger.get("finalists", [])), set[int]()
     while True:
-        forecast.profile = refit_profile(run, forecast.profile, run.members())
+        forecast.profile = refit_profile(run, forecast.profile)
         waiting = _choose(run, forecast, done, failed)
         if not waiting:
             return
@@ -53,7 +59,7 @@ def _choose(
     room = FINALISTS - len(done) - len(failed)
     left = run.schedule.seconds_left
     if left is not None:
-        room = min(room, int(left // (1.5 * run.seconds_per_member)))
+        room = min(room, int(left // (1.5 * run.seconds_per_member)), _worthwhile(run, left))
     if room <= 0 or not evaluations:
         return []
     forecast.learn(evaluations)
@@ -71,13 +77,21 @@ def _choose(
     )
 
 
+def _worthwhile(run: Run, seconds: float) -> int:
+    """Return how many finalists the time can train well, at the speed of earlier training."""
+    if run.evaluator.seconds_per_image == 0.0:
+        return FINALISTS
+    each = WORTHWHILE_EPOCHS * run.setup.epoch_images * run.evaluator.seconds_per_image
+    return max(FEWEST_FINALISTS, int(seconds // (each + run.seconds_per_member)))
+
+
 def measure_members(run: Run, forecast: Forecast) -> None:
     """Measure all members in one interleaved run, and write the front and the profile."""
     members = run.members()
     if len(members) > 1:
         run.say("measure", f"measuring {len(members)} members side by side")
-        run.store.measure(members, seconds=_measuring_seconds(run))
-    profile = refit_profile(run, forecast.profile, run.members())
+        run.measure(members, seconds=_measuring_seconds(run))
+    profile = refit_profile(run, forecast.profile)
     profile.save(run.setup.study_dir / "profile.json")
     run.update_front()
 

@@ -13,7 +13,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.controller.records import evaluation, fidelity_key, row
-from autocompress.controller.sampler import SpaceSampler, distributions
+from autocompress.controller.sampler import Guide, SpaceSampler, distributions
 from autocompress.controller.study_file import (
     check_identity,
     create_study,
@@ -194,13 +194,19 @@ class Ledger:
         """Return the parameters of all designs that were queued, in their order."""
         return [dict(design["params"]) for design in self.get("designs", [])]
 
-    def ask(self, space: BoundSpace, sampler: Callable[[int], BaseSampler]) -> Ticket:
+    def ask(
+        self,
+        space: BoundSpace,
+        sampler: Callable[[int], BaseSampler],
+        guide: Guide | None = None,
+    ) -> Ticket:
         """Start the next trial: a retry, else a design, else a proposal.
 
         Args:
             space: The space, bound to the model of the study.
             sampler: Makes the sampler of a slot, for example
                 `functools.partial(make_sampler, "tpe", seed)`.
+            guide: What is worth a trial; everything by default.
 
         Raises:
             StorageError: If the study cannot be written.
@@ -210,7 +216,12 @@ class Ledger:
             given = waiting[0].user_attrs if waiting else self._enqueue_next(space)
             slot = given["slot"] if given else max(self._latest(), default=-1) + 1
             proposer = SpaceSampler(
-                sampler(slot), space, seed=self.seed, slot=slot, known=self._known()
+                sampler(slot),
+                space,
+                seed=self.seed,
+                slot=slot,
+                known=self._known(),
+                guide=guide,
             )
             self._study.sampler = proposer
             trial = self._study.ask(distributions(space))

@@ -4,6 +4,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
+from autocompress.controller.designs import BASELINES
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.members import (
     MemberStore,
@@ -132,9 +135,29 @@ class Run:
         return member
 
     def add_member(self, member: MeasuredMember, *, seconds: float) -> MeasuredMember:
-        """Measure a written member beside the original, and renew the front."""
-        _, measured = self.store.measure([self.members()[0], member], seconds=seconds)
+        """Measure a written member beside the baselines, and renew the front."""
+        measured = self.measure([*self.baselines(), member], seconds=seconds)
         self.update_front()
+        return measured[-1]
+
+    def baselines(self) -> list[MeasuredMember]:
+        """Read the original and, where it could be exported, plain int8."""
+        return [m for m in self.members() if m.measured["origin"] in BASELINES]
+
+    def measure(self, members: Sequence[MeasuredMember], *, seconds: float) -> list[MeasuredMember]:
+        """Measure members side by side; the first is the original.
+
+        The host may run faster or slower than when the baselines were
+        measured first. Latencies as they would have been then are kept for
+        the cost model.
+        """
+        measured = self.store.measure(members, seconds=seconds)
+        latency = {member.id: float(member.measured["latency_ms"]) for member in measured}
+        known: dict[str, float] = self.ledger.get("latency_ms", {})
+        shared = [np.log(latency[name] / known[name]) for name in known if name in latency]
+        drift = float(np.exp(np.mean(shared))) if known and "0000" in latency else 1.0
+        corrected = {name: ms / drift for name, ms in latency.items()}
+        self.ledger.set("latency_ms", corrected | known)
         return measured
 
     def update_front(self) -> None:

@@ -1,8 +1,10 @@
 """Samplers that propose candidates, one fresh and seeded for every trial slot."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from optuna import Study
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import (
@@ -29,7 +31,28 @@ STARTUP_TRIALS = 10
 REPROPOSALS = 8
 """Mutations tried when a proposal was evaluated before."""
 
+OFFSPRING = 60
+"""Mutations of parents tried where a proposal is not worth a trial."""
+
 _POPULATION = 20
+
+
+def _any(_: Candidate) -> bool:
+    return True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Guide:
+    """What a proposal goes by besides the study; costs are known before a trial is spent.
+
+    Attributes:
+        affordable: Tells whether a candidate is worth a trial.
+        parents: Evaluated candidates that are; one is mutated where a
+            sampler's own proposal is not.
+    """
+
+    affordable: Callable[[Candidate], bool] = _any
+    parents: tuple[Candidate, ...] = ()
 
 
 def make_sampler(name: str, seed: int, slot: int) -> BaseSampler:
@@ -76,14 +99,22 @@ class SpaceSampler(BaseSampler):
     """Ask another sampler, but stay in the space and off the beaten track.
 
     Where the other sampler has nothing to go by yet, the space draws a
-    stratified sample. A proposal whose candidate is known is mutated.
+    stratified sample. A proposal whose candidate is known is mutated; one
+    that is not affordable gives way to a mutation of a good candidate.
 
     Attributes:
         origin: How the last proposal came about, for example "tpe".
     """
 
     def __init__(
-        self, inner: BaseSampler, space: BoundSpace, *, seed: int, slot: int, known: Collection[str]
+        self,
+        inner: BaseSampler,
+        space: BoundSpace,
+        *,
+        seed: int,
+        slot: int,
+        known: Collection[str],
+        guide: Guide | None = None,
     ) -> None:
         """Wrap a sampler for one trial.
 
@@ -93,12 +124,14 @@ class SpaceSampler(BaseSampler):
             seed: The seed of the run.
             slot: The trial slot.
             known: Candidates that need no second evaluation, as JSON.
+            guide: What is worth a trial; everything by default.
         """
         self._inner = inner
         self._space = space
         self._seed = seed
         self._slot = slot
         self._known = known
+        self._guide = guide or Guide()
         self.origin = ""
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
@@ -133,6 +166,11 @@ class SpaceSampler(BaseSampler):
             candidate = self._space.sample(derive_seed(self._seed, self._slot, "sample"))
             params = self._space.to_params(candidate)
         fresh = self._fresh(candidate)
+        if not self._guide.affordable(fresh):
+            offspring = self._offspring()
+            if offspring is not None:
+                self.origin = "offspring"
+                return self._space.to_params(offspring)
         if fresh == candidate:
             return params
         self.origin += " mutated"
@@ -147,6 +185,20 @@ class SpaceSampler(BaseSampler):
     ) -> Any:
         """Leave a parameter outside the space to the other sampler."""
         return self._inner.sample_independent(study, trial, param_name, param_distribution)
+
+    def _offspring(self) -> Candidate | None:
+        """Mutate parents, a few parameters at a time, until one is new and affordable."""
+        if not self._guide.parents:
+            return None
+        rng = np.random.default_rng(derive_seed(self._seed, self._slot, "parents"))
+        for attempt in range(OFFSPRING):
+            parent = self._guide.parents[int(rng.integers(len(self._guide.parents)))]
+            own = derive_seed(self._seed, self._slot, f"offspring {attempt}")
+            rate = min(1.0, float(rng.integers(1, 6)) / len(self._space.parameters))
+            child = self._space.mutate(parent, own, rate)
+            if child.to_json() not in self._known and self._guide.affordable(child):
+                return child
+        return None
 
     def _fresh(self, candidate: Candidate) -> Candidate:
         """Mutate a known candidate, further each time, until it is new."""

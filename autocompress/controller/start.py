@@ -1,6 +1,5 @@
 """What a search begins with: the baseline's artifacts, and a profile of the target."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from autocompress.artifact.onnx_file import write_onnx
@@ -38,7 +37,7 @@ def measure_baseline(run: Run) -> dict[str, float]:
         members.append(_untrained(run, name, "plain int8", int8))
     except ExportError as error:
         run.say("baseline", f"plain int8 is not compared with: {error}")
-    members = run.store.measure(members, seconds=15.0)
+    members = run.measure(members, seconds=15.0)
     for member in members:
         run.say("baseline", f"{member.measured['origin']} measured", member=member)
     values = members[0].values()
@@ -74,24 +73,20 @@ def device_profile(run: Run) -> DeviceProfile:
         setup.target,
         seconds=40.0 if total is None else min(40.0, 0.04 * total),
     )
-    profile = _probe_boundaries(run, refit_profile(run, profile, run.members()))
+    profile = _probe_boundaries(run, refit_profile(run, profile))
     profile.save(path)
     return profile
 
 
-def refit_profile(
-    run: Run, profile: DeviceProfile, members: Sequence[MeasuredMember]
-) -> DeviceProfile:
+def refit_profile(run: Run, profile: DeviceProfile) -> DeviceProfile:
     """Correct a profile by measured members; one that the user gave stays as it is."""
     if run.setup.profile is not None:
         return profile
-    first = float(members[0].measured["latency_ms"])
+    latencies = run.ledger.get("latency_ms", {})
     anchors = [
-        profile.anchor(
-            run.setup.graph, member.candidate, float(member.measured["latency_ratio"]) * first
-        )
-        for member in members
-        if "latency_ratio" in member.measured
+        profile.anchor(run.setup.graph, member.candidate, latencies[member.id])
+        for member in run.members()
+        if member.id in latencies
     ]
     return profile.refit(anchors)
 

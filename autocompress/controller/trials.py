@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from autocompress.controller.designs import BASELINES
 from autocompress.controller.forecast import Forecast
 from autocompress.controller.ledger import Ticket
 from autocompress.controller.run import Run
-from autocompress.controller.sampler import make_sampler
+from autocompress.controller.sampler import Guide, make_sampler
+from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation, FidelityResult
 from autocompress.core.pareto import non_dominated_rank
 from autocompress.errors import (
@@ -37,8 +39,8 @@ Where no design meets the limits, it is taken from the nearest of them, so that
 the search shows how near a candidate comes.
 """
 
-BASELINES = ("unmodified", "plain int8")
-"""Origins that are evaluated whatever they cost, and never trained."""
+PARENT_RANK = 1
+"""Non-dominated rank up to which an evaluated candidate may be mutated."""
 
 
 def run_trials(run: Run, forecast: Forecast) -> None:
@@ -50,7 +52,7 @@ def run_trials(run: Run, forecast: Forecast) -> None:
     failures: list[str] = []
     propose = functools.partial(make_sampler, run.setup.sampler, run.setup.seed)
     while not run.schedule.trials_over(run.ledger.finished):
-        ticket = run.ledger.ask(run.setup.space, propose)
+        ticket = run.ledger.ask(run.setup.space, propose, _guide(run, forecast))
         try:
             _trial(run, forecast, ticket)
             failures.clear()
@@ -78,11 +80,9 @@ def _trial(run: Run, forecast: Forecast, ticket: Ticket) -> None:
     evaluation = Evaluation(
         slot=ticket.slot, candidate=ticket.candidate, origin=ticket.origin, costs=costs
     )
-    over = forecast.violations(costs | {"accuracy": 1.0})
-    worst = max(over, key=lambda name: over[name], default=None)
-    allowed = max(0.0, _nearest_violation(run, forecast)) + COST_SLACK
-    if worst is not None and over[worst] > allowed and ticket.origin not in BASELINES:
-        run.ledger.prune(ticket, f"predicted {worst} is {over[worst]:.0%} over its limit")
+    worst, violation = _worst(forecast, ticket.candidate)
+    if violation > _allowed(run, forecast) and ticket.origin not in BASELINES:
+        run.ledger.prune(ticket, f"predicted {worst} is {violation:.0%} over its limit")
         run.say("trials", f"trial {ticket.slot} stopped: {worst} over its limit")
         return
     evaluation = _reached(run, ticket, evaluation, 0, run.evaluator.proxy(ticket.candidate))
@@ -117,14 +117,33 @@ def _trial(run: Run, forecast: Forecast, ticket: Ticket) -> None:
     run.say("trials", f"trial {ticket.slot} ({ticket.origin})", evaluation=evaluation)
 
 
-def _nearest_violation(run: Run, forecast: Forecast) -> float:
-    """Return how far over its costs' limits the cheapest design is; at most 0 if it is not."""
-    worst = [
-        max(forecast.violations(forecast.costs(candidate) | {"accuracy": 1.0}).values())
-        for candidate in map(run.setup.space.from_params, run.ledger.designs())
-        if run.setup.constraints
-    ]
-    return min(worst, default=0.0)
+def _worst(forecast: Forecast, candidate: Candidate) -> tuple[str, float]:
+    """Name the cost that is furthest over its limit, and by what fraction of it."""
+    over = forecast.violations(forecast.costs(candidate) | {"accuracy": 1.0})
+    return max(over.items(), key=lambda item: item[1], default=("", 0.0))
+
+
+def _allowed(run: Run, forecast: Forecast) -> float:
+    """Return the violation that still gets a trial: `COST_SLACK` more than the nearest design's."""
+    designs = map(run.setup.space.from_params, run.ledger.designs())
+    nearest = min((_worst(forecast, candidate)[1] for candidate in designs), default=0.0)
+    return max(0.0, nearest) + COST_SLACK
+
+
+def _guide(run: Run, forecast: Forecast) -> Guide:
+    """Say what is worth a trial: what costs allow, near the best of those that were evaluated."""
+    allowed = _allowed(run, forecast)
+
+    def affordable(candidate: Candidate) -> bool:
+        return _worst(forecast, candidate)[1] <= allowed
+
+    known = [e for e in run.ledger.evaluations() if 0 in e.fidelities and affordable(e.candidate)]
+    if not known:
+        return Guide(affordable=affordable)
+    table = [forecast.losses(forecast.values(e)) for e in known]
+    ranks = non_dominated_rank(np.array(table))
+    best = [e.candidate for e, rank in zip(known, ranks, strict=True) if rank <= PARENT_RANK]
+    return Guide(affordable=affordable, parents=tuple(best))
 
 
 def _reached(

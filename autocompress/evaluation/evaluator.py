@@ -41,6 +41,9 @@ class Evaluator:
         checkpoints: Folder of trained weights.
         seed: The seed of the run.
         device: Torch device name.
+
+    Attributes:
+        seconds_per_image: Of the latest training; 0 before the first.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Evaluator:
     ) -> None:
         self.model, self.graph, self.task, self.splits = model, graph, task, splits
         self.checkpoints, self.seed, self.device = checkpoints, seed, device
+        self.seconds_per_image = 0.0
         self.inputs = example_inputs(task, model, splits.val)
         self._reference = log_probabilities(model, task, splits.sensitivity, device=device)
 
@@ -118,6 +122,7 @@ class Evaluator:
             before = ancestor.trained_images
         trained = 0
         if images > 0:
+            begun = time.monotonic()
             trained = fine_tune(
                 model,
                 self.model,
@@ -128,6 +133,7 @@ class Evaluator:
                 device=self.device,
                 on_step=on_step,
             )
+            self.seconds_per_image = (time.monotonic() - begun) / max(1, trained)
         if before + trained > 0:
             save_checkpoint(model, self._checkpoint(slot), before + trained)
         self.settle(model, exact=True)

@@ -9,6 +9,7 @@ from autocompress.controller.ledger import Ledger
 from autocompress.controller.sampler import (
     SAMPLER_NAMES,
     STARTUP_TRIALS,
+    Guide,
     distributions,
     make_sampler,
 )
@@ -152,3 +153,30 @@ def test_a_large_study_answers_quickly(tmp_path):
     start = time.perf_counter()
     run(ledger, "tpe", 5, space=space)
     assert (time.perf_counter() - start) / 5 < 0.5
+
+
+def test_what_is_not_affordable_gives_way_to_a_child_of_a_good_candidate(tmp_path):
+    parent = SPACE.uniform(8, 8, 0.5)
+
+    def affordable(candidate: Candidate) -> bool:
+        return len(candidate.pruning_ratios) >= 1 and len(candidate.layers) >= 3
+
+    guide = Guide(affordable=affordable, parents=(parent,))
+    ledger = open_ledger(tmp_path / "study.db")
+    for _ in range(12):
+        ticket = ledger.ask(SPACE, partial(make_sampler, "random", 0), guide)
+        assert affordable(ticket.candidate)
+        assert ticket.candidate != parent or ticket.origin != "offspring"
+        ledger.prune(ticket, "planted")
+    rows = ledger.rows()
+    ledger.close()
+    assert "offspring" in {row["origin"] for row in rows}
+    assert len({row["candidate"] for row in rows}) == 12
+
+
+def test_without_parents_a_proposal_stays_as_it_is(tmp_path):
+    ledger = open_ledger(tmp_path / "study.db")
+    guide = Guide(affordable=lambda _: False)
+    ticket = ledger.ask(SPACE, partial(make_sampler, "random", 0), guide)
+    ledger.close()
+    assert ticket.origin == "stratified" or "random" in ticket.origin

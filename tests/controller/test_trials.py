@@ -23,27 +23,35 @@ def _forecast() -> Any:
     )
 
 
-def _run(designs: list[str], constraints: tuple[str, ...] = ("latency_ms",)) -> Any:
+def _run(designs: list[str]) -> Any:
     return SimpleNamespace(
-        setup=SimpleNamespace(
-            constraints=constraints, space=SimpleNamespace(from_params=lambda params: params)
-        ),
+        setup=SimpleNamespace(space=SimpleNamespace(from_params=lambda params: params)),
         ledger=SimpleNamespace(designs=lambda: designs),
     )
 
 
 @pytest.mark.parametrize(
-    ("designs", "expected"),
-    [(["dear", "cheap"], -0.1), (["dear", "fair"], 0.5), ([], 0.0)],
+    ("designs", "nearest"),
+    [(["dear", "cheap"], 0.0), (["dear", "fair"], 0.5), ([], 0.0)],
 )
 def test_the_nearest_design_says_how_far_over_the_limit_is_worth_a_trial(
-    designs: list[str], expected: float
+    designs: list[str], nearest: float
 ) -> None:
-    assert trials._nearest_violation(_run(designs), _forecast()) == pytest.approx(expected)
+    allowed = trials._allowed(_run(designs), _forecast())
+    assert allowed == pytest.approx(nearest + trials.COST_SLACK)
 
 
-def test_without_constraints_nothing_is_over_a_limit() -> None:
-    assert trials._nearest_violation(_run(["dear"], ()), _forecast()) == 0.0
+def test_proposals_are_guided_to_the_affordable_near_the_best() -> None:
+    run = _run(["dear", "cheap"])
+    run.ledger.evaluations = lambda: [
+        SimpleNamespace(candidate=name, fidelities={0: None}) for name in COSTS
+    ]
+    forecast = _forecast()
+    forecast.values = lambda evaluation: COSTS[evaluation.candidate]
+    forecast.losses = lambda value: [value]
+    guide = trials._guide(run, forecast)
+    assert [guide.affordable(name) for name in COSTS] == [False, False, True]  # type: ignore[arg-type]
+    assert guide.parents == ("cheap",)
 
 
 class _Ledger:
