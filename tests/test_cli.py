@@ -70,7 +70,7 @@ class FakeApi(SimpleNamespace):
         return self.result(study_dir)
 
     def check(self, model: Any, example_inputs: Any) -> ModelGraph:
-        (inputs,) = example_inputs
+        (inputs,) = example_inputs.args
         layer = Layer(
             name="fc",
             type=type(model).__name__,

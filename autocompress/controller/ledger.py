@@ -3,7 +3,6 @@
 import math
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from autocompress.controller.study_file import (
     release,
     writing,
 )
+from autocompress.controller.ticket import IDENTITY, Ticket, trial_attributes
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation, FidelityResult
 from autocompress.errors import InvalidInputError, StudyError, explain
@@ -31,29 +31,6 @@ MAX_ATTEMPTS = 3
 """How often a trial is tried before it is pruned with its reason."""
 
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ticket:
-    """A trial that waits for its results.
-
-    Attributes:
-        slot: Logical number from 0, which seeds the trial; a retry keeps it.
-        trial: Optuna's number, which a retry does not keep.
-        params: A value for every parameter of the space.
-        candidate: What they stand for, canonical.
-        origin: Which design or sampler proposed it.
-        attempt: 1, or more for a retry.
-        attributes: What was enqueued along with a design.
-    """
-
-    slot: int
-    trial: int
-    params: Mapping[str, float]
-    candidate: Candidate
-    origin: str
-    attempt: int
-    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Ledger:
@@ -227,7 +204,7 @@ class Ledger:
             trial = self._study.ask(distributions(space))
             if not given:
                 candidate = space.from_params(trial.params)
-                given = _attributes(slot=slot, candidate=candidate, origin=proposer.origin)
+                given = trial_attributes(slot=slot, candidate=candidate, origin=proposer.origin)
                 for key, value in given.items():
                     trial.set_user_attr(key, value)
         self._running[trial.number] = trial
@@ -374,7 +351,7 @@ class Ledger:
         latest = self._latest()
         for _, trial in sorted(latest.items()):
             if trial.state == TrialState.FAIL:
-                kept = {key: trial.user_attrs[key] for key in _IDENTITY if key in trial.user_attrs}
+                kept = {key: trial.user_attrs[key] for key in IDENTITY if key in trial.user_attrs}
                 params = trial.system_attrs.get("fixed_params", trial.params)
                 return self._enqueued(params, kept | {"attempt": kept["attempt"] + 1})
         known = self._known()
@@ -382,7 +359,7 @@ class Ledger:
         for index, design in enumerate(self.get("designs", [])[begun:], start=begun):
             candidate = space.from_params(design["params"])
             if candidate.to_json() not in known:
-                attributes = _attributes(
+                attributes = trial_attributes(
                     slot=max(latest, default=-1) + 1,
                     candidate=candidate,
                     origin=design["origin"],
@@ -397,18 +374,3 @@ class Ledger:
 
 
 _FINAL = "fidelity:2:"
-
-_IDENTITY = ("origin", "attempt", "attributes", "candidate", "design", "slot")
-"""What a trial is, in contrast to what it found; a retry inherits it."""
-
-
-def _attributes(
-    *, slot: int, candidate: Candidate, origin: str, attributes: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    return {
-        "origin": origin,
-        "attempt": 1,
-        "attributes": dict(attributes or {}),
-        "candidate": candidate.to_json(),
-        "slot": slot,  # written last: a trial without a slot never began
-    }

@@ -8,9 +8,9 @@ import numpy as np
 
 from autocompress.controller.designs import BASELINES
 from autocompress.controller.forecast import Forecast
-from autocompress.controller.ledger import Ticket
 from autocompress.controller.run import Run
 from autocompress.controller.sampler import Guide, make_sampler
+from autocompress.controller.ticket import Ticket
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation, FidelityResult
 from autocompress.core.pareto import non_dominated_rank

@@ -12,8 +12,9 @@ from pathlib import Path
 import optuna
 import pytest
 
-from autocompress.controller.ledger import MAX_ATTEMPTS, Ledger, Ticket
+from autocompress.controller.ledger import MAX_ATTEMPTS, Ledger
 from autocompress.controller.sampler import make_sampler
+from autocompress.controller.ticket import Ticket
 from autocompress.core.evaluation import FidelityResult
 from autocompress.errors import InvalidInputError, MissingFileError, StorageError, StudyError
 from autocompress.space.preset import SearchSpace

@@ -131,7 +131,7 @@ def test_picks_follow_val_and_the_limits(
     finished: Finished,
 ) -> None:
     result = finished[0]
-    every = [*result.front, *result.nearest_infeasible]
+    every = result.members
     best = result.best(latency_ms=1e9)
     assert best.measured["val_accuracy"] == max(m.measured["val_accuracy"] for m in every)
     with pytest.raises(InvalidInputError, match="nearest"):
@@ -212,7 +212,7 @@ def test_plain_int8_is_measured_beside_a_space_that_does_not_hold_it(
         model, task, tmp_path / "x", space=space, budget=ac.Budget(trials=2), constraints={}
     )
     assert result.baseline["int8"]["latency_ms"] > 0.0
-    members = [*result.front, *result.nearest_infeasible]
+    members = result.members
     assert "int8" not in {member.id for member in members}
     assert all(not member.candidate.layers for member in members)
 
