@@ -25,7 +25,7 @@ from autocompress.transform.compressed import (
     map_inputs,
     site_points,
 )
-from autocompress.transform.discovery import weight_owners
+from autocompress.transform.operations import weight_owners
 from autocompress.transform.record import SurgeryRecord
 
 OPSET = 20

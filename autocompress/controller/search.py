@@ -28,7 +28,10 @@ def run_search(setup: SearchSetup, ledger: Ledger, callbacks: Sequence[Callback]
         setup.graph, device_profile(run), setup.objectives, setup.constraints, baseline
     )
     allowance = forecast.allowance(ladder_start(setup.space))
-    for design in first_designs(setup.space, find_ladders(run, forecast), allowance):
+    ladders = find_ladders(run, forecast)
+    criteria = setup.space.criteria if setup.space.pruning_choices else ()
+    scores = {criterion: run.evaluator.scores(criterion) for criterion in criteria}
+    for design in first_designs(setup.space, ladders, allowance, scores):
         ledger.enqueue(
             setup.space.to_params(design.candidate), design.origin, {"promote": design.promote}
         )
