@@ -166,8 +166,8 @@ class _InputObserver:
             layer: nn.Module, args: tuple[Tensor, ...], kwargs: Mapping[str, Tensor]
         ) -> None:
             inputs = (*args, *kwargs.values())[0].detach()
-            zeros = _per_channel(layer, (inputs == 0).double()).sum(dim=0).cpu()
-            _add(self.zero_sums, name, zeros)
+            zeros = _per_channel(layer, (inputs == 0).float()).double().sum(dim=0)
+            _add(self.zero_sums, name, zeros.cpu())
             self.elements[name] = self.elements.get(name, 0) + inputs.numel() // len(zeros)
             self.contributions.setdefault(name, []).append(self._contributions(layer, inputs))
 
