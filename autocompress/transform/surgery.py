@@ -136,10 +136,9 @@ def _tensors(module: nn.Module) -> list[Tensor]:
 
 def _return_borrowed(module: nn.Module, borrowed: dict[int, Tensor]) -> None:
     """Copy what a cut module still shares with the original, in place."""
-    for own in (module._parameters, module._buffers):
-        for key, tensor in own.items():
-            if id(tensor) in borrowed:
-                own[key] = copy.deepcopy(tensor)
+    parameters, buffers = module._parameters, module._buffers
+    parameters.update({k: copy.deepcopy(p) for k, p in parameters.items() if id(p) in borrowed})
+    buffers.update({k: copy.deepcopy(b) for k, b in buffers.items() if id(b) in borrowed})
 
 
 def axis_size(module: nn.Module, axis: str) -> int:
