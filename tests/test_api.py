@@ -110,7 +110,6 @@ def test_a_task_settles_what_compress_returns() -> None:
     assert first.high == pytest.approx(float(inputs.max()) + 0.5)
 
 
-@pytest.mark.parametrize("form", ["inputs", "with labels", "mapping"])
 def test_a_criterion_that_needs_labels_takes_them_from_the_task() -> None:
     task = make_task()
     model, points = Mlp().eval(), task.train[0][0]
@@ -124,6 +123,7 @@ def test_a_criterion_that_needs_labels_takes_them_from_the_task() -> None:
     assert result.network.fc1.out_features == 8
 
 
+@pytest.mark.parametrize("form", ["inputs", "with labels", "mapping"])
 def test_calibration_takes_batches_with_and_without_labels(form: str) -> None:
     model, inputs = Mlp().eval(), torch.randn(8, 12)
     layers = {"fc1": ac.LayerConfig(weight_bits=8, activation_bits=8)}
