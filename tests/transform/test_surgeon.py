@@ -1,5 +1,8 @@
 import copy
 import random
+import statistics
+import time
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -12,10 +15,11 @@ from autocompress.transform.compress import compress_model
 from autocompress.transform.criteria import CRITERIA, gather_evidence
 from autocompress.transform.ranks import Ranks
 from autocompress.transform.surgeon import Surgeon
+from cifar10_models import make_model
 from seasoned import SHAPES, pruned, seasoned
 
 
-def _drawn(graph: ModelGraph, seed: int) -> Candidate:
+def _drawn(graph: ModelGraph, seed: int, criteria: Sequence[str] = tuple(CRITERIA)) -> Candidate:
     """Draw a candidate that does a little of everything."""
     rng = random.Random(seed)
     bits = ((2, 8), (4, 8), (8, 8), (32, 32))
@@ -24,7 +28,7 @@ def _drawn(graph: ModelGraph, seed: int) -> Candidate:
     return Candidate(
         pruning_ratios={g.name: rng.random() * 0.8 for g in graph.groups if g.prunable},
         dropped_blocks=tuple(name for name in blocks if rng.random() < 0.3),
-        criterion=rng.choice(sorted(CRITERIA)),
+        criterion=rng.choice(criteria),
         layers={n: LayerConfig(weight_bits=w, activation_bits=a) for n, (w, a) in layers.items()},
     )
 
@@ -82,3 +86,17 @@ def test_every_group_has_scores() -> None:
     assert {n: len(found) for n, found in scores.items()} == {
         group.name: group.channels for group in graph.groups if group.prunable
     }
+
+
+@pytest.mark.bench
+def test_another_candidate_of_a_resnet_56_takes_less_than_50_ms() -> None:
+    model, inputs = make_model(56).eval(), torch.randn(2, 3, 32, 32)
+    graph = trace(model, inputs)
+    surgeon = Surgeon(model, graph, ((inputs,), {}))
+    seconds = []
+    for seed in range(12):
+        candidate = _drawn(graph, seed, criteria=("l1", "l2", "bn_scale"))
+        started = time.process_time()
+        surgeon.compress(candidate)
+        seconds.append(time.process_time() - started)
+    assert statistics.median(seconds[2:]) < 0.05
