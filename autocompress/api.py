@@ -27,11 +27,8 @@ from autocompress.core.schema import unknown_name
 from autocompress.core.target import TARGET_NAMES, Target
 from autocompress.cost.measurement import LatencyMeasurement, measure_interleaved
 from autocompress.cost.profile import DeviceProfile, profile_device, resolve_target
-from autocompress.errors import (
-    InvalidInputError,
-    check_type,
-)
-from autocompress.evaluation.calibration import settle_on
+from autocompress.errors import InvalidInputError, check_type
+from autocompress.evaluation.calibration import compress_on
 from autocompress.evaluation.original import frozen_copy, weights_digest
 from autocompress.evaluation.splits import check_batch, epoch_images, make_splits, odd_batches
 from autocompress.evaluation.splits import example_inputs as first_inputs
@@ -45,7 +42,7 @@ from autocompress.report.log_file import LogFile
 from autocompress.result import FrontMember, SearchResult
 from autocompress.space.bound import BoundSpace
 from autocompress.space.preset import SearchSpace
-from autocompress.transform.compress import check_runnable, compress_model
+from autocompress.transform.compress import check_runnable
 from autocompress.transform.compressed import CompressedModel
 
 __all__ = [
@@ -292,23 +289,25 @@ def compress(
         model: The trained model; never changed.
         candidate: What to do.
         example_inputs: A tensor, a tuple, or a dict of one forward call.
-        task: Its `train` batches recalibrate batch norms and activation grids.
-        calibration: Batches for the activation grids, as the task's, or with
-            the example inputs' arguments first; None takes them from the
-            task, or else the example inputs.
+        task: Its `train` batches recalibrate batch norms and activation
+            grids, and are what criteria read that need data or labels.
+        calibration: Batches for the activation grids, and without a task for
+            criteria; as the task's, or with the example inputs' arguments
+            first. None takes the task's, or else the example inputs.
         target: Its runtime must execute the activation bits; None allows all.
 
     Returns:
         A new module that carries its surgery record.
+
+    Raises:
+        InvalidInputError: If the candidate does not fit, or needs labels and has no task.
     """
     inputs = ModelInputs.of(example_inputs)
     original = frozen_copy(model, "cpu")
     if target is not None:
         check_runnable(candidate, resolve_target(target)[0])
     graph = trace(original, example_inputs)
-    compressed = compress_model(original, graph, candidate, (inputs.args, inputs.kwargs))
-    settle_on(compressed, inputs, task=task, calibration=calibration)
-    return compressed
+    return compress_on(original, graph, candidate, inputs, task=task, calibration=calibration)
 
 
 def export(

@@ -112,6 +112,19 @@ def test_a_task_settles_what_compress_returns() -> None:
     assert first.high == pytest.approx(float(inputs.max()) + 0.5)
 
 
+def test_a_criterion_that_needs_labels_takes_them_from_the_task() -> None:
+    task = make_task()
+    model, points = Mlp().eval(), task.train[0][0]
+    candidate = ac.Candidate(pruning_ratios={"fc1": 0.5, "fc2": 0.5}, criterion="taylor")
+    with pytest.raises(InvalidInputError, match=r"criterion 'taylor'.*pass task="):
+        ac.compress(model, candidate, points)
+    unchanged = _frozen(model)
+    result = ac.compress(model, candidate, points, task=task)
+    unchanged()
+    assert result.record.candidate == candidate
+    assert result.network.fc1.out_features == 8
+
+
 @pytest.mark.parametrize("form", ["inputs", "with labels", "mapping"])
 def test_calibration_takes_batches_with_and_without_labels(form: str) -> None:
     model, inputs = Mlp().eval(), torch.randn(8, 12)

@@ -17,8 +17,8 @@ from autocompress.artifact.packed import write_packed
 from autocompress.artifact.runtime import open_session
 from autocompress.core.target import FLOAT, Target
 from autocompress.errors import ExportError, WrongTypeError, explain
-from autocompress.transform.compress import Inputs
 from autocompress.transform.compressed import CompressedModel
+from autocompress.transform.operations import Inputs
 
 OUTPUT_TOLERANCE = 0.05
 """Largest mean difference of outputs, as a fraction of their mean magnitude."""

@@ -17,7 +17,6 @@ from autocompress.core.candidate import Candidate
 from autocompress.core.files import write_atomic
 from autocompress.errors import AutocompressError, ExportError, TraceError, explain
 from autocompress.graph.inputs import one_line
-from autocompress.transform.compress import Inputs
 from autocompress.transform.compressed import (
     CompressedModel,
     PlannedMode,
@@ -25,7 +24,7 @@ from autocompress.transform.compressed import (
     map_inputs,
     site_points,
 )
-from autocompress.transform.discovery import weight_owners
+from autocompress.transform.operations import Inputs, weight_owners
 from autocompress.transform.record import SurgeryRecord
 
 OPSET = 20

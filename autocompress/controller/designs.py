@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from numpy.typing import ArrayLike
+
 from autocompress.controller.ladder import Rung
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.target import FLOAT
 from autocompress.space.bound import BoundSpace
+from autocompress.transform.allocation import global_ratios
 
 PROMOTED_COSTS = (0.8, 0.62, 0.9, 0.45)
 """Costs, as fractions of the ladder's start, at which rungs are trained early."""
@@ -25,6 +28,9 @@ BASELINES = ("unmodified", "plain int8")
 
 PLAIN_BITS = 8
 """Bits of the plain quantised design that the ladder starts from."""
+
+UNIFORM_RATIOS = (0.25, 0.5)
+"""Fractions of the channels that uniform and global pruning remove."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,17 +72,21 @@ def first_designs(
     space: BoundSpace,
     ladders: Mapping[str, Sequence[Rung]],
     allowance: Mapping[str, float] | None = None,
+    scores: Mapping[str, Mapping[str, ArrayLike]] | None = None,
 ) -> list[Design]:
-    """List the first trials: baselines, the ladder, and uniform designs.
+    """List the first trials: baselines, the ladder, uniform and global designs.
 
     The unmodified model comes first, then plain int8 or the nearest to it. Rungs that are promoted
     follow, since fidelity 0 alone misjudges what training recovers, then the
-    other rungs and uniform pruning and bit-widths.
+    other rungs, uniform bit-widths, and pruning that is uniform or ranks the
+    channels of all groups together.
 
     Args:
         space: The space bound to the model.
         ladders: By the cost that they go down, from `build_ladder`.
         allowance: Limits of costs, as fractions of the ladder's start.
+        scores: By criterion and group, the scores of the channels, for
+            pruning that ranks them together.
 
     Returns:
         Designs without repetition, in the order of their trials.
@@ -102,9 +112,16 @@ def first_designs(
     for weight in reversed(narrow):
         uniform = space.uniform(weight, PLAIN_BITS, 0.0)
         designs.append(Design(candidate=uniform, origin="uniform bits"))
-    for ratio in (0.25, 0.5):
+    for ratio in UNIFORM_RATIOS:
         pruned = space.uniform(PLAIN_BITS, PLAIN_BITS, ratio)
         designs.append(Design(candidate=pruned, origin="uniform pruning"))
+    for criterion, found in (scores or {}).items():
+        for fraction in UNIFORM_RATIOS:
+            ratios = global_ratios(found, space.pruning_choices, fraction)
+            ranked = replace(start, pruning_ratios=ratios, criterion=criterion)
+            designs.append(
+                Design(candidate=space.canonical(ranked), origin=f"global {criterion} pruning")
+            )
     unique: dict[str, Design] = {}
     for design in designs:
         unique.setdefault(design.candidate.to_json(), design)

@@ -27,13 +27,24 @@ def run_search(setup: SearchSetup, ledger: Ledger, callbacks: Sequence[Callback]
     forecast = Forecast(
         setup.graph, device_profile(run), setup.objectives, setup.constraints, baseline
     )
-    allowance = forecast.allowance(ladder_start(setup.space))
-    for design in first_designs(setup.space, find_ladders(run, forecast), allowance):
-        ledger.enqueue(
-            setup.space.to_params(design.candidate), design.origin, {"promote": design.promote}
-        )
+    _queue_designs(run, forecast)
     forecast.learn(ledger.evaluations())
     run_trials(run, forecast)
     train_finalists(run, forecast)
     measure_members(run, forecast)
     run.say("done", "the search is complete")
+
+
+def _queue_designs(run: Run, forecast: Forecast) -> None:
+    """Queue the first designs, once in a study: one that is resumed scores no channels again."""
+    space, ledger = run.setup.space, run.ledger
+    if ledger.get("designs_queued"):
+        return
+    allowance = forecast.allowance(ladder_start(space))
+    criteria = space.criteria if space.pruning_choices else ()
+    scores = {criterion: run.evaluator.scores(criterion) for criterion in criteria}
+    for design in first_designs(space, find_ladders(run, forecast), allowance, scores):
+        ledger.enqueue(
+            space.to_params(design.candidate), design.origin, {"promote": design.promote}
+        )
+    ledger.set("designs_queued", True)

@@ -5,11 +5,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from autocompress.core.schema import SCHEMA_VERSION, check_record
 from autocompress.core.target import FLOAT
 from autocompress.errors import InvalidInputError, WrongTypeError, explain
+
+CriterionName = Literal[
+    "random", "l1", "l2", "bn_scale", "taylor", "hessian", "apoz", "fpgm", "thinet"
+]
+"""Ways to rank the channels of a group."""
+
+DEFAULT_CRITERION: CriterionName = "l1"
+"""How channels are ranked unless something else is said."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,14 +94,14 @@ class Candidate:
     Attributes:
         pruning_ratios: Group name to fraction of channels removed, [0, 1).
         dropped_blocks: Names of the residual blocks that are removed.
-        criterion: How channels are ranked within a group.
+        criterion: How channels are ranked within a group, a `CriterionName`.
         layers: Layer name to its bits; layers left out stay unquantised.
         distill: How a fine-tune is taught.
     """
 
     pruning_ratios: Mapping[str, float] = field(default_factory=dict)
     dropped_blocks: tuple[str, ...] = ()
-    criterion: str = "l1"
+    criterion: str = DEFAULT_CRITERION
     layers: Mapping[str, LayerConfig] = field(default_factory=dict)
     distill: DistillConfig = field(default_factory=DistillConfig)
 
@@ -148,20 +156,23 @@ class Candidate:
         """Remove what has no effect, so that equal compressions are equal.
 
         Ratios of zero, unquantised layers, and everything named inside a
-        dropped block go. Group names start at their first layer, which lies
-        inside a block only when the whole group does.
+        dropped block go, and with the last ratio the criterion. Group names
+        start at their first layer, which lies inside a block only when the
+        whole group does.
 
         Example:
             >>> Candidate(pruning_ratios={"conv1": 0.0}).canonical() == Candidate()
             True
         """
+        ratios = {
+            name: ratio
+            for name, ratio in self.pruning_ratios.items()
+            if ratio > 0 and not self.drops(name)
+        }
         return replace(
             self,
-            pruning_ratios={
-                name: ratio
-                for name, ratio in self.pruning_ratios.items()
-                if ratio > 0 and not self.drops(name)
-            },
+            pruning_ratios=ratios,
+            criterion=self.criterion if ratios else DEFAULT_CRITERION,
             layers={
                 name: config
                 for name, config in self.layers.items()
@@ -226,7 +237,7 @@ class Candidate:
         return cls(
             pruning_ratios=_mapping(record.get("pruning_ratios", {}), "pruning_ratios"),
             dropped_blocks=tuple(blocks),
-            criterion=record.get("criterion", "l1"),
+            criterion=record.get("criterion", DEFAULT_CRITERION),
             layers={
                 name: LayerConfig(**check_record(value, what=f"layer '{name}'", keys=layer_keys))
                 for name, value in layers.items()

@@ -1,16 +1,25 @@
-"""Settle a compressed model on whatever batches a caller has."""
+"""Compress and settle a model on whatever batches a caller has."""
 
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
 
+from autocompress.core.candidate import Candidate
 from autocompress.evaluation.proxy import settle
-from autocompress.evaluation.splits import CALIBRATION_IMAGES, PROXY_IMAGES, take
+from autocompress.evaluation.splits import (
+    CALIBRATION_IMAGES,
+    PROXY_IMAGES,
+    SENSITIVITY_IMAGES,
+    take,
+)
 from autocompress.evaluation.task import Batch, Task
 from autocompress.graph.inputs import ModelInputs
-from autocompress.transform.compress import calibrate_grids
+from autocompress.graph.structure import ModelGraph
+from autocompress.transform.compress import calibrate_grids, compress_model
 from autocompress.transform.compressed import CompressedModel
+from autocompress.transform.criteria import Evidence, gather_evidence
+from autocompress.transform.ranks import Ranks
 
 SEED = 0
 """Draws shuffling and augmentation of the batches that settle a model."""
@@ -35,9 +44,7 @@ def settle_on(
     The caller's random state is left alone, and the same call sets the same grids.
     """
     if task is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(SEED)
-            batches = list(take(task.train, PROXY_IMAGES, "train", "cpu"))
+        batches = _training_batches(task, PROXY_IMAGES)
         grids = list(take(batches, CALIBRATION_IMAGES, "train", "cpu"))
         settle(compressed, task, batches, grids, exact=True)
     if not compressed.record.plan.sites:
@@ -46,6 +53,49 @@ def settle_on(
         calibrate_grids(compressed, calibration, _run_batch(task, examples))
     elif task is None:
         calibrate_grids(compressed, [examples.args or examples.kwargs], _run_batch(None, examples))
+
+
+def compress_on(
+    model: nn.Module,
+    graph: ModelGraph,
+    candidate: Candidate,
+    examples: ModelInputs,
+    *,
+    task: Task | None = None,
+    calibration: Iterable[Batch] | None = None,
+) -> CompressedModel:
+    """Compress and settle a copy of a model on whatever data there is.
+
+    Args:
+        model: The original; not changed.
+        graph: Its structure.
+        candidate: What to do.
+        examples: Inputs of one forward call.
+        task: As for `settle_on`; its `train` batches and its loss are also
+            what criteria read. Without it, nothing is known that needs labels.
+        calibration: As for `settle_on`; without a task, what criteria read
+            that need inputs, or else the examples are.
+    """
+    batches = None if calibration is None else list(calibration)
+
+    def gather() -> Evidence:
+        if task is not None:
+            training = _training_batches(task, SENSITIVITY_IMAGES)
+            return gather_evidence(model, graph, training, task.run, task.loss, seed=SEED)
+        given = [examples.args or examples.kwargs] if batches is None else batches
+        return gather_evidence(model, graph, given, _run_batch(None, examples), seed=SEED)
+
+    ranks = Ranks(model, graph, gather=gather, seed=SEED)
+    inputs = (examples.args, examples.kwargs)
+    compressed = compress_model(model, graph, candidate, inputs, ranks=ranks)
+    settle_on(compressed, examples, task=task, calibration=batches)
+    return compressed
+
+
+def _training_batches(task: Task, images: int) -> list[Batch]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return list(take(task.train, images, "train", "cpu"))
 
 
 def _run_batch(task: Task | None, examples: ModelInputs) -> Callable[[nn.Module, Batch], object]:

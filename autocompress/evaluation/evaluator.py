@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from autocompress.core.candidate import Candidate
@@ -26,8 +28,9 @@ from autocompress.evaluation.proxy import (
 from autocompress.evaluation.splits import Splits, count, example_inputs
 from autocompress.evaluation.task import Task
 from autocompress.graph.structure import ModelGraph
-from autocompress.transform.compress import compress_model
 from autocompress.transform.compressed import CompressedModel
+from autocompress.transform.criteria import Evidence, gather_evidence
+from autocompress.transform.surgeon import Surgeon
 
 
 class Evaluator:
@@ -61,11 +64,27 @@ class Evaluator:
         self.checkpoints, self.seed, self.device = checkpoints, seed, device
         self.seconds_per_image = 0.0
         self.inputs = example_inputs(task, model, splits.val)
+        self._surgeon = Surgeon(model, graph, self.inputs, gather=self._gather, seed=seed)
         self._reference = log_probabilities(model, task, splits.sensitivity, device=device)
 
     def compress(self, candidate: Candidate) -> CompressedModel:
         """Cut and quantise a copy of the model; not settled yet."""
-        return compress_model(self.model, self.graph, candidate, self.inputs)
+        return self._surgeon.compress(candidate)
+
+    def scores(self, criterion: str) -> dict[str, NDArray[np.float64]]:
+        """Score the channels of every prunable group, by its name; the lowest go first."""
+        return self._surgeon.scores(criterion)
+
+    def _gather(self) -> Evidence:
+        """Observe the original on training batches, for criteria that need data."""
+        return gather_evidence(
+            self.model,
+            self.graph,
+            self.splits.sensitivity,
+            self.task.run,
+            self.task.loss,
+            seed=self.seed,
+        )
 
     def settle(self, model: CompressedModel, *, exact: bool = False) -> None:
         """Recalibrate batch norms and grids; see `proxy.settle`."""

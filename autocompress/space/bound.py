@@ -9,7 +9,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
+from autocompress.core.candidate import (
+    DEFAULT_CRITERION,
+    Candidate,
+    DistillConfig,
+    LayerConfig,
+)
 from autocompress.core.schema import unknown_name
 from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import ModelGraph
@@ -143,7 +148,7 @@ class BoundSpace:
             for name in self.layers
         }
         params |= {
-            "criterion": self.criteria.index(near.criterion),
+            "criterion": self.criteria.index(near.criterion) if near.pruning_ratios else 0,
             "temperature": near.distill.temperature,
             "kd_weight": near.distill.kd_weight,
         }
@@ -165,7 +170,8 @@ class BoundSpace:
             self.graph.block(name)
         for name in candidate.layers:
             self.graph.layer(name)
-        if candidate.criterion not in self.criteria:
+        unused = not candidate.pruning_ratios and candidate.criterion == DEFAULT_CRITERION
+        if candidate.criterion not in self.criteria and not unused:
             raise InvalidInputError(unknown_name("criterion", candidate.criterion, self.criteria))
         return Candidate(
             pruning_ratios={

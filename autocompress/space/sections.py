@@ -1,9 +1,10 @@
 """The sections of a search space file and the values they accept."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, model_validator
 
+from autocompress.core.candidate import DEFAULT_CRITERION, CriterionName
 from autocompress.core.target import FLOAT
 
 Text = Annotated[str, Strict()]
@@ -46,7 +47,7 @@ class Pruning(Section):
 
     ratios: tuple[Annotated[Number, Field(ge=0.0, lt=1.0)], ...] = (0.0, 0.25, 0.5, 0.75)
     round_to: Count | None = None
-    criteria: Annotated[tuple[Literal["l1"], ...], Field(min_length=1)] = ("l1",)
+    criteria: Annotated[tuple[CriterionName, ...], Field(min_length=1)] = (DEFAULT_CRITERION,)
     include: Globs = ("*",)
     exclude: Globs = ()
 

@@ -1,8 +1,8 @@
 """Candidate and model in, compressed model out."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -13,16 +13,25 @@ from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.widths import removed_channels
 from autocompress.transform.compressed import CompressedModel
+from autocompress.transform.criteria import find_criterion
 from autocompress.transform.discovery import discover_plan
+from autocompress.transform.operations import Inputs
+from autocompress.transform.plans import Plans
+from autocompress.transform.ranks import Ranks
 from autocompress.transform.record import SurgeryRecord
 from autocompress.transform.surgery import cut_model, plan_cuts
 
-Inputs = tuple[tuple[Any, ...], Mapping[str, Any]]
 Batch = TypeVar("Batch")
 
 
 def compress_model(
-    model: nn.Module, graph: ModelGraph, candidate: Candidate, inputs: Inputs
+    model: nn.Module,
+    graph: ModelGraph,
+    candidate: Candidate,
+    inputs: Inputs,
+    *,
+    ranks: Ranks | None = None,
+    plans: Plans | None = None,
 ) -> CompressedModel:
     """Cut a copy of a model and plan its grids; activations are not calibrated.
 
@@ -32,6 +41,9 @@ def compress_model(
         candidate: What to do; made canonical first. The record keeps the
             pruning ratios as achieved after rounding.
         inputs: Positional and keyword arguments of one forward call.
+        ranks: Orders the channels of the model; None ranks them by its
+            weights alone.
+        plans: Plans the grids of its candidates; None runs the cut model.
 
     Returns:
         The compressed model in eval mode.
@@ -40,6 +52,7 @@ def compress_model(
         InvalidInputError: If the candidate names what the model does not
             have, or asks for what this version cannot do.
     """
+    find_criterion(candidate.criterion)
     achieved = {
         name: removed_channels(group, ratio) / group.channels
         for name, ratio in candidate.pruning_ratios.items()
@@ -66,7 +79,7 @@ def compress_model(
                     remedy="choose other settings",
                 )
             )
-    cuts = plan_cuts(model, graph, candidate)
+    cuts = plan_cuts(model, graph, candidate, ranks)
     network = cut_model(model, candidate.dropped_blocks, cuts).eval()
     quantised = {
         name: config.weight_bits
@@ -78,7 +91,9 @@ def compress_model(
         dropped_blocks=candidate.dropped_blocks,
         cuts=cuts,
         quantised=quantised,
-        plan=discover_plan(network, inputs, candidate.layers),
+        plan=discover_plan(network, inputs, candidate.layers)
+        if plans is None
+        else plans.plan(network, candidate),
     )
     return CompressedModel(network, record)
 

@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from autocompress.errors import InvalidInputError, explain
-from autocompress.transform.discovery import (
-    LAYER_FUNCTIONS,
-    operand_owner,
-    tensors_in,
-    weight_owners,
-)
 from autocompress.transform.grids import (
     activation_grid,
     activation_values,
     weight_scales,
     weight_values,
+)
+from autocompress.transform.operations import (
+    LAYER_FUNCTIONS,
+    operand_owner,
+    tensors_in,
+    weight_owners,
 )
 from autocompress.transform.record import QuantisationPlan, SurgeryRecord
 

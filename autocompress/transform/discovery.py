@@ -1,20 +1,20 @@
-"""Find which activation tensors of a model are quantised, by one run of it."""
+"""Find which activation tensors of a model are quantised, from the operations it runs."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
 from autocompress.core.candidate import LayerConfig
 from autocompress.core.target import FLOAT
+from autocompress.transform.operations import (
+    LAYER_FUNCTIONS,
+    Inputs,
+    OperationTrace,
+    TracedOperation,
+    record_operations,
+)
 from autocompress.transform.record import QuantisationPlan, Site
 
-LAYER_FUNCTIONS = frozenset(
-    {"conv1d", "conv2d", "conv3d", "linear", "conv_transpose1d", "conv_transpose2d"}
-)
-ADD_FUNCTIONS = frozenset({"add", "__add__", "__radd__", "__iadd__", "add_"})
 JOIN_FUNCTIONS = frozenset({"cat", "concat", "concatenate"})
 POOL_FUNCTIONS = frozenset({"adaptive_avg_pool2d", "avg_pool2d"})
 VIEW_FUNCTIONS = frozenset(
@@ -29,27 +29,48 @@ JOIN_BITS = 8
 """Bits of the inputs of residual adds, concatenations and average pools."""
 
 
-def tensors_in(value: object) -> list[Tensor]:
-    """List the floating-point tensors in nested arguments, in order."""
-    if isinstance(value, Tensor):
-        return [value] if value.is_floating_point() else []
-    if isinstance(value, Mapping):
-        return [tensor for item in value.values() for tensor in tensors_in(item)]
-    if isinstance(value, (tuple, list)):
-        return [tensor for item in value for tensor in tensors_in(item)]
-    return []
+def discover_plan(
+    model: nn.Module, inputs: Inputs, layers: Mapping[str, LayerConfig]
+) -> QuantisationPlan:
+    """Run a model once and plan its tensor quantisers.
+
+    Args:
+        model: The model after surgery, in eval mode; not changed.
+        inputs: Positional and keyword arguments of one forward call.
+        layers: Configuration by layer name; others stay unquantised.
+
+    Returns:
+        What `plan_grids` makes of its operations.
+    """
+    return plan_grids(record_operations(model, inputs), layers)
 
 
-class _Discovery(TorchFunctionMode):
-    """Numbers every operation that returns tensors, and notes who consumes what."""
+def plan_grids(trace: OperationTrace, layers: Mapping[str, LayerConfig]) -> QuantisationPlan:
+    """Plan the tensor quantisers of a model from the operations it runs.
 
-    def __init__(
-        self, owners: Mapping[int, str], norms: Mapping[int, str], layers: Mapping[str, LayerConfig]
-    ) -> None:
-        super().__init__()
-        self.owners, self.norms, self.layers = owners, norms, layers
-        self.alive: list[Tensor] = []
-        self.number: dict[int, int] = {}
+    Each activation tensor gets one grid, at the largest bits among its
+    consumers. Residual adds, concatenations and average pools whose operands
+    all come from quantised layers take theirs at 8 bits, because that is what
+    integer runtimes fuse. Views of a quantised tensor share its grid.
+
+    Args:
+        trace: The operations.
+        layers: Configuration by layer name; others stay unquantised.
+
+    Returns:
+        The plan; it has no sites when no layer is quantised.
+    """
+    planner = _Planner(layers)
+    for operation in trace.operations:
+        planner.visit(operation)
+    return planner.plan()
+
+
+class _Planner:
+    """Follows tensors, by their numbers, from operation to operation."""
+
+    def __init__(self, layers: Mapping[str, LayerConfig]) -> None:
+        self.layers = layers
         self.root: dict[int, int] = {}
         self.integer: dict[int, bool | None] = {}
         self.uses: dict[int, int] = {}
@@ -58,68 +79,51 @@ class _Discovery(TorchFunctionMode):
         self.folds: dict[str, tuple[str, int, int]] = {}
         self.count = 0
 
-    def register_inputs(self, tensors: Sequence[Tensor]) -> None:
-        for position, tensor in enumerate(tensors):
-            self._register(tensor, -1 - position, root=-1 - position, integer=None)
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        inputs = [self.number[id(t)] for t in tensors_in((args, kwargs)) if id(t) in self.number]
-        integer = self._consume(name, args, inputs)
-        result = func(*args, **kwargs)
-        outputs = tensors_in(result)
-        for number in inputs if outputs else ():
+    def visit(self, operation: TracedOperation) -> None:
+        inputs, kind = operation.inputs, operation.kind
+        integer = self._consume(operation)
+        for number in inputs:
             self.uses[number] = self.uses.get(number, 0) + 1
-        for tensor in outputs:
-            root = self.root[inputs[0]] if name in VIEW_FUNCTIONS and inputs else self.count
-            if name in LAYER_FUNCTIONS:
-                self.produced_by[self.count] = operand_owner(args, self.owners)
-            if name == "batch_norm" and inputs:
-                self._fold(args, inputs[0])
-            self._register(tensor, self.count, root=root, integer=integer)
+        for _ in range(operation.outputs):
+            views = kind in VIEW_FUNCTIONS and bool(inputs)
+            self.root[self.count] = self._root(inputs[0]) if views else self.count
+            self.integer[self.count] = integer
+            if kind in LAYER_FUNCTIONS:
+                self.produced_by[self.count] = operation.owner
+            if kind == "batch_norm" and inputs:
+                self._fold(operation.owner, inputs[0])
             self.count += 1
-        return result
 
-    def _register(self, tensor: Tensor, number: int, *, root: int, integer: bool | None) -> None:
-        self.alive.append(tensor)
-        self.number[id(tensor)] = number
-        self.root[number] = root
-        self.integer[number] = integer
+    def _root(self, number: int) -> int:
+        """Return the tensor whose grid a tensor lies on; inputs of the model are their own."""
+        return self.root.get(number, number)
 
-    def _consume(self, name: str, args: tuple[Any, ...], inputs: list[int]) -> bool | None:
+    def _consume(self, operation: TracedOperation) -> bool | None:
         """Note what an operation consumes; tell whether it computes in integers.
 
         None stands for what no layer has touched: it suits either kind.
         """
-        if name in LAYER_FUNCTIONS:
-            layer = operand_owner(args, self.owners)
-            config = self.layers.get(layer, LayerConfig())
+        kind, inputs = operation.kind, operation.inputs
+        if kind in LAYER_FUNCTIONS:
+            config = self.layers.get(operation.owner, LayerConfig())
             if not inputs or config.activation_bits == FLOAT or config.weight_bits == FLOAT:
                 return False
-            self._note(inputs[0], f"{layer}.input", config.activation_bits)
+            self._note(inputs[0], f"{operation.owner}.input", config.activation_bits)
             return True
-        kinds = {self.integer[number] for number in inputs}
+        kinds = {self.integer.get(number) for number in inputs}
         if True not in kinds:
             return False if False in kinds else None
-        joined = name in JOIN_FUNCTIONS or (name in ADD_FUNCTIONS and _is_residual(args))
-        if False not in kinds and (joined or name in POOL_FUNCTIONS):
+        joined = kind in JOIN_FUNCTIONS or operation.residual
+        if False not in kinds and (joined or kind in POOL_FUNCTIONS):
             for operand, number in enumerate(inputs):
-                self._note(number, f"{name.strip('_')}{self.count}.{operand}", JOIN_BITS)
+                self._note(number, f"{kind.strip('_')}{self.count}.{operand}", JOIN_BITS)
         return False not in kinds or not joined
 
     def _note(self, number: int, consumer: str, bits: int) -> None:
-        self.consumers.setdefault(self.root[number], []).append((number, consumer, bits))
+        self.consumers.setdefault(self._root(number), []).append((number, consumer, bits))
 
-    def _fold(self, args: tuple[Any, ...], number: int) -> None:
+    def _fold(self, norm: str, number: int) -> None:
         layer = self.produced_by.get(number, "")
-        norm = operand_owner(args, self.norms)
         if layer and norm:
             self.folds[layer] = (norm, self.count, number)
 
@@ -127,12 +131,10 @@ class _Discovery(TorchFunctionMode):
         sites: list[Site] = []
         inputs: dict[str, int] = {}
         for root, uses in self.consumers.items():
-            points = sorted({root, *(number for number, _, _ in uses)})
             for _, consumer, _ in uses:
                 if consumer.endswith(".input"):
                     inputs[consumer.removesuffix(".input")] = len(sites)
-            bits = max(bits for _, _, bits in uses)
-            sites.append(Site(name=uses[0][1], bits=bits, points=tuple(points)))
+            sites.append(_site(root, uses))
         folds = {
             layer: (norm, operation)
             for layer, (norm, operation, number) in self.folds.items()
@@ -141,61 +143,6 @@ class _Discovery(TorchFunctionMode):
         return QuantisationPlan(sites=tuple(sites), inputs=inputs, folds=folds)
 
 
-def discover_plan(
-    model: nn.Module,
-    inputs: tuple[tuple[Any, ...], Mapping[str, Any]],
-    layers: Mapping[str, LayerConfig],
-) -> QuantisationPlan:
-    """Run a model once and plan its tensor quantisers.
-
-    Each activation tensor gets one grid, at the largest bits among its
-    consumers. Residual adds, concatenations and average pools whose operands
-    all come from quantised layers take theirs at 8 bits, because that is what
-    integer runtimes fuse. Views of a quantised tensor share its grid.
-
-    Args:
-        model: The model after surgery, in eval mode; not changed.
-        inputs: Positional and keyword arguments of one forward call.
-        layers: Configuration by layer name; others stay unquantised.
-
-    Returns:
-        The plan; empty when no layer is quantised.
-    """
-    args, kwargs = inputs
-    discovery = _Discovery(weight_owners(model), norm_owners(model), layers)
-    discovery.register_inputs(tensors_in((args, kwargs)))
-    with torch.no_grad(), discovery:
-        model(*args, **kwargs)
-    return discovery.plan()
-
-
-def operand_owner(args: Sequence[Any], owners: Mapping[int, str]) -> str:
-    """Name the module that owns the second operand of a call, or "".
-
-    Args:
-        args: Positional arguments of the call.
-        owners: As `weight_owners` or `norm_owners` returns them.
-    """
-    return owners.get(id(args[1]), "") if len(args) > 1 else ""
-
-
-def weight_owners(model: nn.Module) -> dict[int, str]:
-    """Map the identity of each convolution or linear weight to its layer's name."""
-    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.ConvTranspose1d, nn.ConvTranspose2d)
-    return {id(m.weight): name for name, m in model.named_modules() if isinstance(m, kinds)}
-
-
-def norm_owners(model: nn.Module) -> dict[int, str]:
-    """Map the identity of each batch norm's running mean to its module's name."""
-    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    return {
-        id(m.running_mean): name
-        for name, m in model.named_modules()
-        if isinstance(m, kinds) and m.running_mean is not None
-    }
-
-
-def _is_residual(args: tuple[Any, ...]) -> bool:
-    if len(args) < 2 or not (isinstance(args[0], Tensor) and isinstance(args[1], Tensor)):
-        return False
-    return args[0].shape == args[1].shape and args[0].dim() > 1 and args[0].is_floating_point()
+def _site(root: int, uses: Sequence[tuple[int, str, int]]) -> Site:
+    points = sorted({root, *(number for number, _, _ in uses)})
+    return Site(name=uses[0][1], bits=max(bits for _, _, bits in uses), points=tuple(points))

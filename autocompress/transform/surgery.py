@@ -1,11 +1,11 @@
 """Cut a copy of a model: drop blocks and remove channels."""
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autocompress.core.candidate import Candidate
 from autocompress.core.schema import unknown_name
@@ -14,24 +14,31 @@ from autocompress.graph.slicing import remove_channels
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.widths import removed_channels
 from autocompress.transform.criteria import find_criterion
+from autocompress.transform.ranks import Ranks, remaining
 from autocompress.transform.record import Cut
 
 
-def plan_cuts(model: nn.Module, graph: ModelGraph, candidate: Candidate) -> tuple[Cut, ...]:
+def plan_cuts(
+    model: nn.Module, graph: ModelGraph, candidate: Candidate, ranks: Ranks | None = None
+) -> tuple[Cut, ...]:
     """Choose the channels that a candidate removes.
 
     Args:
-        model: The original model; its weights rank the channels.
+        model: The original model.
         graph: Its structure.
         candidate: The candidate, canonical.
+        ranks: Orders the channels of the model; None ranks them by its
+            weights alone.
 
     Returns:
         The cuts, one per module and axis, dropped blocks left out.
 
     Raises:
-        InvalidInputError: If a group or block is unknown or cannot be cut.
+        InvalidInputError: If a group or block is unknown or cannot be cut, or
+            the criterion needs data that `ranks` does not have.
     """
-    score = find_criterion(candidate.criterion)
+    find_criterion(candidate.criterion)
+    ranks = Ranks(model, graph) if ranks is None else ranks
     for name in candidate.dropped_blocks:
         block = graph.block(name)
         if not block.droppable:
@@ -43,7 +50,6 @@ def plan_cuts(model: nn.Module, graph: ModelGraph, candidate: Candidate) -> tupl
                     remedy="leave it out of dropped_blocks",
                 )
             )
-    modules = dict(model.named_modules())
     removed: dict[tuple[str, str], set[int]] = {}
     sizes: dict[tuple[str, str], int] = {}
     for name, ratio in candidate.pruning_ratios.items():
@@ -60,14 +66,13 @@ def plan_cuts(model: nn.Module, graph: ModelGraph, candidate: Candidate) -> tupl
         count = removed_channels(group, ratio)
         if count == 0:
             continue
-        members = tuple(m for m in group.members if not candidate.drops(m.module))
-        scores = score(model, replace(group, members=members))
-        doomed = torch.argsort(scores, stable=True)[:count].tolist()
-        for member in members:
+        group = remaining(group, candidate)
+        doomed = ranks.order(candidate.criterion, group)[:count]
+        for member in group.members:
             key = (member.module, member.axis)
             positions = removed.setdefault(key, set())
             positions.update(p for channel in doomed for p in member.indices[channel])
-            sizes[key] = axis_size(modules[member.module], member.axis)
+            sizes[key] = axis_size(ranks.modules[member.module], member.axis)
     return tuple(
         Cut(module=module, axis=axis, size=sizes[module, axis], removed=tuple(sorted(positions)))
         for (module, axis), positions in removed.items()
@@ -76,6 +81,9 @@ def plan_cuts(model: nn.Module, graph: ModelGraph, candidate: Candidate) -> tupl
 
 def cut_model(model: nn.Module, dropped: Sequence[str], cuts: Sequence[Cut]) -> nn.Module:
     """Copy a model, replace blocks by the identity and remove channels.
+
+    What is not kept is not copied either: dropped blocks, and the tensors of
+    modules that are cut, of which slices are taken from the original.
 
     Args:
         model: The original; untouched.
@@ -88,12 +96,20 @@ def cut_model(model: nn.Module, dropped: Sequence[str], cuts: Sequence[Cut]) -> 
     Raises:
         InvalidInputError: If a cut does not fit this model.
     """
-    network = copy.deepcopy(model)
-    modules = dict(network.named_modules())
+    originals = dict(model.named_modules())
+    known: dict[int, object] = {}  # what copies stand for, by the identity of the original
     for name in dropped:
-        if name not in modules:
-            raise InvalidInputError(unknown_name("block", name, modules))
-        network.set_submodule(name, nn.Identity())
+        if name not in originals:
+            raise InvalidInputError(unknown_name("block", name, originals))
+        known[id(originals[name])] = nn.Identity().train(originals[name].training)
+    owners = Counter(id(tensor) for module in originals.values() for tensor in _tensors(module))
+    borrowed = {
+        id(tensor): tensor
+        for cut in cuts
+        for tensor in _tensors(originals.get(cut.module, nn.Identity()))
+        if owners[id(tensor)] == 1
+    }
+    network = copy.deepcopy(model, {**known, **borrowed})
     modules = dict(network.named_modules())
     for cut in cuts:
         module = modules.get(cut.module)
@@ -107,7 +123,22 @@ def cut_model(model: nn.Module, dropped: Sequence[str], cuts: Sequence[Cut]) -> 
                 )
             )
         remove_channels(module, cut.axis, cut.removed)  # type: ignore[arg-type]
+    for name in {cut.module for cut in cuts}:
+        _return_borrowed(modules[name], borrowed)
     return network
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    """List the parameters and buffers of a module itself."""
+    own = (*module._parameters.values(), *module._buffers.values())
+    return [tensor for tensor in own if tensor is not None]
+
+
+def _return_borrowed(module: nn.Module, borrowed: dict[int, Tensor]) -> None:
+    """Copy what a cut module still shares with the original, in place."""
+    parameters, buffers = module._parameters, module._buffers
+    parameters.update({k: copy.deepcopy(p) for k, p in parameters.items() if id(p) in borrowed})
+    buffers.update({k: copy.deepcopy(b) for k, b in buffers.items() if id(b) in borrowed})
 
 
 def axis_size(module: nn.Module, axis: str) -> int:

@@ -74,5 +74,24 @@ def test_what_is_not_int8_everywhere_is_not_called_so(quantisation: dict[str, ob
     assert {c.weight_bits for c in plain.layers.values()} == {8}
 
 
+def test_channels_of_all_groups_compete_in_global_designs(space: BoundSpace) -> None:
+    widths = {name: space.graph.group(name).channels for name in space.pruning_choices}
+    first = next(iter(widths))
+    even = {name: [1.0] * channels for name, channels in widths.items()}
+    steep = even | {first: [0.01] * (widths[first] // 2) + [1.0] * (widths[first] // 2)}
+    unranked = first_designs(space, {"latency_ms": []})
+    designs = first_designs(space, {"latency_ms": []}, scores={"l1": steep})
+    assert not [design for design in unranked if design.origin.startswith("global")]
+    ranked = [d.candidate for d in designs if d.origin == "global l1 pruning"]
+    assert len(ranked) == 2
+    for candidate, fraction in zip(ranked, (0.25, 0.5), strict=True):
+        assert space.canonical(candidate) == candidate
+        assert candidate.layers == plain_int8(space).layers
+        removed = sum(candidate.pruning_ratios.get(n, 0.0) * c for n, c in widths.items())
+        assert abs(removed - fraction * sum(widths.values())) <= 8
+        others = [candidate.pruning_ratios.get(name, 0.0) for name in widths if name != first]
+        assert candidate.pruning_ratios[first] > min(others)
+
+
 def _distill(space: BoundSpace) -> object:
     return unmodified(space).distill

@@ -108,6 +108,24 @@ def test_everything_that_is_promised_is_on_disk(
     assert not list(folder.rglob("*.tmp"))
 
 
+def test_a_space_of_several_criteria_queues_a_ranking_of_each(
+    model: torch.nn.Module, task: ac.Task, tmp_path: Path
+) -> None:
+    space = ac.SearchSpace.load({"pruning": {"criteria": ["l1", "taylor"], "round_to": 2}})
+    _search(model, task, tmp_path, space=space, budget=ac.Budget(trials=2))
+    ledger = Ledger.read(tmp_path / "study.db")
+    try:
+        designs = ledger.get("designs")
+        assert ledger.get("designs_queued") is True
+    finally:
+        ledger.close()
+    assert {d["params"]["criterion"] for d in designs if d["origin"] == "global l1 pruning"} == {0}
+    ranked = [d["params"] for d in designs if d["origin"] == "global taylor pruning"]
+    assert [params["criterion"] for params in ranked] == [1, 1]
+    pruned = [name for name in ranked[0] if name.startswith("prune:")]
+    assert len({ranked[1][name] for name in pruned}) > 1
+
+
 def test_the_model_of_the_caller_is_untouched(
     model: torch.nn.Module,
     finished: Finished,

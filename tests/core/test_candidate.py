@@ -184,3 +184,10 @@ def test_damaged_json_is_refused(text: str) -> None:
 def test_json_of_another_type_is_refused(text: str) -> None:
     with pytest.raises(WrongTypeError):
         Candidate.from_json(text)
+
+
+def test_the_criterion_of_a_candidate_that_prunes_nothing_has_no_effect() -> None:
+    idle = Candidate(pruning_ratios={"a.conv": 0.5}, dropped_blocks=("a",), criterion="taylor")
+    assert idle.canonical() == Candidate(dropped_blocks=("a",))
+    busy = Candidate(pruning_ratios={"b.conv": 0.5}, dropped_blocks=("a",), criterion="taylor")
+    assert busy.canonical() == busy

@@ -4,7 +4,7 @@ import torch
 import seasoned
 from autocompress.core.candidate import Candidate
 from autocompress.errors import InvalidInputError
-from autocompress.evaluation.calibration import settle_on
+from autocompress.evaluation.calibration import compress_on, settle_on
 from autocompress.evaluation.task import Task
 from autocompress.graph.inputs import ModelInputs
 from autocompress.graph.tracing import trace
@@ -75,3 +75,39 @@ def test_the_random_state_of_the_caller_is_left_alone_and_results_repeat(inputs)
         settle_on(model, ModelInputs.of(inputs), task=task)
     assert torch.equal(torch.get_rng_state(), before)
     assert _grids(models[0]) == _grids(models[1])
+
+
+def _cut(inputs: torch.Tensor, criterion: str, **data) -> list[tuple[int, ...]]:
+    torch.manual_seed(0)
+    model, _ = seasoned.seasoned("ResidualNet")
+    graph = trace(model, inputs)
+    candidate = Candidate(pruning_ratios=seasoned.pruned(graph, 0.5), criterion=criterion)
+    examples = ModelInputs.of(inputs[:2])
+    result = compress_on(model, graph, candidate, examples, **data)
+    return [cut.removed for cut in result.record.cuts]
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "hessian"])
+def test_criteria_that_need_labels_refuse_without_a_task(inputs, criterion) -> None:
+    for data in ({}, {"calibration": [inputs]}):
+        with pytest.raises(InvalidInputError, match=f"'{criterion}'.*a task whose labels"):
+            _cut(inputs, criterion, **data)
+    batches = [(inputs, torch.arange(8) % 4), (2 * inputs, torch.arange(8) % 3)]
+    task = Task(train=batches, val=batches)
+    assert _cut(inputs, criterion, task=task) == _cut(inputs, criterion, task=task)
+    assert _cut(inputs, criterion, task=task) != _cut(inputs, "l1", task=task)
+
+
+@pytest.mark.parametrize("criterion", ["apoz", "thinet"])
+def test_criteria_that_need_inputs_take_the_best_there_are(inputs, criterion) -> None:
+    other = torch.randn(8, 3, 16, 16).abs()
+    by_examples = _cut(inputs, criterion)
+    by_calibration = _cut(inputs, criterion, calibration=iter([inputs[:2]]))
+    by_task = _cut(
+        inputs,
+        criterion,
+        task=Task(train=[(other, torch.arange(8) % 4)], val=[(other, torch.arange(8))]),
+        calibration=[inputs],
+    )
+    assert by_examples == by_calibration
+    assert by_examples != by_task

@@ -1,14 +1,18 @@
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from autocompress.core.candidate import Candidate
+from autocompress.evaluation import evaluator as evaluator_module
 from autocompress.evaluation.checkpoints import list_checkpoints
 from autocompress.evaluation.evaluator import Evaluator
 from autocompress.evaluation.proxy import score
 from autocompress.evaluation.splits import make_splits
 from autocompress.graph.tracing import trace
+from autocompress.transform.criteria import CRITERIA, Evidence, find_criterion, gather_evidence
 from blobs import make_task, trained_model
 from seasoned import pruned, uniform
 
@@ -38,6 +42,26 @@ def test_the_proxy_of_the_unmodified_model_is_its_accuracy(evaluator: Evaluator)
     assert result.trained_images == 0
     assert result.seconds > 0
     assert evaluator.deviation(Candidate()) == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("criterion", sorted(CRITERIA))
+def test_every_criterion_prunes_and_data_are_gathered_once(
+    evaluator: Evaluator, criterion: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def gather(*args: Any, **kwargs: Any) -> Evidence:
+        calls.append(kwargs["seed"])
+        return gather_evidence(*args, **kwargs)
+
+    monkeypatch.setattr(evaluator_module, "gather_evidence", gather)
+    candidate = replace(_candidate(evaluator), criterion=criterion)
+    accuracies = [evaluator.proxy(candidate).accuracy for _ in range(2)]
+    assert accuracies[0] == accuracies[1]
+    assert evaluator.deviation(candidate) > 0
+    scores = evaluator.scores(criterion)
+    assert scores.keys() == candidate.pruning_ratios.keys()
+    assert calls == [0] * (find_criterion(criterion).needs != "weights")
 
 
 def test_deviation_grows_with_compression(evaluator: Evaluator) -> None:

@@ -24,6 +24,7 @@ SPACES = (
     SearchSpace.load({"distillation": {"temperature": {"low": 4, "high": 4}}}).bind_graph(
         residual_graph(1, 4)
     ),
+    replace(SPACE, criteria=("taylor", "l2")),
 )
 
 
@@ -74,7 +75,10 @@ def test_the_columns_are_the_parameters_in_order():
     assert names[:4] == [f"prune:blocks.{i}.conv1" for i in range(4)]
     assert names[4:7] == ["drop:blocks.1", "drop:blocks.2", "drop:blocks.3"]
     assert names[-3:] == ["criterion", "temperature", "kd_weight"]
-    row = TWO_CRITERIA.encode(Candidate(dropped_blocks=("blocks.2",), criterion="l2"))[0]
+    ratios = {"blocks.0.conv1": 0.5}
+    row = TWO_CRITERIA.encode(
+        Candidate(pruning_ratios=ratios, dropped_blocks=("blocks.2",), criterion="l2")
+    )[0]
     assert dict(zip(names, row, strict=True))["drop:blocks.2"] == 1.0
     assert row[-3] == 1.0
 
@@ -167,3 +171,24 @@ def test_fingerprints_tell_spaces_apart():
         residual_graph(4, 32), Target.named("onnxruntime-cpu"), ["latency_ms"]
     )
     assert latency.fingerprint != SPACE.fingerprint
+
+
+def test_the_criterion_counts_only_where_something_is_pruned():
+    space = replace(SPACE, criteria=("taylor", "l2"))
+    params = space.to_params(space.uniform(8, 8, 0.5)) | {"criterion": 1}
+    assert space.from_params(params).criterion == "l2"
+    unpruned = {name: 0 if name.startswith("prune:") else v for name, v in params.items()}
+    candidate = space.from_params(unpruned)
+    assert candidate == space.from_params(unpruned | {"criterion": 0}) == space.uniform(8, 8, 0.0)
+    assert space.canonical(candidate) == candidate
+    assert space.to_params(candidate)["criterion"] == 0
+    with pytest.raises(InvalidInputError, match="one of 'l2', 'taylor', got 'l1'"):
+        space.canonical(Candidate(pruning_ratios={"blocks.0.conv1": 0.5}))
+
+
+def test_samples_and_mutations_reach_every_criterion():
+    space = replace(SPACE, criteria=("l1", "taylor", "fpgm"))
+    sampled = {space.sample(seed).criterion for seed in range(40)}
+    start = space.uniform(8, 8, 0.5)
+    mutated = {space.mutate(start, seed, 0.5).criterion for seed in range(40)}
+    assert sampled == mutated == {"l1", "taylor", "fpgm"}

@@ -1,74 +1,53 @@
-import numpy as np
+from typing import get_args
+
 import pytest
-import torch
-from torch import nn
-from torch.nn import functional
 
+from autocompress.core.candidate import DEFAULT_CRITERION, CriterionName
 from autocompress.errors import InvalidInputError
-from autocompress.graph.structure import ChannelGroup, GroupMember
-from autocompress.graph.tracing import trace
-from autocompress.transform.criteria import find_criterion, l1_scores
-from zoo import ResidualNet
+from autocompress.transform.criteria import CRITERIA, Evidence, check_evidence, find_criterion
+from autocompress.transform.criteria.l1 import l1_scores
+from subjects import mixed, observed, scores_of
 
 
-def _group(channels: int, *members: tuple[str, str]) -> ChannelGroup:
-    indices = tuple((index,) for index in range(channels))
-    return ChannelGroup(
-        name=members[0][0],
-        channels=channels,
-        members=tuple(GroupMember(module=m, axis=a, indices=indices) for m, a in members),  # type: ignore[arg-type]
-        prunable=True,
-    )
-
-
-def test_scores_are_sums_over_the_filters_that_produce_a_channel() -> None:
-    model = nn.ModuleDict(
-        {
-            "a": nn.Conv2d(2, 3, 3),
-            "norm": nn.BatchNorm2d(3),
-            "b": nn.Conv2d(5, 3, 1),
-            "next": nn.Conv2d(3, 4, 1),
-        }
-    )
-    group = _group(3, ("a", "out"), ("norm", "out"), ("b", "out"), ("next", "in"))
-    a, b = (model[name].weight.detach().numpy() for name in ("a", "b"))
-    expected = [np.abs(a[c]).sum() + np.abs(b[c]).sum() for c in range(3)]
-    np.testing.assert_allclose(l1_scores(model, group).numpy(), expected, rtol=1e-6)
-
-
-def test_a_channel_may_be_several_filters() -> None:
-    model = nn.ModuleDict({"a": nn.Linear(3, 6)})
-    member = GroupMember(module="a", axis="out", indices=((0, 1), (2, 3), (4, 5)))
-    group = ChannelGroup(name="a", channels=3, members=(member,), prunable=True)
-    rows = model["a"].weight.detach().abs().sum(dim=1)
-    torch.testing.assert_close(l1_scores(model, group), rows.reshape(3, 2).sum(dim=1))
-
-
-def test_a_transposed_convolution_has_its_outputs_on_the_second_axis() -> None:
-    model = nn.ModuleDict({"up": nn.ConvTranspose2d(2, 5, 3)})
-    expected = model["up"].weight.detach().abs().sum(dim=(0, 2, 3))
-    torch.testing.assert_close(l1_scores(model, _group(5, ("up", "out"))), expected)
-
-
-def test_members_that_the_model_has_lost_do_not_count() -> None:
-    model = ResidualNet().eval()
-    group = trace(model, torch.randn(2, 3, 16, 16)).group("conv1")
-    whole = l1_scores(model, group)
-    lost = model.layer1[1].conv2.weight.detach().abs().sum(dim=(1, 2, 3))
-    model.set_submodule("layer1.1", nn.Identity())
-    torch.testing.assert_close(l1_scores(model, group), whole - lost)
-    assert bool((lost > 0).all())
-
-
-def test_the_model_is_only_read() -> None:
-    model = nn.ModuleDict({"a": nn.Linear(4, 3)})
-    inputs = torch.randn(2, 4)
-    before = functional.linear(inputs, model["a"].weight)
-    assert not l1_scores(model, _group(3, ("a", "out"))).requires_grad
-    torch.testing.assert_close(functional.linear(inputs, model["a"].weight), before)
+def test_every_name_of_a_candidate_has_a_criterion() -> None:
+    assert set(CRITERIA) == set(get_args(CriterionName))
+    assert find_criterion(DEFAULT_CRITERION).score is l1_scores
 
 
 def test_an_unknown_criterion_is_refused_with_the_closest_name() -> None:
-    assert find_criterion("l1") is l1_scores
     with pytest.raises(InvalidInputError, match="did you mean 'l1'"):
         find_criterion("l11")
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_criteria_refuse_what_they_cannot_know(name: str) -> None:
+    needs = find_criterion(name).needs
+    _, _, _, everything = observed()
+    check_evidence(name, everything)
+    if needs == "weights":
+        check_evidence(name, Evidence())
+        return
+    expected = {"labels": "a task whose labels give a loss", "inputs": "inputs to observe"}[needs]
+    with pytest.raises(InvalidInputError, match=f"criterion '{name}'.*{expected}.*got none"):
+        check_evidence(name, Evidence())
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_scores_are_finite_and_not_negative(name: str) -> None:
+    model, graph, _, evidence = observed()
+    for group in graph.groups:
+        if group.prunable:
+            scores = scores_of(name, model, group, evidence)
+            assert (scores >= 0).all()
+            assert scores.max() < float("inf")
+            again = scores_of(name, model, group, evidence)
+            assert scores.tolist() == again.tolist()
+
+
+def test_the_mixed_model_has_the_groups_that_the_tests_rely_on() -> None:
+    _, graph, _ = mixed()
+    found = {group.name: [(m.module, m.axis) for m in group.members] for group in graph.groups}
+    assert ("depthwise", "out") in found["conv"]
+    assert ("up", "in") in found["conv"]
+    assert ("fc", "in") in found["up"]
+    assert [group.prunable for group in graph.groups] == [True, True, False]

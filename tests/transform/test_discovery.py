@@ -4,7 +4,8 @@ from torch import nn
 from torch.nn import functional
 
 from autocompress.core.candidate import LayerConfig
-from autocompress.transform.discovery import discover_plan, norm_owners, weight_owners
+from autocompress.transform.discovery import discover_plan
+from autocompress.transform.operations import weight_owners
 from autocompress.transform.record import QuantisationPlan
 from seasoned import SHAPES, seasoned
 
@@ -160,10 +161,3 @@ def test_only_a_norm_that_follows_a_layer_alone_is_folded() -> None:
     plan = _plan(model, inputs, _everything(model))
     assert {layer: norm for layer, (norm, _) in plan.folds.items()} == {"a": "norm_a"}
     assert "c" not in plan.inputs  # a weight given by keyword is computed in float
-
-
-def test_owners_are_found_by_identity() -> None:
-    model, _ = seasoned("PlainNet")
-    assert weight_owners(model)[id(model.conv2.weight)] == "conv2"
-    assert norm_owners(model)[id(model.bn2.running_mean)] == "bn2"
-    assert norm_owners(nn.BatchNorm2d(3, track_running_stats=False)) == {}

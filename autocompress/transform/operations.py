@@ -1,0 +1,244 @@
+"""The operations that a model runs, in order: recorded once, derived without blocks."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+Inputs = tuple[tuple[Any, ...], Mapping[str, Any]]
+
+LAYER_FUNCTIONS = frozenset(
+    {"conv1d", "conv2d", "conv3d", "linear", "conv_transpose1d", "conv_transpose2d"}
+)
+ADD_FUNCTIONS = frozenset({"add", "__add__", "__radd__", "__iadd__", "add_"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TracedOperation:
+    """One operation that returns tensors of floating-point numbers.
+
+    Attributes:
+        kind: Name of the function.
+        inputs: Numbers of the floating-point tensors that it reads; the
+            inputs of the model are -1, -2, ...
+        outputs: How many floating-point tensors it returns; they take the
+            next numbers.
+        owner: The layer or batch norm that owns its second operand, or "".
+        residual: Whether it adds two floating-point tensors of one shape, as
+            branches are.
+    """
+
+    kind: str
+    inputs: tuple[int, ...]
+    outputs: int
+    owner: str
+    residual: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockSpan:
+    """Where a block runs.
+
+    Attributes:
+        name: The block.
+        start: Number of operations before it.
+        stop: Number of operations up to its end.
+        before: Number of the tensor that it takes.
+        after: Number of the tensor that it returns.
+    """
+
+    name: str
+    start: int
+    stop: int
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OperationTrace:
+    """The operations of one run of a model.
+
+    Attributes:
+        operations: In the order of execution.
+        spans: The blocks that were watched, in that order too.
+    """
+
+    operations: tuple[TracedOperation, ...]
+    spans: tuple[BlockSpan, ...] = ()
+
+    def without(self, blocks: Sequence[str]) -> "OperationTrace | None":
+        """Derive the operations that are left when blocks become the identity.
+
+        Args:
+            blocks: Names of watched blocks.
+
+        Returns:
+            The trace, as recording the model without those blocks would
+            give it; None if other operations read from inside a block, so
+            that this cannot be told.
+        """
+        starts = {span.start: span for span in self.spans if span.name in blocks}
+        if len(starts) < len(set(blocks)):
+            return None
+        renamed: dict[int, int] = {}
+        kept: list[TracedOperation] = []
+        old = new = position = 0
+        while position < len(self.operations):
+            span = starts.pop(position, None)
+            if span is not None:
+                if span.before >= 0 and span.before not in renamed:
+                    return None
+                inside = self.operations[span.start : span.stop]
+                old += sum(operation.outputs for operation in inside)
+                renamed[span.after] = renamed.get(span.before, span.before)
+                position = span.stop
+                continue
+            operation = self.operations[position]
+            if any(number >= 0 and number not in renamed for number in operation.inputs):
+                return None
+            inputs = tuple(renamed.get(number, number) for number in operation.inputs)
+            for _ in range(operation.outputs):
+                renamed[old] = new
+                old, new = old + 1, new + 1
+            kept.append(replace(operation, inputs=inputs))
+            position += 1
+        return OperationTrace(operations=tuple(kept))
+
+
+class _Recorder(TorchFunctionMode):
+    """Numbers every tensor that operations return, and notes who reads it."""
+
+    def __init__(self, owners: Mapping[int, str]) -> None:
+        super().__init__()
+        self.owners = owners
+        self.alive: list[Tensor] = []
+        self.number: dict[int, int] = {}
+        self.count = 0
+        self.operations: list[TracedOperation] = []
+        self.spans: list[BlockSpan] = []
+
+    def register(self, tensor: Tensor, number: int) -> None:
+        self.alive.append(tensor)
+        self.number[id(tensor)] = number
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        inputs = [self.number[id(t)] for t in tensors_in((args, kwargs)) if id(t) in self.number]
+        kind = getattr(func, "__name__", "")
+        residual = kind in ADD_FUNCTIONS and _same_shape(args)
+        result = func(*args, **kwargs)
+        outputs = tensors_in(result)
+        if outputs:
+            self.operations.append(
+                TracedOperation(
+                    kind=kind,
+                    inputs=tuple(inputs),
+                    outputs=len(outputs),
+                    owner=operand_owner(args, self.owners),
+                    residual=residual,
+                )
+            )
+        for tensor in outputs:
+            self.register(tensor, self.count)
+            self.count += 1
+        return result
+
+    def watch(self, name: str, block: nn.Module) -> list[torch.utils.hooks.RemovableHandle]:
+        """Note where a block starts and stops; blocks take and return one tensor."""
+        begun: list[tuple[int, int | None]] = []
+
+        def start(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            begun.append((len(self.operations), self.number.get(id(args[0]))))
+
+        def stop(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            position, before = begun.pop()
+            after = self.number.get(id(output))
+            if before is not None and after is not None:
+                self.spans.append(
+                    BlockSpan(
+                        name=name,
+                        start=position,
+                        stop=len(self.operations),
+                        before=before,
+                        after=after,
+                    )
+                )
+
+        return [block.register_forward_pre_hook(start), block.register_forward_hook(stop)]
+
+
+def record_operations(
+    model: nn.Module, inputs: Inputs, blocks: Sequence[str] = ()
+) -> OperationTrace:
+    """Run a model once and note its operations.
+
+    Args:
+        model: In eval mode; not changed.
+        inputs: Positional and keyword arguments of one forward call.
+        blocks: Names of modules to note the extent of; each runs once, and
+            takes and returns one tensor.
+    """
+    args, kwargs = inputs
+    recorder = _Recorder(weight_owners(model) | norm_owners(model))
+    for position, tensor in enumerate(tensors_in((args, kwargs))):
+        recorder.register(tensor, -1 - position)
+    hooks = [hook for name in blocks for hook in recorder.watch(name, model.get_submodule(name))]
+    try:
+        with torch.no_grad(), recorder:
+            model(*args, **kwargs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return OperationTrace(operations=tuple(recorder.operations), spans=tuple(recorder.spans))
+
+
+def tensors_in(value: object) -> list[Tensor]:
+    """List the floating-point tensors in nested arguments, in order."""
+    if isinstance(value, Tensor):
+        return [value] if value.is_floating_point() else []
+    if isinstance(value, Mapping):
+        return [tensor for item in value.values() for tensor in tensors_in(item)]
+    if isinstance(value, (tuple, list)):
+        return [tensor for item in value for tensor in tensors_in(item)]
+    return []
+
+
+def operand_owner(args: Sequence[Any], owners: Mapping[int, str]) -> str:
+    """Name the module that owns the second operand of a call, or "".
+
+    Args:
+        args: Positional arguments of the call.
+        owners: As `weight_owners` or `norm_owners` returns them.
+    """
+    return owners.get(id(args[1]), "") if len(args) > 1 else ""
+
+
+def weight_owners(model: nn.Module) -> dict[int, str]:
+    """Map the identity of each convolution or linear weight to its layer's name."""
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.ConvTranspose1d, nn.ConvTranspose2d)
+    return {id(m.weight): name for name, m in model.named_modules() if isinstance(m, kinds)}
+
+
+def norm_owners(model: nn.Module) -> dict[int, str]:
+    """Map the identity of each batch norm's running mean to its module's name."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    return {
+        id(m.running_mean): name
+        for name, m in model.named_modules()
+        if isinstance(m, kinds) and m.running_mean is not None
+    }
+
+
+def _same_shape(args: tuple[Any, ...]) -> bool:
+    if len(args) < 2 or not (isinstance(args[0], Tensor) and isinstance(args[1], Tensor)):
+        return False
+    return args[0].shape == args[1].shape and args[0].dim() > 1 and args[0].is_floating_point()
