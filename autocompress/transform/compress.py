@@ -15,6 +15,7 @@ from autocompress.graph.widths import removed_channels
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.discovery import discover_plan
 from autocompress.transform.record import SurgeryRecord
+from autocompress.transform.sparsity import mask_smallest, sparse_layers
 from autocompress.transform.surgery import cut_model, plan_cuts
 
 Inputs = tuple[tuple[Any, ...], Mapping[str, Any]]
@@ -22,7 +23,12 @@ Batch = TypeVar("Batch")
 
 
 def compress_model(
-    model: nn.Module, graph: ModelGraph, candidate: Candidate, inputs: Inputs
+    model: nn.Module,
+    graph: ModelGraph,
+    candidate: Candidate,
+    inputs: Inputs,
+    *,
+    final: Candidate | None = None,
 ) -> CompressedModel:
     """Cut a copy of a model and plan its grids; activations are not calibrated.
 
@@ -32,6 +38,7 @@ def compress_model(
         candidate: What to do; made canonical first. The record keeps the
             pruning ratios as achieved after rounding.
         inputs: Positional and keyword arguments of one forward call.
+        final: What the candidate is a stage on the way to; see `plan_cuts`.
 
     Returns:
         The compressed model in eval mode.
@@ -48,7 +55,7 @@ def compress_model(
     candidate = replace(candidate, pruning_ratios=achieved).canonical()
     for name, config in candidate.layers.items():
         layer = graph.layer(name)
-        if not layer.quantisable and config.weight_bits != FLOAT:
+        if not layer.quantisable and (config.weight_bits != FLOAT or config.sparsity > 0.0):
             raise InvalidInputError(
                 explain(
                     f"layer '{name}'",
@@ -57,16 +64,16 @@ def compress_model(
                     remedy="leave it out of layers",
                 )
             )
-        if config.weight_bits == 1 or config.sparsity > 0.0:
+        if config.weight_bits == 1:
             raise InvalidInputError(
                 explain(
                     f"layer '{name}'",
-                    expected="2 to 8 or 32 weight bits and no sparsity",
-                    got=f"{config.weight_bits} bits, sparsity {config.sparsity:g}",
-                    remedy="choose other settings",
+                    expected="2 to 8 or 32 weight bits",
+                    got="1 bits",
+                    remedy="choose other bits",
                 )
             )
-    cuts = plan_cuts(model, graph, candidate)
+    cuts = plan_cuts(model, graph, candidate, final)
     network = cut_model(model, candidate.dropped_blocks, cuts).eval()
     quantised = {
         name: config.weight_bits
@@ -79,8 +86,11 @@ def compress_model(
         cuts=cuts,
         quantised=quantised,
         plan=discover_plan(network, inputs, candidate.layers),
+        sparse=sparse_layers(network, candidate),
     )
-    return CompressedModel(network, record)
+    compressed = CompressedModel(network, record)
+    mask_smallest(compressed)
+    return compressed
 
 
 def check_runnable(candidate: Candidate, target: Target) -> None:

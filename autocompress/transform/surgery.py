@@ -17,13 +17,17 @@ from autocompress.transform.criteria import find_criterion
 from autocompress.transform.record import Cut
 
 
-def plan_cuts(model: nn.Module, graph: ModelGraph, candidate: Candidate) -> tuple[Cut, ...]:
+def plan_cuts(
+    model: nn.Module, graph: ModelGraph, candidate: Candidate, final: Candidate | None = None
+) -> tuple[Cut, ...]:
     """Choose the channels that a candidate removes.
 
     Args:
         model: The original model; its weights rank the channels.
         graph: Its structure.
         candidate: The candidate, canonical.
+        final: What the candidate is a stage on the way to, so that later
+            stages remove the same channels and more; None for itself.
 
     Returns:
         The cuts, one per module and axis, dropped blocks left out.
@@ -61,7 +65,8 @@ def plan_cuts(model: nn.Module, graph: ModelGraph, candidate: Candidate) -> tupl
         if count == 0:
             continue
         members = tuple(m for m in group.members if not candidate.drops(m.module))
-        scores = score(model, replace(group, members=members))
+        lasting = tuple(m for m in members if not (final or candidate).drops(m.module))
+        scores = score(model, replace(group, members=lasting))
         doomed = torch.argsort(scores, stable=True)[:count].tolist()
         for member in members:
             key = (member.module, member.axis)
