@@ -68,7 +68,7 @@ def first_designs(
 
     The unmodified model comes first, then plain int8 or the nearest to it. Rungs that are promoted
     follow, since fidelity 0 alone misjudges what training recovers, then the
-    other rungs and uniform pruning and bit-widths.
+    other rungs and uniform pruning, bit-widths and sparsity.
 
     Args:
         space: The space bound to the model.
@@ -102,6 +102,9 @@ def first_designs(
     for ratio in (0.25, 0.5):
         pruned = space.uniform(PLAIN_BITS, PLAIN_BITS, ratio)
         designs.append(Design(candidate=pruned, origin="uniform pruning"))
+    for level in space.sparsity_levels[1:] if space.sparse_layers else ():
+        sparse = space.uniform(PLAIN_BITS, PLAIN_BITS, 0.0, sparsity=level)
+        designs.append(Design(candidate=sparse, origin="uniform sparsity"))
     unique: dict[str, Design] = {}
     for design in designs:
         unique.setdefault(design.candidate.to_json(), design)

@@ -11,6 +11,7 @@ Flag = Annotated[bool, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Count = Annotated[int, Strict(), Field(ge=1)]
 Globs = tuple[Text, ...]
+Ties = tuple[Annotated[Globs, Field(min_length=1)], ...]
 
 
 def _bits(lowest: int) -> AfterValidator:
@@ -41,6 +42,7 @@ class Pruning(Section):
         criteria: How channels may be ranked.
         include: Globs on group names, or types of their first layers.
         exclude: Globs that take groups out again.
+        ties: Lists of globs on group names; groups that a list ties share a ratio.
     """
 
     ratios: tuple[Annotated[Number, Field(ge=0.0, lt=1.0)], ...] = (0.0, 0.25, 0.5, 0.75)
@@ -48,6 +50,7 @@ class Pruning(Section):
     criteria: Annotated[tuple[Literal["l1"], ...], Field(min_length=1)] = ("l1",)
     include: Globs = ("*",)
     exclude: Globs = ()
+    ties: Ties = ()
 
 
 class Blocks(Section):
@@ -72,12 +75,32 @@ class Quantisation(Section):
         activation_bits: Bits of activations, 2 to 8 or 32.
         include: Globs on layer names or types.
         exclude: Globs that take layers out again.
+        ties: Lists of globs on layer names; layers that a list ties share their bits.
     """
 
     weight_bits: tuple[WeightBits, ...] = (2, 3, 4, 5, 6, 8, 32)
     activation_bits: tuple[ActivationBits, ...] = (8, 32)
     include: Globs = ("*",)
     exclude: Globs = ()
+    ties: Ties = ()
+
+
+class Sparsity(Section):
+    """How many single weights each layer may lose; none unless levels are listed.
+
+    Attributes:
+        levels: Fractions of a layer's weights to set to zero, [0, 1), or
+            "2:4", two of every four neighbouring inputs; 0 is always offered.
+        include: Globs on layer names or types.
+        exclude: Globs that take layers out again.
+        ties: Lists of globs on layer names; layers that a list ties share a
+            level. [["*"]] makes one global level.
+    """
+
+    levels: tuple[Annotated[Number, Field(ge=0.0, lt=1.0)] | Literal["2:4"], ...] = ()
+    include: Globs = ("*",)
+    exclude: Globs = ()
+    ties: Ties = ()
 
 
 class Range(Section):
