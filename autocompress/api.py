@@ -15,6 +15,7 @@ from autocompress.artifact.packed import read_packed
 from autocompress.artifact.runtime import open_session
 from autocompress.config import text_to_keep
 from autocompress.controller.ledger import Ledger
+from autocompress.controller.preflight import CheckReport, check_model
 from autocompress.controller.sampler import SAMPLER_NAMES
 from autocompress.controller.search import run_search
 from autocompress.controller.setup import SearchSetup, study_identity
@@ -22,19 +23,19 @@ from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
 from autocompress.core.events import Callback, Event
 from autocompress.core.files import write_json, write_text
-from autocompress.core.objective import parse_constraints, parse_objectives
+from autocompress.core.objective import cost_names, parse_constraints, parse_objectives, study_names
 from autocompress.core.schema import unknown_name
 from autocompress.core.target import TARGET_NAMES, Target
+from autocompress.core.training import TrainingConfig
 from autocompress.cost.measurement import LatencyMeasurement, measure_interleaved
 from autocompress.cost.profile import DeviceProfile, profile_device, resolve_target
 from autocompress.errors import InvalidInputError, check_type
 from autocompress.evaluation.calibration import compress_on
 from autocompress.evaluation.original import frozen_copy, weights_digest
-from autocompress.evaluation.splits import check_batch, epoch_images, make_splits, odd_batches
+from autocompress.evaluation.splits import check_splits, epoch_images, make_splits
 from autocompress.evaluation.splits import example_inputs as first_inputs
 from autocompress.evaluation.task import Batch, Task
 from autocompress.graph.inputs import ModelInputs
-from autocompress.graph.structure import ModelGraph as CheckReport
 from autocompress.graph.tracing import trace
 from autocompress.report.console import ProgressDisplay
 from autocompress.report.environment import environment
@@ -63,6 +64,7 @@ __all__ = [
     "SearchSpace",
     "Target",
     "Task",
+    "TrainingConfig",
     "check",
     "compress",
     "export",
@@ -73,9 +75,6 @@ __all__ = [
     "resume",
     "search",
 ]
-
-PREDICTED_NAMES = {"accuracy": "1 - accuracy_predicted", "latency_ms": "latency_ms_predicted"}
-"""What the objectives of trials are called in the study, where they are predictions."""
 
 EXECUTORS = ("inline",)
 """Where trials can run."""
@@ -93,6 +92,7 @@ def search(
     study_dir: str | Path = "runs/study",
     executor: str = "inline",
     sampler: str = "tpe",
+    training: TrainingConfig = TrainingConfig(),  # noqa: B008  frozen
     device: str = "cpu",
     callbacks: Iterable[Callback] = (),
     verbose: bool = True,
@@ -115,6 +115,7 @@ def search(
         study_dir: Folder of the study.
         executor: "inline" runs trials in this process.
         sampler: "tpe", "random" or "nsga2".
+        training: How finalists are cut while they are trained.
         device: Torch device that trains and evaluates.
         callbacks: Called with every `Event`.
         verbose: Show progress.
@@ -129,6 +130,7 @@ def search(
     """
     for value, kind in ((model, nn.Module), (task, Task), (budget, Budget)):
         check_type("search", value, kind)
+    check_type("'training'", training, TrainingConfig)
     check_type("'seed'", seed, int)
     if executor not in EXECUTORS:
         raise InvalidInputError(unknown_name("'executor'", str(executor), EXECUTORS))
@@ -143,16 +145,8 @@ def search(
     splits = make_splits(task, seed=seed, device=device)
     inputs = first_inputs(task, original, splits.val)
     graph = trace(original, ModelInputs(args=inputs[0], kwargs=inputs[1]))
-    costs = [goal.name for goal in goals if goal.name != "accuracy"]
-    costs += [limit.name for limit in limits if not limit.name.startswith("accuracy")]
-    bound = chosen.bind_graph(graph, resolved, costs)
-    for name, batches in (
-        ("train", splits.recalibration),
-        ("val", splits.val),
-        ("test", splits.test),
-    ):
-        for batch in odd_batches(batches):
-            check_batch(task, original, name, batch)
+    bound = chosen.bind_graph(graph, resolved, cost_names(goals, limits))
+    check_splits(task, original, splits)
     if not (folder / "study.db").is_file():
         check_exportable(original, inputs)
     setup = SearchSetup(
@@ -171,6 +165,7 @@ def search(
         sampler=sampler,
         device=device,
         seed=seed,
+        training=training,
     )
     settings = {
         "target": resolved.to_json(),
@@ -179,13 +174,14 @@ def search(
         "space": chosen.model_dump(mode="json"),
         "budget": dataclasses.asdict(budget),
         "sampler": sampler,
+        "training": dataclasses.asdict(training),
         "device": device,
         "seed": seed,
         "profile_given": given is not None,
     }
     ledger = Ledger.open(
         folder / "study.db",
-        metric_names=[PREDICTED_NAMES.get(goal.name, goal.name) for goal in goals],
+        metric_names=study_names(goals),
         identity=study_identity(setup, weights_digest(original)),
         seed=seed,
     )
@@ -242,6 +238,7 @@ def resume(
         budget=budget if budget is not None else Budget(**settings["budget"]),
         study_dir=study_dir,
         sampler=settings["sampler"],
+        training=TrainingConfig.from_mapping(settings.get("training", {})),
         device=settings["device"],
         callbacks=callbacks,
         verbose=verbose,
@@ -258,20 +255,27 @@ def open(study_dir: str | Path) -> SearchResult:
     return SearchResult(study_dir)
 
 
-def check(model: nn.Module, example_inputs: object) -> CheckReport:
-    """Find what can be compressed in a model, and what cannot and why.
+def check(
+    model: nn.Module,
+    example_inputs: object,
+    *,
+    space: str | Path | Mapping[str, Any] | SearchSpace = "cnn",
+    task: Task | None = None,
+    budget: Budget | None = None,
+) -> CheckReport:
+    """Find what can be compressed in a model, what cannot and why, and what it could give.
 
     Args:
         model: Any module; not changed.
         example_inputs: A tensor, a tuple, or a dict of one forward call.
+        space: Which groups and blocks may be cut, and how far.
+        task: With `budget`, tells how long a search takes.
+        budget: With `task`, likewise.
 
     Returns:
-        `.groups`, `.blocks` and `.layers`.
-
-    Raises:
-        TraceError: If the model cannot be followed.
+        `.groups`, `.blocks`, `.layers`, `.savings` and `.search_seconds`.
     """
-    return trace(model, example_inputs)
+    return check_model(model, example_inputs, SearchSpace.load(space), task, budget)
 
 
 def compress(
@@ -395,9 +399,6 @@ def measure_latency(
     resolved = resolve_target(target)[0]
     path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
     session = open_session(path, threads=resolved.threads)
-    batch = [
-        tensor[torch.arange(resolved.batch_size) % len(tensor)]
-        for tensor in ModelInputs.of(example_inputs).tensors
-    ]
-    feed = feed_of(session, batch)
+    inputs, size = ModelInputs.of(example_inputs), resolved.batch_size
+    feed = feed_of(session, [t[torch.arange(size) % len(t)] for t in inputs.tensors])
     return measure_interleaved([session], feed, threads=resolved.threads, max_seconds=seconds)[0]

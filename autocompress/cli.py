@@ -132,17 +132,25 @@ def check(
         from autocompress.evaluation.splits import example_inputs, take
         from autocompress.graph.inputs import ModelInputs
         from autocompress.report.preflight import check_json, check_summary, check_tables
+        from autocompress.report.savings import savings_json, savings_tables, search_time
 
         loaded = load_config(config)
         model, task = loaded.make_model(), loaded.make_task()
         args, kwargs = example_inputs(task, model, tuple(take(task.val, 2, "val", "cpu")))
-        found = api.check(model, ModelInputs(args=args, kwargs=kwargs))
+        found = api.check(
+            model,
+            ModelInputs(args=args, kwargs=kwargs),
+            space=loaded.space_name_or_path(),
+            task=task,
+            budget=loaded.make_budget(),
+        )
         if as_json:
-            typer.echo(json.dumps(check_json(found), indent=2))
+            typer.echo(json.dumps(check_json(found) | savings_json(found), indent=2))
             return
         console = _console()
-        for table in check_tables(found):
+        for table in (*check_tables(found), *savings_tables(found)):
             console.print(table)
+        console.print(search_time(found))
         _say(console, check_summary(found))
 
 
@@ -191,6 +199,7 @@ def _run(config: "SearchConfig", *, quiet: bool) -> None:
             budget=config.make_budget(),
             study_dir=config.study_dir,
             executor=config.executor,
+            training=config.make_training(),
             device=config.device,
             callbacks=(_keeper(config), *([display] if display else [])),
             verbose=False,

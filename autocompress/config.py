@@ -12,6 +12,7 @@ from autocompress.core.budget import Budget
 from autocompress.core.objective import parse_constraints, parse_objectives
 from autocompress.core.schema import unknown_name
 from autocompress.core.target import Target
+from autocompress.core.training import TrainingConfig
 from autocompress.errors import InvalidInputError, MissingFileError, WrongTypeError, explain
 from autocompress.factories import call_factory, load_weights
 
@@ -92,6 +93,8 @@ class SearchConfig(_Section):
         constraints: Limits by name, absolute or in percent of the original.
         space: Name of a preset, or path of a search space.
         budget: What may be spent in total.
+        training: How finalists are cut while they are trained; keys as in
+            `TrainingConfig`.
         executor: Where trials run.
         device: The torch device that trains and evaluates.
         seed: Seed of the run.
@@ -107,6 +110,7 @@ class SearchConfig(_Section):
     constraints: dict[str, Any] = Field(default_factory=dict)
     space: str = "cnn"
     budget: BudgetSection
+    training: dict[str, Any] = Field(default_factory=dict)
     executor: Literal["inline"] = "inline"
     device: str = "cpu"
     seed: int = 0
@@ -142,6 +146,10 @@ class SearchConfig(_Section):
     def make_budget(self) -> Budget:
         """Return the budget as the search takes it."""
         return Budget(trials=self.budget.trials, minutes=self.budget.minutes)
+
+    def make_training(self) -> TrainingConfig:
+        """Return the schedule as the search takes it."""
+        return TrainingConfig.from_mapping(self.training)
 
     def make_model(self) -> "nn.Module":
         """Call the model factory, and load the weights if there are any."""
@@ -220,6 +228,7 @@ def load_config(
     try:
         config.make_target()
         config.make_budget()
+        config.make_training()
         parse_objectives(config.objectives)
         parse_constraints(config.constraints)
     except (InvalidInputError, WrongTypeError) as error:

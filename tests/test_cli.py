@@ -14,10 +14,14 @@ from typer.testing import CliRunner
 import autocompress
 from autocompress import errors
 from autocompress.cli import app
+from autocompress.controller.preflight import CheckReport, report_on
+from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import MeasuredMember
 from autocompress.core.events import Event
+from autocompress.graph.inputs import ModelInputs
 from autocompress.graph.structure import Layer, ModelGraph
+from autocompress.space.preset import SearchSpace
 
 USER = """
 import torch
@@ -69,8 +73,9 @@ class FakeApi(SimpleNamespace):
     def open(self, study_dir: Path) -> SimpleNamespace:
         return self.result(study_dir)
 
-    def check(self, model: Any, example_inputs: Any) -> ModelGraph:
-        (inputs,) = example_inputs.args
+    def check(self, model: Any, example_inputs: ModelInputs, **options: Any) -> CheckReport:
+        self.calls.append(options)
+        (inputs,) = example_inputs.tensors
         layer = Layer(
             name="fc",
             type=type(model).__name__,
@@ -80,9 +85,10 @@ class FakeApi(SimpleNamespace):
             quantisable=False,
             reason="too small",
         )
-        return ModelGraph(
+        graph = ModelGraph(
             layers=(layer,), operations=(), groups=(), blocks=(), parameters=10, fingerprint="0"
         )
+        return report_on(graph, SearchSpace.load("mlp"), 120.0)
 
 
 @pytest.fixture
@@ -274,12 +280,18 @@ def test_check_shows_what_is_blocked_and_why(api: FakeApi, config: Path) -> None
     assert result.exit_code == 0, result.output
     assert "no: too small" in result.stdout
     assert "0 of 1 layers quantised" in result.stdout.splitlines()[-1]
+    assert "search time: about 2 minutes, an estimate" in result.stdout
+    (options,) = api.calls
+    assert isinstance(options["budget"], Budget)
+    assert options["space"] == "cnn"
 
 
 def test_check_writes_json(api: FakeApi, config: Path) -> None:
     record = json.loads(invoke("check", config, "--json").stdout)
     assert record["layers"][0]["type"] == "Linear"
     assert record["layers"][0]["reason"] == "too small"
+    assert record["search_seconds_estimate"] == 120.0
+    assert record["savings"] == []
 
 
 def test_report_writes_the_page_again(api: FakeApi, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from autocompress.config import (
 )
 from autocompress.core.budget import Budget
 from autocompress.core.target import Target
+from autocompress.core.training import TrainingConfig
 from autocompress.cost.profile import DeviceProfile
 from autocompress.errors import (
     AutocompressError,
@@ -294,3 +295,28 @@ def test_factories_that_return_something_else_are_refused(user_folder: Path) -> 
         swapped.make_model()
     with pytest.raises(WrongTypeError, match=r"expected an autocompress\.Task, got Linear"):
         swapped.make_task()
+
+
+def test_the_training_of_finalists_is_read(tmp_path: Path) -> None:
+    training = {"schedule": "gradual", "stages": 3, "norm_l1": 0.0001}
+    config = load_config(write(tmp_path / "a.yaml", changed(training=training)))
+    assert config.make_training() == TrainingConfig(schedule="gradual", stages=3, norm_l1=0.0001)
+    kept = tmp_path / "kept.yaml"
+    kept.write_text(config.to_yaml())
+    assert load_config(kept).make_training() == config.make_training()
+    assert load_config(write(tmp_path / "b.yaml", MINIMAL)).make_training() == TrainingConfig()
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"shedule": "gradual"}, "did you mean 'schedule'"),
+        ({"schedule": "gradul"}, "did you mean 'gradual'"),
+        ({"schedule": "gradual", "stages": 0}, "2 to 100"),
+        ({"norm_l1": 0.1}, "choose the schedule"),
+    ],
+)
+def test_wrong_training_is_refused(tmp_path: Path, training: dict[str, Any], message: str) -> None:
+    path = write(tmp_path / "a.yaml", changed(training=training))
+    with pytest.raises(InvalidInputError, match=message):
+        load_config(path)

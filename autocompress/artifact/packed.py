@@ -10,12 +10,16 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from autocompress.artifact.sparse_layout import pack_mask, unpack_mask
 from autocompress.core.files import write_atomic
+from autocompress.core.sparsity import stored_layout
+from autocompress.core.target import FLOAT
 from autocompress.errors import InvalidInputError, MissingFileError, explain
 from autocompress.transform.compress import rebuild_model
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.grids import weight_codes
 from autocompress.transform.record import SurgeryRecord
+from autocompress.transform.sparsity import mask_smallest
 
 FORMAT = "autocompress-packed-1"
 
@@ -62,7 +66,9 @@ def write_packed(compressed: CompressedModel, path: Path) -> int:
 
     A safetensors file: quantised weights as bit-packed codes with a float32
     scale per output channel, everything else as it is, the surgery record and
-    the activation grids beside them. Nothing in it can run code.
+    the activation grids beside them. Of a masked layer only the kept weights
+    are stored, with a bitmask or their places, where that is smaller than the
+    whole layer. Nothing in it can run code.
 
     Args:
         compressed: A compressed model.
@@ -72,14 +78,12 @@ def write_packed(compressed: CompressedModel, path: Path) -> int:
         Its size in bytes.
     """
     tensors: dict[str, Tensor] = {}
+    special = compressed.record.quantised.keys() | compressed.record.sparse.keys()
     for name, tensor in compressed.network.state_dict().items():
         layer = name.removesuffix(".weight")
-        if name.endswith(".weight") and layer in compressed.record.quantised:
-            weight = compressed.network.get_parameter(name)
-            scales, bits = compressed.quantised_weight(layer, weight)
-            codes = weight_codes(weight.detach(), scales, bits).to(torch.int64).cpu().numpy()
-            tensors[f"{name}:codes"] = torch.from_numpy(pack_codes(codes, bits))
-            tensors[f"{name}:scales"] = scales.detach().float().cpu().contiguous()
+        if name.endswith(".weight") and layer in special:
+            stored = _stored_weight(compressed, layer)
+            tensors |= {f"{name}:{part}": value for part, value in stored.items()}
         else:
             tensors[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
     for number, quantiser in enumerate(compressed.quantisers):
@@ -142,21 +146,70 @@ def read_packed(path: Path, model: nn.Module) -> CompressedModel:
     return compressed.eval()
 
 
+def _stored_weight(compressed: CompressedModel, layer: str) -> dict[str, Tensor]:
+    """Return what the file holds of a quantised or masked weight, by part."""
+    weight = compressed.network.get_submodule(layer).get_parameter("weight")
+    rows, bits = weight.detach().flatten(1).cpu(), FLOAT
+    parts: dict[str, Tensor] = {}
+    if layer in compressed.record.quantised:
+        scales, bits = compressed.quantised_weight(layer, weight)
+        parts["scales"] = scales.detach().float().cpu().contiguous()
+        rows = weight_codes(rows, parts["scales"], bits)
+    flat = rows.flatten()
+    if layer in compressed.record.sparse:
+        mask = compressed.mask(layer).flatten(1).cpu()
+        layout, _ = stored_layout(len(mask), mask.shape[1], int(mask.sum()), bits)
+        if layout != "dense":
+            packed = pack_mask(mask.numpy(), layout)
+            parts |= {part: torch.from_numpy(array) for part, array in packed.items()}
+            flat = rows[mask]
+    if bits == FLOAT:
+        return parts | {"values": flat.clone()}
+    return parts | {"codes": torch.from_numpy(pack_codes(flat.to(torch.int64).numpy(), bits))}
+
+
+def _restored_weight(
+    compressed: CompressedModel, layer: str, own: Tensor, parts: dict[str, Tensor]
+) -> Tensor:
+    """Rebuild a weight from its parts in the file, and its mask."""
+    count, columns = own.reshape(len(own), -1).shape
+    mask = torch.ones(count, columns, dtype=torch.bool)
+    places = ("mask", "counts", "columns")
+    packed: dict[str, NDArray[np.uint8]] = {p: parts[p].numpy() for p in places if p in parts}
+    if packed:
+        mask = torch.from_numpy(unpack_mask(packed, count, columns))
+    rows = torch.zeros(count, columns, dtype=parts["values"].dtype if "values" in parts else None)
+    if "values" in parts:
+        rows[mask] = parts["values"]
+    else:
+        bits = compressed.record.quantised[layer]
+        codes = unpack_codes(parts["codes"].numpy(), bits, int(mask.sum()))
+        rows[mask] = torch.from_numpy(codes).float()
+        rows *= parts["scales"].reshape(-1, 1)
+    if packed:
+        compressed.set_mask(layer, mask.reshape(own.shape))
+    return rows.reshape(own.shape)
+
+
 def _restore(compressed: CompressedModel, tensors: dict[str, Tensor]) -> None:
     state: dict[str, Tensor] = {}
     frozen: dict[str, Tensor] = {}
+    whole = []
     for name, own in compressed.network.state_dict().items():
-        if f"{name}:codes" not in tensors:
+        names = [key for key in tensors if key.startswith(f"{name}:")]
+        if not names:
             state[name] = tensors.pop(name)
             continue
         layer = name.removesuffix(".weight")
-        stream, scales = tensors.pop(f"{name}:codes").numpy(), tensors.pop(f"{name}:scales")
-        codes = unpack_codes(stream, compressed.record.quantised[layer], own.numel())
-        grid = torch.from_numpy(codes).reshape(own.shape).float()
-        state[name] = grid * scales.reshape(-1, *([1] * (own.dim() - 1)))
-        frozen[layer] = scales
+        parts = {key.removeprefix(f"{name}:"): tensors.pop(key) for key in names}
+        state[name] = _restored_weight(compressed, layer, own, parts)
+        if "scales" in parts:
+            frozen[layer] = parts["scales"]
+        if layer in compressed.record.sparse and not {"mask", "counts"} & parts.keys():
+            whole.append(layer)
     compressed.network.load_state_dict(state)
     compressed.freeze_scales(frozen)
+    mask_smallest(compressed, whole)
     for number, quantiser in enumerate(compressed.quantisers):
         quantiser.set_extra_state(tensors.pop(f":grid:{number}"))
     if tensors:

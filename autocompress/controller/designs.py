@@ -78,8 +78,8 @@ def first_designs(
 
     The unmodified model comes first, then plain int8 or the nearest to it. Rungs that are promoted
     follow, since fidelity 0 alone misjudges what training recovers, then the
-    other rungs, uniform bit-widths, and pruning that is uniform or ranks the
-    channels of all groups together.
+    other rungs, uniform bit-widths and sparsity, and pruning that is uniform or
+    ranks the channels of all groups together.
 
     Args:
         space: The space bound to the model.
@@ -122,6 +122,9 @@ def first_designs(
             designs.append(
                 Design(candidate=space.canonical(ranked), origin=f"global {criterion} pruning")
             )
+    for level in space.sparsity_levels[1:] if space.sparse_layers else ():
+        sparse = space.uniform(PLAIN_BITS, PLAIN_BITS, 0.0, sparsity=level)
+        designs.append(Design(candidate=sparse, origin="uniform sparsity"))
     unique: dict[str, Design] = {}
     for design in designs:
         unique.setdefault(design.candidate.to_json(), design)

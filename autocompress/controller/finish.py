@@ -114,6 +114,7 @@ def _finalist(run: Run, finalist: Finalist, waiting: Sequence[Finalist]) -> None
         images=images,
         seconds=seconds,
         on_step=run.watch("finalists", f"finalist {evaluation.slot}"),
+        fidelity=2,
     )
     run.ledger.record_final(evaluation.slot, result)
     member = run.write_member(

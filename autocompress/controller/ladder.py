@@ -1,6 +1,6 @@
 """A ladder of ever cheaper candidates, by greedy steps of least damage per cost saved."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from autocompress.core.candidate import Candidate
@@ -49,22 +49,28 @@ class Move:
         kind: "drop", "prune" or "narrow".
         target: The block, group or layer.
         value: The ratio, or the number of weight bits; 0 for a block.
+        tied: Names and values of what is tied to the target.
     """
 
     kind: str
     target: str
     value: float = 0.0
+    tied: tuple[tuple[str, float], ...] = ()
 
     def apply(self, candidate: Candidate) -> Candidate:
         """Return the candidate after the move, canonical."""
         if self.kind == "drop":
             blocks = (*candidate.dropped_blocks, self.target)
             return replace(candidate, dropped_blocks=blocks).canonical()
+        values = {self.target: self.value, **dict(self.tied)}
         if self.kind == "prune":
-            ratios = {**candidate.pruning_ratios, self.target: self.value}
+            ratios = {**candidate.pruning_ratios, **values}
             return replace(candidate, pruning_ratios=ratios).canonical()
-        config = replace(candidate.layer(self.target), weight_bits=int(self.value))
-        return replace(candidate, layers={**candidate.layers, self.target: config}).canonical()
+        layers = {
+            name: replace(candidate.layer(name), weight_bits=int(bits))
+            for name, bits in values.items()
+        }
+        return replace(candidate, layers={**candidate.layers, **layers}).canonical()
 
 
 def build_ladder(
@@ -79,10 +85,11 @@ def build_ladder(
     """Climb from a candidate down to cheaper ones.
 
     A move drops one block, prunes one group to its next width that pays, or
-    narrows one layer's weights. First every move is tried alone: that is the
-    sensitivity pass. A step takes the moves of least added deviation per cost
-    saved until it has saved `STEP`; only the few that look best are tried
-    again, since a move hurts about as much as before (lazy greedy, Minoux 1978).
+    narrows one layer's weights; what is tied moves together. First every move
+    is tried alone: that is the sensitivity pass. A step takes the moves of
+    least added deviation per cost saved until it has saved `STEP`; only the
+    few that look best are tried again, since a move hurts about as much as
+    before (lazy greedy, Minoux 1978).
 
     Args:
         space: The space, whose choices the moves take.
@@ -131,17 +138,24 @@ def _moves(space: BoundSpace, candidate: Candidate) -> Iterator[Move]:
     for block in space.blocks:
         if block not in candidate.dropped_blocks:
             yield Move(kind="drop", target=block)
-    for group, ratios in space.pruning_choices.items():
-        current = candidate.pruning_ratios.get(group, 0.0)
-        for ratio in ratios if not candidate.drops(group) else ():
-            if ratio > current:
-                yield Move(kind="prune", target=group, value=ratio)
-    for layer in space.layers:
-        now = candidate.layer(layer)
+    for groups in space.pruning_knobs:
+        standing = [name for name in groups.members if not candidate.drops(name)]
+        for level in range(len(groups.levels)) if standing else ():
+            ratios = groups.values(level)
+            if any(ratios[name] > candidate.pruning_ratios.get(name, 0.0) for name in standing):
+                yield _move("prune", [(name, ratios[name]) for name in standing])
+    for layers in space.precision_knobs:
+        standing = [name for name in layers.members if not candidate.drops(name)]
+        now = candidate.layer(standing[0] if standing else layers.members[0])
         widths = {w for w, a in space.layer_precisions if a == now.activation_bits}
-        for weight in sorted(widths, reverse=True) if not candidate.drops(layer) else ():
+        for weight in sorted(widths, reverse=True) if standing else ():
             if weight <= NARROWER * now.weight_bits:
-                yield Move(kind="narrow", target=layer, value=weight)
+                yield _move("narrow", [(name, weight) for name in standing])
+
+
+def _move(kind: str, values: Sequence[tuple[str, float]]) -> Move:
+    """Make one move of everything that is tied."""
+    return Move(kind=kind, target=values[0][0], value=values[0][1], tied=tuple(values[1:]))
 
 
 def _first_that_pays(savings: dict[Move, float]) -> dict[Move, float]:

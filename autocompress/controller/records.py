@@ -7,6 +7,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation, FidelityResult
+from autocompress.core.target import FLOAT
 
 _FIDELITY = "fidelity:"
 
@@ -40,7 +41,9 @@ def row(trial: FrozenTrial, final: FidelityResult | None = None) -> dict[str, An
     known = evaluation(trial, final)
     candidate = known.candidate
     ratios = list(candidate.pruning_ratios.values())
-    bits = [config.weight_bits for config in candidate.layers.values()]
+    layers = candidate.layers.values()
+    bits = [config.weight_bits for config in layers if config.weight_bits != FLOAT]
+    sparse = [config.sparsity for config in layers if config.sparsity > 0.0]
     stopped = trial.state in (TrialState.PRUNED, TrialState.FAIL)
     return {
         "slot": known.slot,
@@ -52,6 +55,8 @@ def row(trial: FrozenTrial, final: FidelityResult | None = None) -> dict[str, An
         "mean_pruning_ratio": sum(ratios) / len(ratios) if ratios else 0.0,
         "quantised_layers": len(bits),
         "mean_weight_bits": sum(bits) / len(bits) if bits else None,
+        "sparse_layers": len(sparse),
+        "mean_sparsity": sum(sparse) / len(sparse) if sparse else 0.0,
         "temperature": candidate.distill.temperature,
         "kd_weight": candidate.distill.kd_weight,
         **{f"accuracy_{level}": found.accuracy for level, found in known.fidelities.items()},

@@ -68,6 +68,7 @@ class Run:
             checkpoints=setup.study_dir / "checkpoints",
             seed=setup.seed,
             device=setup.device,
+            training=setup.training,
         )
         self.store = MemberStore(
             setup.study_dir, setup.model, setup.task, setup.splits, setup.target

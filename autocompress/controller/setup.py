@@ -1,6 +1,6 @@
 """What a search is given, and what makes two searches the same study."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
@@ -8,6 +8,7 @@ from torch import nn
 from autocompress.core.budget import Budget
 from autocompress.core.objective import Constraint, Objective
 from autocompress.core.target import Target
+from autocompress.core.training import TrainingConfig
 from autocompress.cost.profile import DeviceProfile
 from autocompress.evaluation.splits import Splits, data_digest
 from autocompress.evaluation.task import Task
@@ -35,6 +36,7 @@ class SearchSetup:
         sampler: Name of the sampler.
         device: Torch device name.
         seed: The seed of the run.
+        training: How finalists are cut while they are trained.
     """
 
     model: nn.Module
@@ -52,6 +54,7 @@ class SearchSetup:
     sampler: str = "tpe"
     device: str = "cpu"
     seed: int = 0
+    training: TrainingConfig = field(default_factory=TrainingConfig)
 
 
 def study_identity(setup: SearchSetup, weights_digest: str) -> dict[str, str]:

@@ -3,11 +3,12 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
-from autocompress.core.schema import SCHEMA_VERSION, check_record
+from autocompress.core.schema import SCHEMA_VERSION, check_record, unknown_name
+from autocompress.core.sparsity import PATTERNS, TWO_OF_FOUR, UNSTRUCTURED
 from autocompress.core.target import FLOAT
 from autocompress.errors import InvalidInputError, WrongTypeError, explain
 
@@ -29,12 +30,15 @@ class LayerConfig:
         activation_bits: Bits of the layer's input, 2 to 8, or 32.
         weight_format: How codes map to weights; "uniform" is a symmetric grid.
         sparsity: Fraction of single weights set to zero, [0, 1).
+        sparsity_pattern: Which weights may be zero: "unstructured", or "2:4",
+            two of every four neighbouring inputs, whose sparsity is 0.5.
     """
 
     weight_bits: int = FLOAT
     activation_bits: int = FLOAT
     weight_format: str = "uniform"
     sparsity: float = 0.0
+    sparsity_pattern: str = UNSTRUCTURED
 
     def __post_init__(self) -> None:
         _check_bits("weight_bits", self.weight_bits, lowest=1)
@@ -50,6 +54,19 @@ class LayerConfig:
             )
         _check_range("sparsity", self.sparsity, low=0.0, high=1.0, high_included=False)
         object.__setattr__(self, "sparsity", _plain(self.sparsity))
+        if self.sparsity_pattern not in PATTERNS:
+            raise InvalidInputError(
+                unknown_name("'sparsity_pattern'", str(self.sparsity_pattern), PATTERNS)
+            )
+        if self.sparsity_pattern == TWO_OF_FOUR and self.sparsity != 0.5:
+            raise InvalidInputError(
+                explain(
+                    "'sparsity'",
+                    expected=f"0.5 with sparsity_pattern '{TWO_OF_FOUR}'",
+                    got=self.sparsity,
+                    remedy="set sparsity: 0.5, or leave the pattern out",
+                )
+            )
 
     @property
     def is_default(self) -> bool:
@@ -95,7 +112,7 @@ class Candidate:
         pruning_ratios: Group name to fraction of channels removed, [0, 1).
         dropped_blocks: Names of the residual blocks that are removed.
         criterion: How channels are ranked within a group, a `CriterionName`.
-        layers: Layer name to its bits; layers left out stay unquantised.
+        layers: Layer name to its bits and sparsity; layers left out stay as they are.
         distill: How a fine-tune is taught.
     """
 
@@ -193,6 +210,7 @@ class Candidate:
                     "activation_bits": config.activation_bits,
                     "weight_format": config.weight_format,
                     "sparsity": config.sparsity,
+                    "sparsity_pattern": config.sparsity_pattern,
                 }
                 for name, config in self.layers.items()
             },
@@ -221,7 +239,7 @@ class Candidate:
             ) from error
         keys = ("pruning_ratios", "dropped_blocks", "criterion", "layers", "distill")
         record = dict(check_record(decoded, what="candidate", keys=keys))
-        layer_keys = ("weight_bits", "activation_bits", "weight_format", "sparsity")
+        layer_keys = tuple(item.name for item in fields(LayerConfig))
         distill_keys = ("temperature", "kd_weight", "method", "feature_weight")
         layers = _mapping(record.get("layers", {}), "layers")
         blocks = record.get("dropped_blocks", [])

@@ -16,6 +16,8 @@ COSTS: Mapping[str, str] = {
 }
 """Costs that can be minimised or bounded, with their units."""
 
+_PREDICTED = {"accuracy": "1 - accuracy_predicted", "latency_ms": "latency_ms_predicted"}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Objective:
@@ -198,3 +200,14 @@ def _percent(what: str, text: str) -> float:
                 what, expected="a number or a percent string", got=repr(text), remedy="write '60%'"
             )
         ) from None
+
+
+def cost_names(objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> list[str]:
+    """List the costs, not accuracies, that objectives and constraints speak of."""
+    names = [objective.name for objective in objectives if objective.name != "accuracy"]
+    return names + [c.name for c in constraints if not c.name.startswith("accuracy")]
+
+
+def study_names(objectives: Sequence[Objective]) -> list[str]:
+    """Say what the objectives of trials are called in a study, where they are predictions."""
+    return [_PREDICTED.get(objective.name, objective.name) for objective in objectives]

@@ -3,10 +3,11 @@
 import math
 from functools import lru_cache
 
-from autocompress.core.candidate import Candidate
+from autocompress.core.candidate import Candidate, LayerConfig
+from autocompress.core.sparsity import kept_weights, stored_layout
 from autocompress.core.target import FLOAT
-from autocompress.graph.structure import ModelGraph
-from autocompress.graph.widths import pruned_widths, removed_channels
+from autocompress.graph.structure import Layer, ModelGraph
+from autocompress.graph.widths import LayerWidths, pruned_widths, removed_channels
 
 FLOAT_BYTES = 4
 NORM_PARAMETERS = 2
@@ -36,6 +37,9 @@ def count_costs(graph: ModelGraph, candidate: Candidate) -> dict[str, float]:
         "size_bytes", bit-packed: the weights of a quantised layer take
         `weight_bits` each, rounded up to whole bytes per layer, and four bytes
         per output channel for the scale; every other value takes four bytes.
+        Of a sparse layer, the kept weights and their places, stored as the
+        packed file does. Sparsity counts for nothing else: MACs, BOPs and
+        parameters are those of the whole layers.
     """
     widths = pruned_widths(graph, candidate)
     macs = bops = parameters = size = 0
@@ -46,7 +50,7 @@ def count_costs(graph: ModelGraph, candidate: Candidate) -> dict[str, float]:
         macs += width.macs
         bops += width.macs * config.weight_bits * config.activation_bits
         parameters += width.parameters
-        size += -(-weights * config.weight_bits // 8) + FLOAT_BYTES * biases
+        size += _stored_bytes(layer, width, config, weights) + FLOAT_BYTES * biases
         if config.weight_bits < FLOAT:
             size += FLOAT_BYTES * width.out_channels
     whole, left = _norm_channels(graph, candidate)
@@ -55,6 +59,18 @@ def count_costs(graph: ModelGraph, candidate: Candidate) -> dict[str, float]:
     parameters += others + NORM_PARAMETERS * left
     size += FLOAT_BYTES * (others + (NORM_PARAMETERS + NORM_BUFFERS) * left)
     return {"macs": macs, "bops": bops, "parameters": parameters, "size_bytes": size}
+
+
+def _stored_bytes(layer: Layer, width: LayerWidths, config: LayerConfig, weights: int) -> int:
+    """Return the bytes of a layer's weights at their bits and sparsity."""
+    if config.sparsity == 0.0:
+        return -(-weights * config.weight_bits // 8)
+    rows = width.out_channels
+    columns = weights // rows
+    inputs = width.in_channels if layer.groups == 1 else layer.weight_shape[1]
+    shape = (rows, inputs, columns // inputs)
+    kept = kept_weights(shape, config.sparsity, config.sparsity_pattern)
+    return stored_layout(rows, columns, kept, config.weight_bits)[1]
 
 
 def _norm_channels(graph: ModelGraph, candidate: Candidate) -> tuple[int, int]:

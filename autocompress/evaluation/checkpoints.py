@@ -14,6 +14,7 @@ from autocompress.errors import StudyError, explain
 from autocompress.transform.compress import rebuild_model
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.record import Cut, SurgeryRecord
+from autocompress.transform.sparsity import mask_smallest
 from autocompress.transform.surgery import cut_model
 
 
@@ -74,7 +75,7 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
 
 
 def load_weights(model: CompressedModel, checkpoint: Checkpoint, original: nn.Module) -> None:
-    """Give a model the weights of a checkpoint, cut further where it is smaller.
+    """Give a model the weights of a checkpoint, cut and masked further where it is smaller.
 
     Args:
         model: A freshly cut model that the checkpoint fits; changed in place.
@@ -83,18 +84,29 @@ def load_weights(model: CompressedModel, checkpoint: Checkpoint, original: nn.Mo
     """
     ancestor = rebuild_model(original, checkpoint.record)
     ancestor.network.load_state_dict(load_file(checkpoint.path))
-    blocks = set(model.record.dropped_blocks) - set(checkpoint.record.dropped_blocks)
-    further = _further_cuts(checkpoint.record, model.record) or ()
-    smaller = cut_model(ancestor.network, sorted(blocks), further)
+    inherit_weights(model, ancestor)
+
+
+def inherit_weights(model: CompressedModel, parent: CompressedModel) -> None:
+    """Give a model the weights of a larger one, cut and masked further.
+
+    Args:
+        model: A freshly cut model that the parent fits; changed in place.
+        parent: Removed nothing that the model has; not changed.
+    """
+    blocks = set(model.record.dropped_blocks) - set(parent.record.dropped_blocks)
+    further = further_cuts(parent.record, model.record) or ()
+    smaller = cut_model(parent.network, sorted(blocks), further)
     model.network.load_state_dict(smaller.state_dict())
+    mask_smallest(model)
 
 
 def find_ancestor(model: CompressedModel, checkpoints: list[Checkpoint]) -> Checkpoint | None:
     """Find trained weights that a freshly cut model can start from.
 
     A checkpoint fits when all that it removed is removed from the model too.
-    Of those, more training counts for more, and each block or group that is
-    cut further takes some of its worth away.
+    Of those, more training counts for more, and each block, group or layer
+    that is cut or masked further takes some of its worth away.
 
     Args:
         model: A model after surgery.
@@ -103,7 +115,7 @@ def find_ancestor(model: CompressedModel, checkpoints: list[Checkpoint]) -> Chec
     Returns:
         The best fitting checkpoint, or None.
     """
-    fitting = [c for c in checkpoints if _further_cuts(c.record, model.record) is not None]
+    fitting = [c for c in checkpoints if further_cuts(c.record, model.record) is not None]
     return max(
         fitting,
         key=lambda c: (c.trained_images / (1 + _steps(c.record, model.record)), str(c.path)),
@@ -112,14 +124,34 @@ def find_ancestor(model: CompressedModel, checkpoints: list[Checkpoint]) -> Chec
 
 
 def _steps(ancestor: SurgeryRecord, model: SurgeryRecord) -> int:
-    """Count the blocks and groups that the model removed further."""
+    """Count the blocks, groups and layers that the model removed further."""
     before, after = ancestor.candidate.pruning_ratios, model.candidate.pruning_ratios
     pruned = sum(ratio > before.get(name, 0.0) for name, ratio in after.items())
-    return len(set(model.dropped_blocks) - set(ancestor.dropped_blocks)) + pruned
+    masked = sum(
+        model.candidate.layer(name).sparsity > ancestor.candidate.layer(name).sparsity
+        for name in model.sparse
+    )
+    return len(set(model.dropped_blocks) - set(ancestor.dropped_blocks)) + pruned + masked
 
 
-def _further_cuts(ancestor: SurgeryRecord, model: SurgeryRecord) -> tuple[Cut, ...] | None:
-    """Express the model's cuts in the ancestor's positions; None where it does not fit."""
+def _masked_alike(ancestor: SurgeryRecord, model: SurgeryRecord) -> bool:
+    """Tell whether each layer of the model is masked at least as far as the ancestor's."""
+    return all(
+        model.candidate.layer(name).sparsity >= ancestor.candidate.layer(name).sparsity
+        for name in ancestor.sparse
+        if not model.candidate.drops(name)
+    )
+
+
+def further_cuts(ancestor: SurgeryRecord, model: SurgeryRecord) -> tuple[Cut, ...] | None:
+    """Express the model's cuts in the ancestor's positions; None where it does not fit.
+
+    Args:
+        ancestor: What was done to the larger model.
+        model: What was done to the smaller one.
+    """
+    if not _masked_alike(ancestor, model):
+        return None
     if not set(ancestor.dropped_blocks) <= set(model.dropped_blocks):
         return None
     wanted = {(cut.module, cut.axis): cut for cut in model.cuts}

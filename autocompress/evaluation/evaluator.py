@@ -11,13 +11,16 @@ from torch import nn
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import FidelityResult
 from autocompress.core.seeds import derive_seed
+from autocompress.core.training import TrainingConfig
 from autocompress.evaluation.checkpoints import (
     find_ancestor,
+    further_cuts,
+    inherit_weights,
     list_checkpoints,
     load_weights,
     save_checkpoint,
 )
-from autocompress.evaluation.finetune import FineTuneConfig, fine_tune
+from autocompress.evaluation.finetune import fine_tune
 from autocompress.evaluation.proxy import (
     divergence,
     log_probabilities,
@@ -26,6 +29,7 @@ from autocompress.evaluation.proxy import (
     settle,
 )
 from autocompress.evaluation.splits import Splits, count, example_inputs
+from autocompress.evaluation.stages import Stage, plan_stages, stage_config
 from autocompress.evaluation.task import Task
 from autocompress.graph.structure import ModelGraph
 from autocompress.transform.compressed import CompressedModel
@@ -44,6 +48,7 @@ class Evaluator:
         checkpoints: Folder of trained weights.
         seed: The seed of the run.
         device: Torch device name.
+        training: How a candidate is cut while it is trained in full.
 
     Attributes:
         seconds_per_image: Of the latest training; 0 before the first.
@@ -59,10 +64,12 @@ class Evaluator:
         checkpoints: Path,
         seed: int,
         device: str = "cpu",
+        training: TrainingConfig = TrainingConfig(),  # noqa: B008  frozen
     ) -> None:
         self.model, self.graph, self.task, self.splits = model, graph, task, splits
         self.checkpoints, self.seed, self.device = checkpoints, seed, device
         self.seconds_per_image = 0.0
+        self.training = training
         self.inputs = example_inputs(task, model, splits.val)
         self._surgeon = Surgeon(model, graph, self.inputs, gather=self._gather, seed=seed)
         self._reference = log_probabilities(model, task, splits.sensitivity, device=device)
@@ -118,8 +125,14 @@ class Evaluator:
         images: int,
         seconds: float | None = None,
         on_step: Callable[[float], None] | None = None,
+        fidelity: int = 1,
     ) -> tuple[CompressedModel, FidelityResult]:
         """Fine-tune a candidate, from the closest trained relative if there is one.
+
+        At fidelity 2 it is cut in the stages of the schedule. The relative is
+        then one that is no smaller than the first stage, so that a schedule
+        of several stages begins near the original, whatever a short fine-tune
+        has made of the candidate before.
 
         Args:
             candidate: What to train, with its temperature and kd_weight.
@@ -127,30 +140,40 @@ class Evaluator:
             images: Training images to see now; 0 only settles what is there.
             seconds: Wall time for the training; None for no limit.
             on_step: Called with the share done.
+            fidelity: 1 cuts at once; 2 follows the schedule.
 
         Returns:
             The settled model, calibrated in float32, and its accuracy on all
             of `val`.
         """
         started = time.monotonic()
-        model = self.compress(candidate)
+        training = self.training if fidelity >= 2 and images > 0 else TrainingConfig()
+        stages = plan_stages(candidate, training, self.graph)
+        model = self._cut(stages[0], candidate)
         ancestor = find_ancestor(model, list_checkpoints(self.checkpoints))
-        before = 0
+        before = trained = 0
         if ancestor is not None:
             load_weights(model, ancestor, self.model)
             before = ancestor.trained_images
-        trained = 0
-        if images > 0:
-            begun = time.monotonic()
-            trained = fine_tune(
+        begun = time.monotonic()
+        limit = None if seconds is None else begun + seconds
+        penalised = len(stages) > 1 and training.norm_l1 + training.group_lasso > 0.0
+        final = self._cut(stages[-1], candidate).record if penalised else model.record
+        for stage in stages if images > 0 else ():
+            if stage is not stages[0]:
+                parent, model = model, self._cut(stage, candidate)
+                inherit_weights(model, parent)
+            left = None if limit is None else limit - time.monotonic()
+            trained += fine_tune(
                 model,
                 self.model,
                 self.task,
                 candidate.distill,
-                FineTuneConfig(images=images, seconds=seconds),
-                seed=derive_seed(self.seed, slot, f"fine-tune after {before}"),
+                stage_config(stage, training, images=images, trained=trained, seconds=left),
+                seed=derive_seed(self.seed, slot, f"fine-tune after {before + trained}"),
                 device=self.device,
-                on_step=on_step,
+                on_step=None if on_step is None else stage.steps(on_step),
+                doomed=(further_cuts(model.record, final) or ()) if penalised else (),
             )
             self.seconds_per_image = (time.monotonic() - begun) / max(1, trained)
         if before + trained > 0:
@@ -172,15 +195,20 @@ class Evaluator:
     def _checkpoint(self, slot: int) -> Path:
         return self.checkpoints / f"{slot:05d}.safetensors"
 
+    def _cut(self, stage: Stage, candidate: Candidate) -> CompressedModel:
+        """Cut a copy of the model to a stage on the way to a candidate."""
+        final = candidate.canonical()
+        return self._surgeon.compress(stage.candidate, final=final)
+
     def deviation(self, candidate: Candidate) -> float:
         """Return KL(original || candidate) on calibration images, without training.
 
-        Batch norms are recalibrated when channels are gone, since their
-        statistics no longer fit; weight grids apply, activation grids do not.
+        Batch norms are recalibrated when channels or weights are gone, since
+        their statistics no longer fit; weight grids apply, activation grids do not.
         """
         model = self.compress(candidate)
         model.quantise_activations = False
-        if candidate.pruning_ratios:
+        if candidate.pruning_ratios or model.record.sparse:
             recalibrate_batch_norms(model, self.task, self.splits.sensitivity, device=self.device)
         outputs = log_probabilities(model, self.task, self.splits.sensitivity, device=self.device)
         return divergence(self._reference, outputs)

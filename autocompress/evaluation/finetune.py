@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from autocompress.core.candidate import DistillConfig
 from autocompress.errors import InvalidInputError, TrainingError, explain
+from autocompress.evaluation.penalties import group_lasso, norm_scales_l1
 from autocompress.evaluation.precision import arithmetic
 from autocompress.evaluation.splits import place, size
 from autocompress.evaluation.task import Batch, Task
 from autocompress.transform.compressed import CompressedModel
+from autocompress.transform.record import Cut
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +31,9 @@ class FineTuneConfig:
         warm_up: Share of the steps in which the rate rises.
         clip_norm: Largest gradient norm.
         seconds: Wall time after which the schedule is cut short; None for none.
+        cycle: The part of the one-cycle schedule that this training runs through.
+        norm_l1: Weight of the penalty on batch-norm scales; see `penalties`.
+        group_lasso: Weight of the penalty on filters and channels.
     """
 
     images: int
@@ -38,6 +43,9 @@ class FineTuneConfig:
     warm_up: float = 0.15
     clip_norm: float = 5.0
     seconds: float | None = None
+    cycle: tuple[float, float] = (0.0, 1.0)
+    norm_l1: float = 0.0
+    group_lasso: float = 0.0
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -66,13 +74,14 @@ def fine_tune(
     seed: int,
     device: str = "cpu",
     on_step: Callable[[float], None] | None = None,
+    doomed: Sequence[Cut] = (),
 ) -> int:
     """Train a student in place.
 
     Where some layer has fewer than 8 bits, the weight grids of all layers stay
     on (straight-through gradients); activation grids are off, since
-    calibration follows training. The teacher stays in eval mode and is not
-    changed.
+    calibration follows training. Masked weights stay at zero. The teacher
+    stays in eval mode and is not changed.
 
     Args:
         student: Trained in place; ends in eval mode, not yet settled.
@@ -84,6 +93,8 @@ def fine_tune(
             state is left alone.
         device: Torch device name.
         on_step: Called with the share done, in (0, 1].
+        doomed: Channels of the student that will be cut next; the penalties
+            drive them to zero.
 
     Returns:
         The number of training images seen.
@@ -114,7 +125,10 @@ def fine_tune(
             if progress >= 1.0:
                 break
             for group in optimiser.param_groups:
-                group["lr"] = config.learning_rate * _one_cycle(progress, config.warm_up)
+                group["lr"] = config.learning_rate * _one_cycle(
+                    config.cycle[0] + progress * (config.cycle[1] - config.cycle[0]),
+                    config.warm_up,
+                )
             with arithmetic(device):
                 outputs = task.run(student, batch)
                 loss = (1.0 - distill.kd_weight) * task.loss(outputs, batch)
@@ -124,8 +138,13 @@ def fine_tune(
                     loss = loss + distill.kd_weight * distillation_loss(
                         outputs, target, distill.temperature
                     )
+            if config.norm_l1 > 0.0:
+                loss = loss + config.norm_l1 * norm_scales_l1(student.network, doomed)
+            if config.group_lasso > 0.0:
+                loss = loss + config.group_lasso * group_lasso(student.network, doomed)
             optimiser.zero_grad()
             torch.autograd.backward(loss)
+            student.mask_gradients()
             norm = nn.utils.clip_grad_norm_(student.parameters(), config.clip_norm)
             if not math.isfinite(float(norm)):
                 student.eval()

@@ -54,7 +54,7 @@ def settle(
 ) -> None:
     """Bring a model's batch norms and grids in line with its weights.
 
-    Batch norms are left alone where neither structure nor narrow weights have
+    Batch norms are left alone where neither structure, masks nor narrow weights have
     changed what they see: 2,000 images know their statistics less well.
 
     Args:
@@ -65,7 +65,8 @@ def settle(
         device: Torch device name.
         exact: Calibrate in float32, as the artifact will run.
     """
-    changed = bool(model.record.cuts or model.record.dropped_blocks)
+    record = model.record
+    changed = bool(record.cuts or record.dropped_blocks or record.sparse)
     model.quantise_activations = False
     model.quantise_weights = any(bits < 8 for bits in model.record.quantised.values())
     if changed or model.quantise_weights:

@@ -206,6 +206,14 @@ def check_batch(task: Task, model: nn.Module, name: str, batch: Batch) -> None:
         )
 
 
+def check_splits(task: Task, model: nn.Module, splits: Splits) -> None:
+    """Refuse a task whose batches the model or the metric cannot take; see `check_batch`."""
+    named = {"train": splits.recalibration, "val": splits.val, "test": splits.test}
+    for name, batches in named.items():
+        for batch in odd_batches(batches):
+            check_batch(task, model, name, batch)
+
+
 def epoch_images(task: Task) -> int:
     """Estimate the images of one epoch: length of the loader times its first batch."""
     try:

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,10 +16,22 @@ from autocompress.core.candidate import (
     LayerConfig,
 )
 from autocompress.core.schema import unknown_name
+from autocompress.core.target import FLOAT
 from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import ModelGraph
-from autocompress.space.choices import PrecisionPair
+from autocompress.space.choices import DENSE, PrecisionPair, SparsityLevel
 from autocompress.space.draws import ATTEMPTS, mutated, stratified
+from autocompress.space.knobs import (
+    Knob,
+    layer_configs,
+    make_knobs,
+    mild_first,
+    mild_last,
+    pairs_apart,
+    ratios_apart,
+    sparsity_apart,
+    values_of,
+)
 from autocompress.space.parameter import Parameter
 
 FloatArray = NDArray[np.float64]
@@ -33,8 +45,9 @@ class BoundSpace:
     have no effect, and canonical candidates leave them out. The parameters:
     `prune:<group>`, an index into the group's `pruning_choices`;
     `drop:<block>`, 0 or 1; `precision:<layer>`, an index into
-    `layer_precisions`; `criterion`, an index, if there are several;
-    `temperature` and `kd_weight`.
+    `layer_precisions`; `sparsity:<layer>`, an index into `sparsity_levels`;
+    `criterion`, an index, if there are several; `temperature` and `kd_weight`.
+    What is tied has one parameter, named by its first member.
 
     Attributes:
         graph: The structure of the model.
@@ -46,6 +59,12 @@ class BoundSpace:
         criteria: Ways to rank channels.
         temperature: Range of the temperature.
         kd_weight: Range of the distillation weight.
+        sparse_layers: Names of the layers whose sparsity varies.
+        sparsity_levels: (sparsity, pattern) pairs, from the dense one up.
+        pruning_ties: Sets of groups that share a ratio, each as near to it
+            as its own choices allow.
+        precision_ties: Sets of layers that share their bits.
+        sparsity_ties: Sets of layers that share a sparsity.
     """
 
     graph: ModelGraph
@@ -56,9 +75,14 @@ class BoundSpace:
     criteria: tuple[str, ...]
     temperature: Parameter
     kd_weight: Parameter
+    sparse_layers: tuple[str, ...] = ()
+    sparsity_levels: tuple[SparsityLevel, ...] = (DENSE,)
+    pruning_ties: tuple[tuple[str, ...], ...] = ()
+    precision_ties: tuple[tuple[str, ...], ...] = ()
+    sparsity_ties: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        if not (self.pruning_choices or self.blocks or self.layers):
+        if not (self.pruning_choices or self.blocks or self.layers or self.sparse_layers):
             raise InvalidInputError(
                 explain(
                     "search space",
@@ -71,9 +95,10 @@ class BoundSpace:
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
         """All parameters, in the order of the columns of `encode`."""
-        counts = {f"prune:{name}": len(found) for name, found in self.pruning_choices.items()}
+        counts = {knob.name: len(knob.levels) for knob in self.pruning_knobs}
         counts |= {f"drop:{name}": 2 for name in self.blocks}
-        counts |= {f"precision:{name}": len(self.layer_precisions) for name in self.layers}
+        counts |= {knob.name: len(knob.levels) for knob in self.precision_knobs}
+        counts |= {knob.name: len(knob.levels) for knob in self.sparsity_knobs}
         counts |= {"criterion": len(self.criteria)} if len(self.criteria) > 1 else {}
         discrete = [
             Parameter(name=name, kind="int", low=0, high=count - 1)
@@ -83,9 +108,42 @@ class BoundSpace:
         return (*discrete, *continuous)
 
     @cached_property
+    def pruning_knobs(self) -> tuple[Knob[float], ...]:
+        """The choices of ratios."""
+        return make_knobs("prune:", self.pruning_choices, self.pruning_ties, self._ratio_levels)
+
+    @cached_property
+    def precision_knobs(self) -> tuple[Knob[PrecisionPair], ...]:
+        """The choices of bits."""
+        pairs = self.layer_precisions
+        return make_knobs(
+            "precision:",
+            self.layers,
+            self.precision_ties,
+            lambda members: [(pair,) * len(members) for pair in pairs],
+        )
+
+    @cached_property
+    def sparsity_knobs(self) -> tuple[Knob[SparsityLevel], ...]:
+        """The choices of sparsity."""
+        levels = self.sparsity_levels
+        return make_knobs(
+            "sparsity:",
+            self.sparse_layers,
+            self.sparsity_ties,
+            lambda members: [(level,) * len(members) for level in levels],
+        )
+
+    def _ratio_levels(self, members: Sequence[str]) -> list[tuple[float, ...]]:
+        """List what tied groups can have together, from nothing pruned up."""
+        choices = [self.pruning_choices[name] for name in members]
+        ratios = sorted({ratio for own in choices for ratio in own})
+        return list(dict.fromkeys(tuple(_nearest(own, r) for own in choices) for r in ratios))
+
+    @cached_property
     def fingerprint(self) -> str:
         """Digest of the model's structure and of every choice in the space."""
-        parts = (
+        parts: tuple[object, ...] = (
             self.graph.fingerprint,
             sorted(self.pruning_choices.items()),
             self.layer_precisions,
@@ -94,6 +152,9 @@ class BoundSpace:
             self.temperature,
             self.kd_weight,
         )
+        ties = (self.pruning_ties, self.precision_ties, self.sparsity_ties)
+        if self.sparse_layers or any(ties):
+            parts = (*parts, self.sparsity_levels, ties)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     def from_params(self, params: Mapping[str, float]) -> Candidate:
@@ -115,18 +176,18 @@ class BoundSpace:
             temperature=value("temperature", self.temperature.low),
             kd_weight=value("kd_weight", self.kd_weight.low),
         )
+        names = [
+            *(knob.name for knob in self.pruning_knobs),
+            *(knob.name for knob in self.precision_knobs),
+            *(knob.name for knob in self.sparsity_knobs),
+        ]
+        levels = {name: int(params[name]) for name in names}
         return self.canonical(
             Candidate(
-                pruning_ratios={
-                    name: choices[int(value(f"prune:{name}"))]
-                    for name, choices in self.pruning_choices.items()
-                },
+                pruning_ratios=values_of(self.pruning_knobs, levels),
                 dropped_blocks=tuple(name for name in self.blocks if value(f"drop:{name}")),
                 criterion=self.criteria[int(value("criterion"))],
-                layers={
-                    name: _config(self.layer_precisions[int(value(f"precision:{name}"))])
-                    for name in self.layers
-                },
+                layers=self._layer_configs(levels),
                 distill=distill,
             )
         )
@@ -138,15 +199,8 @@ class BoundSpace:
             InvalidInputError: If the candidate names something unknown.
         """
         near = self.canonical(candidate)
-        params: dict[str, float] = {
-            f"prune:{name}": choices.index(near.pruning_ratios.get(name, 0.0))
-            for name, choices in self.pruning_choices.items()
-        }
+        params: dict[str, float] = dict(self._levels(near))
         params |= {f"drop:{name}": int(name in near.dropped_blocks) for name in self.blocks}
-        params |= {
-            f"precision:{name}": self.layer_precisions.index(_pair(near.layer(name)))
-            for name in self.layers
-        }
         params |= {
             "criterion": self.criteria.index(near.criterion) if near.pruning_ratios else 0,
             "temperature": near.distill.temperature,
@@ -157,7 +211,8 @@ class BoundSpace:
     def canonical(self, candidate: Candidate) -> Candidate:
         """Return the nearest candidate of this space, without what has no effect.
 
-        Ratios and bits go to the nearest choice (to the milder one of two);
+        Ratios, bits and sparsity go to the nearest choice (to the milder one
+        of two), those that are tied to the nearest that they can share;
         groups, blocks and layers that cannot vary are left as they were.
 
         Raises:
@@ -173,22 +228,43 @@ class BoundSpace:
         unused = not candidate.pruning_ratios and candidate.criterion == DEFAULT_CRITERION
         if candidate.criterion not in self.criteria and not unused:
             raise InvalidInputError(unknown_name("criterion", candidate.criterion, self.criteria))
+        known = replace(
+            candidate, dropped_blocks=tuple(n for n in candidate.dropped_blocks if n in self.blocks)
+        )
+        levels = self._levels(known)
         return Candidate(
-            pruning_ratios={
-                name: _nearest_ratio(choices, candidate.pruning_ratios.get(name, 0.0))
-                for name, choices in self.pruning_choices.items()
-            },
-            dropped_blocks=tuple(n for n in candidate.dropped_blocks if n in self.blocks),
+            pruning_ratios=values_of(self.pruning_knobs, levels),
+            dropped_blocks=known.dropped_blocks,
             criterion=candidate.criterion,
-            layers={
-                name: _config(_nearest_pair(self.layer_precisions, _pair(candidate.layer(name))))
-                for name in self.layers
-            },
+            layers=self._layer_configs(levels),
             distill=DistillConfig(
                 temperature=self.temperature.settle(candidate.distill.temperature),
                 kd_weight=self.kd_weight.settle(candidate.distill.kd_weight),
             ),
         ).canonical()
+
+    def _levels(self, candidate: Candidate) -> dict[str, int]:
+        """Find the level of every knob that is nearest to a candidate."""
+        layers = candidate.layers.items()
+        bits = {name: (c.weight_bits, c.activation_bits) for name, c in layers}
+        sparsity = {name: (c.sparsity, c.sparsity_pattern) for name, c in layers}
+        ratios, gone = candidate.pruning_ratios, candidate.drops
+        levels = {
+            k.name: k.nearest(ratios, 0.0, gone, mild_first, ratios_apart)
+            for k in self.pruning_knobs
+        }
+        levels |= {
+            k.name: k.nearest(bits, (FLOAT, FLOAT), gone, mild_last, pairs_apart)
+            for k in self.precision_knobs
+        }
+        return levels | {
+            k.name: k.nearest(sparsity, DENSE, gone, mild_first, sparsity_apart)
+            for k in self.sparsity_knobs
+        }
+
+    def _layer_configs(self, levels: Mapping[str, int]) -> dict[str, LayerConfig]:
+        bits = values_of(self.precision_knobs, levels)
+        return layer_configs(bits, values_of(self.sparsity_knobs, levels))
 
     def encode(self, candidate: Candidate) -> FloatArray:
         """Return a candidate as numbers in [0, 1].
@@ -262,6 +338,7 @@ class BoundSpace:
         activation_bits: int,
         ratio: float,
         dropped: Sequence[str] = (),
+        sparsity: SparsityLevel = DENSE,
     ) -> Candidate:
         """Treat every layer and every group alike, at the nearest choice.
 
@@ -273,14 +350,15 @@ class BoundSpace:
             activation_bits: 2 to 8, or 32.
             ratio: Fraction of channels removed, [0, 1).
             dropped: Names of blocks to drop.
+            sparsity: Sparsity and pattern.
         """
-        config = LayerConfig(weight_bits=weight_bits, activation_bits=activation_bits)
+        bits = dict.fromkeys(self.layers, (weight_bits, activation_bits))
         return self.canonical(
             Candidate(
                 pruning_ratios=dict.fromkeys(self.pruning_choices, ratio),
                 dropped_blocks=tuple(dropped),
                 criterion=self.criteria[0],
-                layers=dict.fromkeys(self.layers, config),
+                layers=layer_configs(bits, dict.fromkeys(self.sparse_layers, sparsity)),
             )
         )
 
@@ -304,20 +382,5 @@ class BoundSpace:
                 )
 
 
-def _pair(config: LayerConfig) -> PrecisionPair:
-    return config.weight_bits, config.activation_bits
-
-
-def _config(pair: PrecisionPair) -> LayerConfig:
-    return LayerConfig(weight_bits=pair[0], activation_bits=pair[1])
-
-
-def _nearest_ratio(choices: Sequence[float], ratio: float) -> float:
+def _nearest(choices: Sequence[float], ratio: float) -> float:
     return min(choices, key=lambda choice: (round(abs(choice - ratio), 12), choice))
-
-
-def _nearest_pair(pairs: Sequence[PrecisionPair], wanted: PrecisionPair) -> PrecisionPair:
-    def distance(pair: PrecisionPair) -> float:
-        return sum(abs(math.log2(a / b)) for a, b in zip(pair, wanted, strict=True))
-
-    return min(pairs, key=lambda pair: (distance(pair), -pair[0], -pair[1]))

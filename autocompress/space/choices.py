@@ -3,10 +3,17 @@
 from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 
+from autocompress.core.sparsity import TWO_OF_FOUR, UNSTRUCTURED
 from autocompress.core.target import FLOAT, Target
 
 PrecisionPair = tuple[int, int]
 """(weight bits, activation bits) of one layer."""
+
+SparsityLevel = tuple[float, str]
+"""(sparsity, pattern) of one layer."""
+
+DENSE: SparsityLevel = (0.0, UNSTRUCTURED)
+"""The level of a layer without masked weights."""
 
 _BIT_COSTS = frozenset({"size_bytes", "bops"})
 """Costs that every bit counts for, executed or not."""
@@ -97,3 +104,33 @@ def offered_precisions(
         if costs is not None and not _BIT_COSTS & set(costs):
             pairs = {pair for pair in pairs if pair in target.precisions}
     return tuple(sorted(pairs | {(FLOAT, FLOAT)}))
+
+
+def offered_sparsity(
+    levels: Iterable[float | str], costs: Sequence[str] | None = None
+) -> tuple[SparsityLevel, ...]:
+    """List the levels of sparsity a layer may take, if they bring anything.
+
+    Masked weights make a file smaller and nothing faster, so that there are
+    no levels to choose from where no cost counts bytes.
+
+    Args:
+        levels: Fractions in [0, 1), or "2:4".
+        costs: Names of cost objectives and constraints; None if unknown.
+
+    Returns:
+        Levels from the mildest to the strongest, the dense one always first.
+
+    Example:
+        >>> offered_sparsity([0.75, "2:4"])
+        ((0.0, 'unstructured'), (0.5, '2:4'), (0.75, 'unstructured'))
+        >>> offered_sparsity([0.75, "2:4"], ["latency_ms"])
+        ((0.0, 'unstructured'),)
+    """
+    if costs is not None and "size_bytes" not in costs:
+        return (DENSE,)
+    offered = {
+        (0.5, TWO_OF_FOUR) if level == TWO_OF_FOUR else (float(level), UNSTRUCTURED)
+        for level in levels
+    }
+    return tuple(sorted(offered | {DENSE}))

@@ -25,9 +25,10 @@ def stratified(
     """Draw parameters around a global level of compression, u ~ U(0, 1).
 
     Pruning and dropping take u times a share of their own, the larger share
-    being 1, since both at full strength leave nothing to train. Bits take
-    sqrt(u), because they cost the least accuracy. Activations of one sample
-    share their bits, since a mixture makes runtimes convert back and forth.
+    being 1, since both at full strength leave nothing to train. Sparsity takes
+    u, and bits sqrt(u), because they cost the least accuracy. Activations of
+    one sample share their bits, since a mixture makes runtimes convert back
+    and forth.
 
     Args:
         parameters: The parameters of a bound space.
@@ -51,6 +52,8 @@ def stratified(
             params[parameter.name] = int(parameter.name in dropped)
         elif kind == "prune":
             params[parameter.name] = _rung(prune_level, int(parameter.high) + 1, rng)
+        elif kind == "sparsity":
+            params[parameter.name] = _rung(level, int(parameter.high) + 1, rng)
         elif kind == "precision":
             params[parameter.name] = ladder[_rung(math.sqrt(level), len(ladder), rng)]
         else:

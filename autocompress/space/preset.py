@@ -14,7 +14,12 @@ from autocompress.errors import InvalidInputError, MissingFileError, WrongTypeEr
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.tracing import trace
 from autocompress.space.bound import BoundSpace
-from autocompress.space.choices import achieved_ratios, offered_precisions, selected
+from autocompress.space.choices import (
+    achieved_ratios,
+    offered_precisions,
+    offered_sparsity,
+    selected,
+)
 from autocompress.space.parameter import Parameter
 from autocompress.space.sections import (
     Blocks,
@@ -23,8 +28,10 @@ from autocompress.space.sections import (
     Quantisation,
     Range,
     Section,
+    Sparsity,
     Text,
 )
+from autocompress.space.ties import tied_sets
 
 
 class SearchSpace(Section):
@@ -40,6 +47,7 @@ class SearchSpace(Section):
         pruning: How many channels each group may lose.
         blocks: Which residual blocks may be dropped.
         quantisation: Which bits each layer may take.
+        sparsity: How many single weights each layer may lose.
         distillation: How a fine-tune may be taught.
     """
 
@@ -49,6 +57,7 @@ class SearchSpace(Section):
     pruning: Pruning = Pruning()
     blocks: Blocks = Blocks()
     quantisation: Quantisation = Quantisation()
+    sparsity: Sparsity = Sparsity()
     distillation: Distillation = Distillation()
 
     @classmethod
@@ -85,6 +94,26 @@ class SearchSpace(Section):
         path = _path(source)
         return _validated(_read_yaml(path), f"search space '{path}'")
 
+    def group_choices(
+        self, graph: ModelGraph, target: Target | None = None
+    ) -> dict[str, tuple[float, ...]]:
+        """List the ratios of the groups that may be pruned, those with a choice."""
+        unit = self.pruning.round_to or (CHANNEL_UNIT if target is None else target.round_to)
+        ratios = {
+            group.name: achieved_ratios(group.channels, self.pruning.ratios, round_to=unit)
+            for group in graph.groups
+            if group.prunable and _chosen(self.pruning, group.name, _type(graph, group.name))
+        }
+        return {name: choices for name, choices in ratios.items() if len(choices) > 1}
+
+    def block_choices(self, graph: ModelGraph) -> tuple[str, ...]:
+        """List the blocks that may be dropped."""
+        return tuple(
+            block.name
+            for block in graph.blocks
+            if self.blocks.drop and block.droppable and _chosen(self.blocks, block.name, "")
+        )
+
     def bind(
         self, model: nn.Module, example_inputs: object, target: Target | None = None
     ) -> BoundSpace:
@@ -120,12 +149,7 @@ class SearchSpace(Section):
         Raises:
             InvalidInputError: If nothing of the model can vary.
         """
-        unit = self.pruning.round_to or (CHANNEL_UNIT if target is None else target.round_to)
-        ratios = {
-            group.name: achieved_ratios(group.channels, self.pruning.ratios, round_to=unit)
-            for group in graph.groups
-            if group.prunable and _chosen(self.pruning, group.name, _type(graph, group.name))
-        }
+        pruned = self.group_choices(graph, target)
         precisions = offered_precisions(
             self.quantisation.weight_bits,
             self.quantisation.activation_bits,
@@ -137,20 +161,26 @@ class SearchSpace(Section):
             for layer in graph.layers
             if layer.quantisable and _chosen(self.quantisation, layer.name, layer.type)
         ]
-        dropped = [
-            block.name
-            for block in graph.blocks
-            if self.blocks.drop and block.droppable and _chosen(self.blocks, block.name, "")
+        levels = offered_sparsity(self.sparsity.levels, costs)
+        sparse = [
+            layer.name
+            for layer in graph.layers
+            if layer.quantisable and _chosen(self.sparsity, layer.name, layer.type)
         ]
         return BoundSpace(
             graph=graph,
-            pruning_choices={name: choices for name, choices in ratios.items() if len(choices) > 1},
-            blocks=tuple(dropped),
+            pruning_choices=pruned,
+            blocks=self.block_choices(graph),
             layers=tuple(quantised) if len(precisions) > 1 else (),
             layer_precisions=precisions,
             criteria=tuple(dict.fromkeys(self.pruning.criteria)),
             temperature=_parameter("temperature", self.distillation.temperature),
             kd_weight=_parameter("kd_weight", self.distillation.kd_weight),
+            sparse_layers=tuple(sparse) if len(levels) > 1 else (),
+            sparsity_levels=levels,
+            pruning_ties=tied_sets(tuple(pruned), self.pruning.ties),
+            precision_ties=tied_sets(quantised, self.quantisation.ties),
+            sparsity_ties=tied_sets(sparse, self.sparsity.ties),
         )
 
 
@@ -246,7 +276,7 @@ def _sentence(what: str, error: ValidationError) -> str:
     )
 
 
-def _chosen(section: Pruning | Blocks | Quantisation, name: str, kind: str) -> bool:
+def _chosen(section: Pruning | Blocks | Quantisation | Sparsity, name: str, kind: str) -> bool:
     return selected(name, kind, include=section.include, exclude=section.exclude)
 
 

@@ -1,6 +1,6 @@
 """The sections of a search space file and the values they accept."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, model_validator
 
@@ -12,6 +12,7 @@ Flag = Annotated[bool, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Count = Annotated[int, Strict(), Field(ge=1)]
 Globs = tuple[Text, ...]
+Ties = tuple[Annotated[Globs, Field(min_length=1)], ...]
 
 
 def _bits(lowest: int) -> AfterValidator:
@@ -43,6 +44,7 @@ class Pruning(Section):
         criteria: How channels may be ranked.
         include: Globs on group names, or types of their first layers.
         exclude: Globs that take groups out again.
+        ties: Lists of globs on group names; groups that a list ties share a ratio.
     """
 
     ratios: tuple[Annotated[Number, Field(ge=0.0, lt=1.0)], ...] = (0.0, 0.25, 0.5, 0.75)
@@ -50,6 +52,7 @@ class Pruning(Section):
     criteria: Annotated[tuple[CriterionName, ...], Field(min_length=1)] = (DEFAULT_CRITERION,)
     include: Globs = ("*",)
     exclude: Globs = ()
+    ties: Ties = ()
 
 
 class Blocks(Section):
@@ -74,12 +77,32 @@ class Quantisation(Section):
         activation_bits: Bits of activations, 2 to 8 or 32.
         include: Globs on layer names or types.
         exclude: Globs that take layers out again.
+        ties: Lists of globs on layer names; layers that a list ties share their bits.
     """
 
     weight_bits: tuple[WeightBits, ...] = (2, 3, 4, 5, 6, 8, 32)
     activation_bits: tuple[ActivationBits, ...] = (8, 32)
     include: Globs = ("*",)
     exclude: Globs = ()
+    ties: Ties = ()
+
+
+class Sparsity(Section):
+    """How many single weights each layer may lose; none unless levels are listed.
+
+    Attributes:
+        levels: Fractions of a layer's weights to set to zero, [0, 1), or
+            "2:4", two of every four neighbouring inputs; 0 is always offered.
+        include: Globs on layer names or types.
+        exclude: Globs that take layers out again.
+        ties: Lists of globs on layer names; layers that a list ties share a
+            level. [["*"]] makes one global level.
+    """
+
+    levels: tuple[Annotated[Number, Field(ge=0.0, lt=1.0)] | Literal["2:4"], ...] = ()
+    include: Globs = ("*",)
+    exclude: Globs = ()
+    ties: Ties = ()
 
 
 class Range(Section):

@@ -19,6 +19,7 @@ from autocompress.transform.operations import Inputs
 from autocompress.transform.plans import Plans
 from autocompress.transform.ranks import Ranks
 from autocompress.transform.record import SurgeryRecord
+from autocompress.transform.sparsity import mask_smallest, sparse_layers
 from autocompress.transform.surgery import cut_model, plan_cuts
 
 Batch = TypeVar("Batch")
@@ -32,6 +33,7 @@ def compress_model(
     *,
     ranks: Ranks | None = None,
     plans: Plans | None = None,
+    final: Candidate | None = None,
 ) -> CompressedModel:
     """Cut a copy of a model and plan its grids; activations are not calibrated.
 
@@ -44,6 +46,7 @@ def compress_model(
         ranks: Orders the channels of the model; None ranks them by its
             weights alone.
         plans: Plans the grids of its candidates; None runs the cut model.
+        final: What the candidate is a stage on the way to; see `plan_cuts`.
 
     Returns:
         The compressed model in eval mode.
@@ -61,7 +64,7 @@ def compress_model(
     candidate = replace(candidate, pruning_ratios=achieved).canonical()
     for name, config in candidate.layers.items():
         layer = graph.layer(name)
-        if not layer.quantisable and config.weight_bits != FLOAT:
+        if not layer.quantisable and (config.weight_bits != FLOAT or config.sparsity > 0.0):
             raise InvalidInputError(
                 explain(
                     f"layer '{name}'",
@@ -70,16 +73,16 @@ def compress_model(
                     remedy="leave it out of layers",
                 )
             )
-        if config.weight_bits == 1 or config.sparsity > 0.0:
+        if config.weight_bits == 1:
             raise InvalidInputError(
                 explain(
                     f"layer '{name}'",
-                    expected="2 to 8 or 32 weight bits and no sparsity",
-                    got=f"{config.weight_bits} bits, sparsity {config.sparsity:g}",
-                    remedy="choose other settings",
+                    expected="2 to 8 or 32 weight bits",
+                    got="1 bits",
+                    remedy="choose other bits",
                 )
             )
-    cuts = plan_cuts(model, graph, candidate, ranks)
+    cuts = plan_cuts(model, graph, candidate, ranks, final)
     network = cut_model(model, candidate.dropped_blocks, cuts).eval()
     quantised = {
         name: config.weight_bits
@@ -94,8 +97,11 @@ def compress_model(
         plan=discover_plan(network, inputs, candidate.layers)
         if plans is None
         else plans.plan(network, candidate),
+        sparse=sparse_layers(network, candidate),
     )
-    return CompressedModel(network, record)
+    compressed = CompressedModel(network, record)
+    mask_smallest(compressed)
+    return compressed
 
 
 def check_runnable(candidate: Candidate, target: Target) -> None:

@@ -156,6 +156,10 @@ class CompressedModel(nn.Module):
         self.quantise_activations = True
         self._observing = False
         self._points = site_points(record.plan)
+        self._mask_names = {layer: f"mask_{i}" for i, layer in enumerate(record.sparse)}
+        for layer, name in self._mask_names.items():
+            weight = network.get_submodule(layer).get_parameter("weight")
+            self.register_buffer(name, torch.ones_like(weight, dtype=torch.bool))
 
     @property
     def calibrated(self) -> bool:
@@ -187,6 +191,24 @@ class CompressedModel(nn.Module):
             yield
         finally:
             self._observing = False
+
+    def mask(self, layer: str) -> Tensor:
+        """Return which weights of a sparse layer are kept, shaped as its weight."""
+        return self.get_buffer(self._mask_names[layer])
+
+    def set_mask(self, layer: str, mask: Tensor) -> None:
+        """Choose the weights that a sparse layer keeps, and set the others to zero."""
+        weight = self.network.get_submodule(layer).get_parameter("weight")
+        self.mask(layer).copy_(mask)
+        with torch.no_grad():
+            weight.masked_fill_(~self.mask(layer), 0.0)
+
+    def mask_gradients(self) -> None:
+        """Clear the gradients of masked weights, so that a step leaves these at zero."""
+        for layer in self._mask_names:
+            gradient = self.network.get_submodule(layer).get_parameter("weight").grad
+            if gradient is not None:
+                gradient.masked_fill_(~self.mask(layer), 0.0)
 
     def reset_grids(self) -> None:
         """Forget the calibrated activation ranges."""

@@ -75,6 +75,8 @@ class SurgeryRecord:
         cuts: Channels removed, per module and axis.
         quantised: Layer name to its weight bits, below 32 only.
         plan: The tensor quantisers.
+        sparse: Layer name to the number of its weights that are not masked,
+            masked layers only; the masks lie beside the weights.
     """
 
     candidate: Candidate
@@ -82,6 +84,7 @@ class SurgeryRecord:
     cuts: tuple[Cut, ...] = ()
     quantised: Mapping[str, int] = field(default_factory=dict)
     plan: QuantisationPlan = field(default_factory=QuantisationPlan)
+    sparse: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the record as one line of JSON."""
@@ -101,6 +104,7 @@ class SurgeryRecord:
                 ],
                 "inputs": dict(self.plan.inputs),
                 "folds": {name: list(fold) for name, fold in self.plan.folds.items()},
+                "sparse": dict(self.sparse),
             },
             sort_keys=True,
         )
@@ -119,7 +123,7 @@ class SurgeryRecord:
             raise InvalidInputError(
                 explain("surgery record", expected="JSON", got=error, remedy="export it again")
             ) from error
-        record = check_record(decoded, what="surgery record", keys=keys, required=keys)
+        record = check_record(decoded, what="surgery record", keys=(*keys, "sparse"), required=keys)
         cut_keys, site_keys = ("module", "axis", "size", "removed"), ("name", "bits", "points")
         cuts = [
             check_record(c, what="cut", keys=cut_keys, required=cut_keys) for c in record["cuts"]
@@ -138,4 +142,5 @@ class SurgeryRecord:
                 inputs=dict(record["inputs"]),
                 folds={name: (fold[0], fold[1]) for name, fold in record["folds"].items()},
             ),
+            sparse=dict(record.get("sparse", {})),
         )

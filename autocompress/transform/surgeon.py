@@ -46,10 +46,16 @@ class Surgeon:
         self.ranks = Ranks(model, graph, gather=gather, seed=seed)
         self.plans = Plans(model, graph, inputs, self._cut)
 
-    def compress(self, candidate: Candidate) -> CompressedModel:
+    def compress(self, candidate: Candidate, *, final: Candidate | None = None) -> CompressedModel:
         """Cut a copy of the model and plan its grids; see `compress_model`."""
         return compress_model(
-            self.model, self.graph, candidate, self.inputs, ranks=self.ranks, plans=self.plans
+            self.model,
+            self.graph,
+            candidate,
+            self.inputs,
+            ranks=self.ranks,
+            plans=self.plans,
+            final=final,
         )
 
     def scores(self, criterion: str) -> dict[str, NDArray[np.float64]]:

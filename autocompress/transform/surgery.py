@@ -19,7 +19,11 @@ from autocompress.transform.record import Cut
 
 
 def plan_cuts(
-    model: nn.Module, graph: ModelGraph, candidate: Candidate, ranks: Ranks | None = None
+    model: nn.Module,
+    graph: ModelGraph,
+    candidate: Candidate,
+    ranks: Ranks | None = None,
+    final: Candidate | None = None,
 ) -> tuple[Cut, ...]:
     """Choose the channels that a candidate removes.
 
@@ -29,6 +33,8 @@ def plan_cuts(
         candidate: The candidate, canonical.
         ranks: Orders the channels of the model; None ranks them by its
             weights alone.
+        final: What the candidate is a stage on the way to, so that later
+            stages remove the same channels and more; None for itself.
 
     Returns:
         The cuts, one per module and axis, dropped blocks left out.
@@ -66,9 +72,9 @@ def plan_cuts(
         count = removed_channels(group, ratio)
         if count == 0:
             continue
-        group = remaining(group, candidate)
-        doomed = ranks.order(candidate.criterion, group)[:count]
-        for member in group.members:
+        order = ranks.order(candidate.criterion, remaining(group, final or candidate))
+        doomed = order[:count]
+        for member in remaining(group, candidate).members:
             key = (member.module, member.axis)
             positions = removed.setdefault(key, set())
             positions.update(p for channel in doomed for p in member.indices[channel])

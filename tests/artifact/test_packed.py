@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from autocompress.artifact.packed import pack_codes, read_packed, unpack_codes, write_packed
-from autocompress.core.candidate import Candidate
+from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.errors import InvalidInputError, MissingFileError
 from autocompress.graph.tracing import trace
 from autocompress.transform.compressed import CompressedModel
@@ -180,3 +180,99 @@ def test_another_architecture_is_refused(tmp_path: Path, architecture: nn.Module
     with pytest.raises(InvalidInputError) as caught:
         read_packed(path, architecture)
     assert "\n" not in str(caught.value)
+
+
+def _sparse(bits: int, sparsity: float, pattern: str = "unstructured") -> CompressedModel:
+    """A pruned ResidualNet whose layers have masked weights."""
+    model, inputs = seasoned("ResidualNet")
+    graph = trace(model, inputs)
+    config = LayerConfig(
+        weight_bits=bits,
+        activation_bits=8 if bits < 32 else 32,
+        sparsity=sparsity,
+        sparsity_pattern=pattern,
+    )
+    layers = {layer.name: config for layer in graph.layers}
+    return compressed(model, inputs, Candidate(pruning_ratios=pruned(graph, 0.25), layers=layers))
+
+
+@pytest.mark.parametrize("bits", [32, 8, 2])
+@pytest.mark.parametrize(
+    ("sparsity", "pattern"),
+    [(0.1, "unstructured"), (0.6, "unstructured"), (0.97, "unstructured"), (0.5, "2:4")],
+)
+def test_masked_weights_survive_the_file(
+    tmp_path: Path, bits: int, sparsity: float, pattern: str
+) -> None:
+    original = _sparse(bits, sparsity, pattern)
+    path = tmp_path / "weights.packed"
+    write_packed(original, path)
+    rebuilt = read_packed(path, ResidualNet())
+    inputs = torch.randn(4, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(rebuilt(inputs), original(inputs), rtol=0, atol=0)
+    write_packed(rebuilt, tmp_path / "again.packed")
+    first, second = load_file(path), load_file(tmp_path / "again.packed")
+    assert first.keys() == second.keys()
+    for name in original.record.sparse:
+        stored_whole = not {f"{name}.weight:mask", f"{name}.weight:counts"} & first.keys()
+        if not stored_whole:  # whole layers have no places in the file, only zeros
+            assert torch.equal(rebuilt.mask(name), original.mask(name))
+            codes = f"{name}.weight:codes" if bits < 32 else f"{name}.weight:values"
+            assert torch.equal(first[codes], second[codes])
+        weight = rebuilt.network.get_submodule(name).weight
+        assert int((weight != 0).sum()) <= original.record.sparse[name]
+
+
+def test_the_size_of_masked_weights_is_counted_by_hand(tmp_path: Path) -> None:
+    model, inputs = seasoned("ResidualNet")
+    layers = {
+        "layer1.0.conv1": LayerConfig(sparsity=0.5),  # 8 x 8 x 3 x 3
+        "layer1.0.conv2": LayerConfig(sparsity=0.95),
+        "layer1.1.conv1": LayerConfig(sparsity=0.25, weight_bits=8, activation_bits=8),
+        "fc": LayerConfig(sparsity=0.2, weight_bits=2, activation_bits=8),  # 10 x 16
+    }
+    path = tmp_path / "weights.packed"
+    write_packed(compressed(model, inputs, Candidate(layers=layers)), path)
+    stored = {
+        name: tensor.numel() * tensor.element_size() for name, tensor in load_file(path).items()
+    }
+    parts = {
+        (layer, name.rpartition(":")[2]): size
+        for layer in layers
+        for name, size in stored.items()
+        if name.startswith(f"{layer}.weight:")
+    }
+    assert parts == {
+        ("layer1.0.conv1", "mask"): 576 // 8,
+        ("layer1.0.conv1", "values"): 288 * 4,
+        ("layer1.0.conv2", "counts"): 8 * 7 // 8,  # 0 to 72
+        ("layer1.0.conv2", "columns"): -(-29 * 7 // 8),  # 0 to 71
+        ("layer1.0.conv2", "values"): 29 * 4,
+        ("layer1.1.conv1", "mask"): 576 // 8,
+        ("layer1.1.conv1", "codes"): 432,
+        ("layer1.1.conv1", "scales"): 8 * 4,
+        ("fc", "codes"): 160 * 2 // 8,
+        ("fc", "scales"): 10 * 4,
+    }
+
+
+@pytest.mark.parametrize("damage", ["short", "columns", "counts", "elsewhere"])
+def test_damaged_places_are_refused(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "weights.packed"
+    write_packed(_sparse(32, 0.97), path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    places = "layer2.0.conv2.weight:columns"
+    if damage == "short":
+        tensors[places] = tensors[places][:-2]
+    elif damage == "columns":
+        tensors[places] = torch.full_like(tensors[places], 255)
+    elif damage == "counts":
+        del tensors["layer2.0.conv2.weight:counts"]
+    else:
+        tensors["bn1.weight:mask"] = tensors[places].clone()
+    save_file(tensors, path, metadata)
+    with pytest.raises(InvalidInputError, match="weights that fit this architecture"):
+        read_packed(path, ResidualNet())

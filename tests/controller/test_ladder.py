@@ -72,3 +72,28 @@ def test_a_move_changes_one_thing() -> None:
     assert Move(kind="prune", target="a", value=0.5).apply(start).pruning_ratios == {"a": 0.5}
     assert Move(kind="narrow", target="a", value=4).apply(start).layer("a").weight_bits == 4
     assert start == Candidate(pruning_ratios={"a": 0.25})
+
+
+def test_what_is_tied_moves_together() -> None:
+    space = SearchSpace.load(
+        {
+            "pruning": {"ties": [["*"]]},
+            "quantisation": {"ties": [["*.conv1", "*.conv2"]]},
+            "blocks": {"drop": False},
+        }
+    ).bind_graph(residual_graph())
+
+    def bits(candidate: Candidate) -> float:
+        return sum(config.weight_bits for config in candidate.layers.values())
+
+    rungs = build_ladder(
+        space, space.uniform(8, 8, 0.0), _deviation, lambda c: _cost(c) + bits(c) / 100
+    )
+    assert len(rungs) > 3
+    for rung in rungs:
+        assert space.canonical(rung.candidate) == rung.candidate
+        assert len(set(rung.candidate.pruning_ratios.values())) <= 1
+        assert len(rung.candidate.pruning_ratios) in (0, 3)
+    assert rungs[-1].candidate.pruning_ratios
+    move = Move(kind="prune", target="a", value=0.5, tied=(("b", 0.25),))
+    assert move.apply(Candidate()).pruning_ratios == {"a": 0.5, "b": 0.25}

@@ -12,12 +12,13 @@ from autocompress.errors import InvalidInputError, WrongTypeError
 
 names = st.sampled_from(["conv1", "layer1.0.conv1", "layer1.1.conv2", "layer2.0", "fc"])
 blocks = st.sampled_from(["layer1.0", "layer1.1", "layer2"])
+bit_widths = {
+    "weight_bits": st.one_of(st.integers(1, 8), st.just(32)),
+    "activation_bits": st.one_of(st.integers(2, 8), st.just(32)),
+}
 layer_configs = st.builds(
-    LayerConfig,
-    weight_bits=st.one_of(st.integers(1, 8), st.just(32)),
-    activation_bits=st.one_of(st.integers(2, 8), st.just(32)),
-    sparsity=st.floats(0.0, 1.0, exclude_max=True),
-)
+    LayerConfig, sparsity=st.floats(0.0, 1.0, exclude_max=True), **bit_widths
+) | st.builds(LayerConfig, sparsity=st.just(0.5), sparsity_pattern=st.just("2:4"), **bit_widths)
 distill_configs = st.builds(
     DistillConfig,
     temperature=st.floats(0.1, 20.0) | st.integers(1, 20),
@@ -112,6 +113,9 @@ def test_the_json_carries_its_version() -> None:
         {"sparsity": -0.1},
         {"sparsity": float("nan")},
         {"weight_format": "log"},
+        {"sparsity_pattern": "1:4"},
+        {"sparsity": 0.25, "sparsity_pattern": "2:4"},
+        {"sparsity": 0.0, "sparsity_pattern": "2:4"},
     ],
 )
 def test_layer_values_out_of_range_are_refused(values: dict[str, Any]) -> None:
@@ -191,3 +195,9 @@ def test_the_criterion_of_a_candidate_that_prunes_nothing_has_no_effect() -> Non
     assert idle.canonical() == Candidate(dropped_blocks=("a",))
     busy = Candidate(pruning_ratios={"b.conv": 0.5}, dropped_blocks=("a",), criterion="taylor")
     assert busy.canonical() == busy
+
+
+def test_candidates_written_before_patterns_are_read() -> None:
+    record = json.loads(Candidate(layers={"a": LayerConfig(sparsity=0.25)}).to_json())
+    del record["layers"]["a"]["sparsity_pattern"]
+    assert Candidate.from_json(json.dumps(record)).layer("a") == LayerConfig(sparsity=0.25)

@@ -1,11 +1,16 @@
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
+from autocompress.artifact.packed import write_packed
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.cost.analytic import count_costs
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.tracing import trace
+from seasoned import compressed, pruned, seasoned
 from zoo import PlainNet, ResidualNet
 
 W4A8 = LayerConfig(weight_bits=4, activation_bits=8)
@@ -77,3 +82,59 @@ def test_a_dropped_block_takes_its_layers_and_norms_along(residual: ModelGraph) 
     assert whole["parameters"] - dropped["parameters"] == _values(block)
     assert whole["macs"] - dropped["macs"] == 2 * 256 * 8 * 8 * 9
     assert whole["size_bytes"] - dropped["size_bytes"] == 4 * (_values(block) + 2 * 16)
+
+
+def test_sparsity_shrinks_the_size_and_nothing_else(plain: ModelGraph) -> None:
+    config = LayerConfig(weight_bits=4, activation_bits=8, sparsity=0.5)
+    dense = count_costs(plain, Candidate(layers={"conv3": W4A8}))
+    sparse = count_costs(plain, Candidate(layers={"conv3": config}))
+    weights = 16 * 16 * 9
+    assert dense["size_bytes"] - sparse["size_bytes"] == weights // 4 - weights // 8
+    assert all(dense[cost] == sparse[cost] for cost in ("macs", "bops", "parameters"))
+
+
+def test_two_of_four_counts_the_inputs_that_are_left(plain: ModelGraph) -> None:
+    config = LayerConfig(sparsity=0.5, sparsity_pattern="2:4")
+    ratios = {"conv1": 0.25}  # six inputs are left to conv2: a group of four, and two
+    dense = count_costs(plain, Candidate(pruning_ratios=ratios))
+    sparse = count_costs(plain, Candidate(pruning_ratios=ratios, layers={"conv2": config}))
+    weights = 16 * 6 * 9
+    kept = 16 * 4 * 9
+    assert dense["size_bytes"] - sparse["size_bytes"] == 4 * weights - (4 * kept + weights // 8)
+
+
+@pytest.mark.parametrize("name", ["PlainNet", "ResidualNet", "InvertedResidualNet", "Mlp"])
+@pytest.mark.parametrize(
+    ("bits", "sparsity", "pattern"),
+    [
+        (32, 0.9, "unstructured"),
+        (8, 0.5, "unstructured"),
+        (8, 0.97, "unstructured"),
+        (4, 0.5, "2:4"),
+        (2, 0.3, "unstructured"),
+    ],
+)
+def test_the_estimate_is_what_the_file_holds(
+    tmp_path: Path, name: str, bits: int, sparsity: float, pattern: str
+) -> None:
+    model, inputs = seasoned(name)
+    graph = trace(model, inputs)
+    config = LayerConfig(
+        weight_bits=bits,
+        activation_bits=8 if bits < 32 else 32,
+        sparsity=sparsity,
+        sparsity_pattern=pattern,
+    )
+    candidate = Candidate(
+        pruning_ratios=pruned(graph, 0.25), layers={layer.name: config for layer in graph.layers}
+    )
+    result = compressed(model, inputs, candidate)
+    write_packed(result, tmp_path / "weights.packed")
+    stored = sum(
+        tensor.numel() * tensor.element_size()
+        for key, tensor in load_file(tmp_path / "weights.packed").items()
+        if not key.startswith(":grid:") and not key.endswith("num_batches_tracked")
+    )
+    assert count_costs(graph, result.record.candidate)["size_bytes"] == pytest.approx(
+        stored, rel=0.02
+    )

@@ -4,11 +4,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from autocompress.core.candidate import Candidate, DistillConfig
+from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
 from autocompress.errors import StudyError
 from autocompress.evaluation.checkpoints import (
     Checkpoint,
     find_ancestor,
+    further_cuts,
+    inherit_weights,
     list_checkpoints,
     load_weights,
     save_checkpoint,
@@ -158,3 +160,61 @@ def test_a_damaged_file_is_an_error_that_names_it(tmp_path: Path, damage: str) -
         path.write_bytes(damaged[damage])
     with pytest.raises(StudyError, match=r"checkpoint '.*00007\.safetensors'.*delete the file"):
         list_checkpoints(tmp_path)
+
+
+def _sparse(family: _Family, sparsity: float, pattern: str = "unstructured") -> CompressedModel:
+    config = LayerConfig(sparsity=sparsity, sparsity_pattern=pattern)
+    candidate = Candidate(layers={"layer1.0.conv1": config})
+    return compress_model(family.model, family.graph, candidate, ((family.inputs,), {}))
+
+
+def test_masked_weights_are_inherited_by_what_is_masked_at_least_as_far(tmp_path: Path) -> None:
+    family = _Family()
+    parent = _sparse(family, 0.5)
+    with torch.no_grad():
+        weight = parent.network.layer1[0].conv1.weight
+        weight.mul_(torch.rand(weight.shape) + 0.5)
+    saved = family.saved(tmp_path, "0", 100, parent)
+    for sparsity, pattern, fits in (
+        (0.5, "unstructured", True),
+        (0.75, "unstructured", True),
+        (0.5, "2:4", True),
+        (0.25, "unstructured", False),
+    ):
+        child = _sparse(family, sparsity, pattern)
+        assert (find_ancestor(child, [saved]) is not None) == fits
+    assert find_ancestor(family(), [saved]) is None
+    assert find_ancestor(family("layer1.0"), [saved]) == saved  # the masked layer is gone
+
+    same, further = _sparse(family, 0.5), _sparse(family, 0.75)
+    load_weights(same, saved, family.model)
+    assert torch.equal(same.mask("layer1.0.conv1"), parent.mask("layer1.0.conv1"))
+    assert torch.equal(same.network.layer1[0].conv1.weight, weight)
+    load_weights(further, saved, family.model)
+    mask = further.mask("layer1.0.conv1")
+    assert not (mask & ~parent.mask("layer1.0.conv1")).any()
+    assert weight[mask].abs().min() >= weight[parent.mask("layer1.0.conv1") & ~mask].abs().max()
+
+
+def test_a_stage_cuts_the_channels_that_the_end_cuts(tmp_path: Path) -> None:
+    family = _Family()
+    with torch.no_grad():  # this block alone would keep the first channels of the trunk
+        family.model.layer1[1].conv2.weight[:4] += 100.0
+        family.model.conv1.weight[:4] *= 1e-3
+        family.model.layer1[0].conv2.weight[:4] *= 1e-3
+    end = Candidate(pruning_ratios={"conv1": 0.5}, dropped_blocks=("layer1.1",))
+    halfway = Candidate(pruning_ratios={"conv1": 0.25})
+
+    def cut(candidate: Candidate, final: Candidate | None) -> CompressedModel:
+        inputs = ((family.inputs,), {})
+        return compress_model(family.model, family.graph, candidate, inputs, final=final)
+
+    assert further_cuts(cut(halfway, None).record, cut(end, None).record) is None
+    stage, last = cut(halfway, end), cut(end, end)
+    further = further_cuts(stage.record, last.record)
+    assert further is not None
+    assert {len(c.removed) for c in further if c.module == "conv1"} == {2}
+    inherit_weights(last, stage)
+    with torch.no_grad():
+        expected = cut(end, None)(family.inputs)
+        torch.testing.assert_close(last(family.inputs), expected)

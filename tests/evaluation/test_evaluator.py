@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 import torch
 
-from autocompress.core.candidate import Candidate
+from autocompress.core.candidate import Candidate, LayerConfig
+from autocompress.core.training import TrainingConfig
 from autocompress.evaluation import evaluator as evaluator_module
 from autocompress.evaluation.checkpoints import list_checkpoints
 from autocompress.evaluation.evaluator import Evaluator
+from autocompress.evaluation.finetune import fine_tune
 from autocompress.evaluation.proxy import score
 from autocompress.evaluation.splits import make_splits
 from autocompress.graph.tracing import trace
@@ -19,13 +21,25 @@ from seasoned import pruned, uniform
 CUT = 0.7
 
 
-@pytest.fixture
-def evaluator(tmp_path: Path) -> Evaluator:
+def _evaluator(folder: Path, training: TrainingConfig) -> Evaluator:
     task = make_task()
     model = trained_model(task)
     splits = make_splits(task, seed=0)
     graph = trace(model, splits.val[0][0])
-    return Evaluator(model, graph, task, splits, checkpoints=tmp_path / "checkpoints", seed=0)
+    return Evaluator(
+        model,
+        graph,
+        task,
+        splits,
+        checkpoints=folder / "checkpoints",
+        seed=0,
+        training=training,
+    )
+
+
+@pytest.fixture
+def evaluator(tmp_path: Path) -> Evaluator:
+    return _evaluator(tmp_path, TrainingConfig())
 
 
 def _candidate(evaluator: Evaluator, bits: int = 8) -> Candidate:
@@ -92,3 +106,124 @@ def test_nothing_is_saved_of_what_was_not_trained(evaluator: Evaluator) -> None:
     _, result = evaluator.train(_candidate(evaluator), slot=0, images=0)
     assert result.trained_images == 0
     assert list_checkpoints(evaluator.checkpoints) == []
+
+
+GRADUAL = TrainingConfig(schedule="gradual", stages=3, norm_l1=1e-3, group_lasso=1e-3)
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+    """Note the width, sparsity and settings of every fine-tune."""
+    noted: list[dict[str, object]] = []
+
+    def noting(student, teacher, task, distill, config, **options):  # type: ignore[no-untyped-def]
+        seen = fine_tune(student, teacher, task, distill, config, **options)
+        noted.append(
+            {
+                "width": student.network.fc1.out_features,
+                "zeros": int((student.network.fc2.weight == 0).sum()),
+                "seen": seen,
+                "config": config,
+                "seed": options["seed"],
+                "doomed": {(cut.module, cut.axis): len(cut.removed) for cut in options["doomed"]},
+            }
+        )
+        return seen
+
+    monkeypatch.setattr(evaluator_module, "fine_tune", noting)
+    return noted
+
+
+def test_a_gradual_schedule_trains_ever_smaller_models(
+    tmp_path: Path, stages: list[dict[str, object]]
+) -> None:
+    gradual = _evaluator(tmp_path, GRADUAL)
+    candidate = Candidate(
+        pruning_ratios={"fc1": 0.75, "fc2": 0.5}, layers={"fc3": LayerConfig(sparsity=0.5)}
+    )
+    shares: list[float] = []
+    model, result = gradual.train(candidate, slot=0, images=1024, fidelity=2, on_step=shares.append)
+    cubic = [1 - (1 - step / 3) ** 3 for step in (1, 2, 3)]
+    assert [stage["width"] for stage in stages] == [16 - round(12 * share) for share in cubic]
+    assert [stage["seen"] for stage in stages] == [256, 256, 512]
+    assert result.trained_images == 1024
+    assert len({stage["seed"] for stage in stages}) == 3
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert stages[0]["doomed"] == {
+        ("fc1", "out"): 12 - round(12 * cubic[0]),
+        ("fc2", "in"): 12 - round(12 * cubic[0]),
+        ("fc2", "out"): 8 - round(8 * cubic[0]),
+        ("fc3", "in"): 8 - round(8 * cubic[0]),
+    }
+    assert stages[2]["doomed"] == {}
+    assert model.record == gradual.compress(candidate).record
+    assert int((model.network.fc3.weight == 0).sum()) == model.network.fc3.weight.numel() // 2
+    assert result.accuracy > gradual.proxy(candidate).accuracy
+
+
+def test_a_schedule_waits_for_the_full_fine_tune(
+    tmp_path: Path, stages: list[dict[str, object]]
+) -> None:
+    gradual = _evaluator(tmp_path, GRADUAL)
+    _, short = gradual.train(_candidate(gradual), slot=0, images=128)
+    assert [stage["width"] for stage in stages] == [16 - round(16 * CUT)]
+    _, full = gradual.train(_candidate(gradual), slot=0, images=512, fidelity=2)
+    assert len(stages) == 3  # of the schedule's three stages, two round to the same widths
+    assert (short.trained_images, full.trained_images) == (128, 512)
+    _, settled = gradual.train(_candidate(gradual), slot=0, images=0, fidelity=2)
+    assert (settled.trained_images, settled.accuracy) == (512, full.accuracy)
+    assert len(stages) == 3
+
+
+@pytest.mark.parametrize("training", [GRADUAL, TrainingConfig(schedule="iterative", rewind=True)])
+def test_schedules_repeat_themselves(tmp_path: Path, training: TrainingConfig) -> None:
+    runs = []
+    for name in ("a", "b"):
+        evaluator = _evaluator(tmp_path / name, training)
+        model, _ = evaluator.train(_candidate(evaluator), slot=3, images=512, fidelity=2)
+        runs.append(model.network.state_dict())
+    assert all(torch.equal(tensor, runs[1][name]) for name, tensor in runs[0].items())
+
+
+def test_time_is_shared_among_the_stages(tmp_path: Path, stages: list[dict[str, object]]) -> None:
+    iterative = _evaluator(tmp_path, TrainingConfig(schedule="iterative", stages=2))
+    _, result = iterative.train(
+        _candidate(iterative), slot=0, images=10**7, seconds=0.4, fidelity=2
+    )
+    first, second = (stage["config"].seconds for stage in stages)  # type: ignore[attr-defined]
+    assert first == pytest.approx(0.2, abs=0.02)
+    assert 0 < second <= 0.4
+    assert 0 < result.trained_images < 10**6
+
+
+def test_the_penalties_shrink_what_will_be_cut(tmp_path: Path) -> None:
+    norms = []
+    for weight in (1e-9, 0.5):
+        training = TrainingConfig(schedule="iterative", stages=2, group_lasso=weight)
+        evaluator = _evaluator(tmp_path / str(weight), training)
+        seen: list[float] = []
+
+        def noting(student, *rest, doomed, seen=seen, **options):  # type: ignore[no-untyped-def]
+            count = fine_tune(student, *rest, doomed=doomed, **options)
+            for cut in doomed:
+                if cut.module == "fc1":
+                    seen.append(
+                        float(student.network.fc1.weight[list(cut.removed)].detach().norm())
+                    )
+            return count
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(evaluator_module, "fine_tune", noting)
+            evaluator.train(Candidate(pruning_ratios={"fc1": 0.5}), slot=0, images=2048, fidelity=2)
+        norms.append(seen[0])
+    assert norms[1] < 0.8 * norms[0]
+
+
+def test_sparsity_is_counted_by_the_proxy(evaluator: Evaluator) -> None:
+    mild, strong = (
+        Candidate(layers={name: LayerConfig(sparsity=level) for name in ("fc1", "fc2", "fc3")})
+        for level in (0.2, 0.9)
+    )
+    assert 0 < evaluator.deviation(mild) < evaluator.deviation(strong)
+    assert evaluator.proxy(mild).accuracy >= evaluator.proxy(strong).accuracy

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,13 +8,14 @@ from scipy.special import log_softmax, softmax
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from autocompress.core.candidate import Candidate, DistillConfig
+from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
 from autocompress.errors import InvalidInputError, TrainingError
 from autocompress.evaluation.finetune import FineTuneConfig, distillation_loss, fine_tune
 from autocompress.evaluation.proxy import score
 from autocompress.evaluation.task import Task
 from autocompress.graph.tracing import trace
 from autocompress.transform.compressed import CompressedModel
+from autocompress.transform.record import Cut
 from blobs import batches, make_task, trained_model
 from seasoned import compressed, pruned, uniform
 
@@ -148,3 +150,72 @@ def test_what_this_version_cannot_distil_is_refused() -> None:
     teacher = trained_model(task)
     with pytest.raises(InvalidInputError, match="distil from logits"):
         fine_tune(_student(teacher, task), teacher, task, distill, CONFIG, seed=0)
+
+
+@pytest.mark.parametrize("bits", [32, 8, 2])
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
+def test_masked_weights_stay_at_zero(bits: int, pattern: str) -> None:
+    task = make_task()
+    teacher = trained_model(task)
+    config = LayerConfig(
+        sparsity=0.5,
+        sparsity_pattern=pattern,
+        weight_bits=bits,
+        activation_bits=8 if bits < 32 else 32,
+    )
+    inputs = torch.cat([x for x, _ in task.train])
+    student = compressed(teacher, inputs, Candidate(layers={"fc1": config, "fc2": config}))
+    before = {name: student.network.get_submodule(name).weight.clone() for name in ("fc1", "fc2")}
+    fine_tune(student, teacher, task, DistillConfig(), CONFIG, seed=0)
+    for name, old in before.items():
+        weight, mask = student.network.get_submodule(name).weight, student.mask(name)
+        assert int((~mask).sum()) == weight.numel() // 2
+        assert not weight[~mask].any()
+        assert (weight[mask] != old[mask]).any()
+
+
+def test_the_rate_runs_through_its_part_of_the_cycle(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task()
+    teacher = trained_model(task)
+    rates: list[float] = []
+    step = torch.optim.SGD.step
+
+    def noting(self: torch.optim.SGD, *args: object, **kwargs: object) -> object:
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", noting)
+    whole = FineTuneConfig(images=1024, learning_rate=1.0, clip_norm=1e-6)
+    for config in (
+        whole,
+        replace(whole, images=512, cycle=(0.0, 0.5)),
+        replace(whole, images=512, cycle=(0.5, 1.0)),
+    ):
+        fine_tune(_student(teacher, task), teacher, task, DistillConfig(), config, seed=0)
+    assert rates[16:] == pytest.approx(rates[:16])
+    assert max(rates) == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("penalty", ["norm_l1", "group_lasso"])
+def test_penalties_shrink_doomed_channels(penalty: str) -> None:
+    task = make_task()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        teacher = nn.Sequential(
+            nn.Linear(12, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4)
+        ).eval()
+    inputs = torch.cat([x for x, _ in task.train])
+    doomed = [
+        Cut(module="0", axis="out", size=16, removed=(0, 5)),
+        Cut(module="1", axis="out", size=16, removed=(0, 5)),
+        Cut(module="3", axis="in", size=16, removed=(0, 5)),
+    ]
+    shrunk = []
+    for weight in (0.0, 1.0):
+        student = compressed(teacher, inputs, Candidate())
+        config = replace(CONFIG, **{penalty: weight})
+        fine_tune(student, teacher, task, DistillConfig(), config, seed=0, doomed=doomed)
+        network = student.network
+        values = network[1].weight if penalty == "norm_l1" else network[0].weight
+        shrunk.append(float(values[[0, 5]].detach().norm()))
+    assert shrunk[1] < 0.3 * shrunk[0]

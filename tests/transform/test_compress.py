@@ -98,7 +98,6 @@ def test_a_record_rebuilds_the_shape_on_other_weights() -> None:
     [
         ({"layer1.0.conv3": LayerConfig(weight_bits=8)}, "did you mean 'layer1.0.conv[12]'"),
         ({"fc": LayerConfig(weight_bits=1)}, "got 1 bits"),
-        ({"fc": LayerConfig(sparsity=0.5)}, "sparsity 0.5"),
     ],
 )
 def test_settings_that_cannot_be_met_are_refused(

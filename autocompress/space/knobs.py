@@ -1,0 +1,127 @@
+"""Choices of ratios, bits and sparsity, each for one part of a model or for several."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from autocompress.core.candidate import LayerConfig
+from autocompress.core.target import FLOAT
+from autocompress.space.choices import DENSE, PrecisionPair, SparsityLevel
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Knob(Generic[T]):
+    """One choice for one or several parts of a model.
+
+    Attributes:
+        name: Name of the parameter, after its first member.
+        members: The parts that it sets.
+        levels: What can be chosen; a value for each member.
+    """
+
+    name: str
+    members: tuple[str, ...]
+    levels: tuple[tuple[T, ...], ...]
+
+    def values(self, level: int) -> dict[str, T]:
+        """Return the value of every member at a level."""
+        return dict(zip(self.members, self.levels[level], strict=True))
+
+    def nearest(
+        self,
+        wanted: Mapping[str, T],
+        default: T,
+        gone: Callable[[str], bool],
+        key: Callable[[float, int], tuple[float, int]],
+        distance: Callable[[T, T], float],
+    ) -> int:
+        """Find the level nearest to what the members want, those that are gone not asked.
+
+        Args:
+            wanted: Values by member.
+            default: The value of members without one, and of all if all are gone.
+            gone: Tells whether a member lies in a dropped block.
+            key: Orders (distance, level), the least first; breaks ties.
+            distance: Between two values, >= 0.
+        """
+        standing = [name for name in self.members if not gone(name)]
+
+        def cost(level: int) -> float:
+            values = self.values(level)
+            asked = {name: wanted.get(name, default) for name in standing}
+            asked = asked or dict.fromkeys(self.members, default)
+            return round(sum(distance(values[name], want) for name, want in asked.items()), 12)
+
+        return min(range(len(self.levels)), key=lambda level: key(cost(level), level))
+
+
+def make_knobs(
+    prefix: str,
+    names: Iterable[str],
+    ties: Sequence[Sequence[str]],
+    levels: Callable[[Sequence[str]], Sequence[tuple[T, ...]]],
+) -> tuple[Knob[T], ...]:
+    """Make one knob for every set of tied names, and for every other name.
+
+    Args:
+        prefix: Begins the names of the parameters, for example "prune:".
+        names: Names that have a choice, in order.
+        ties: Sets of names that share one.
+        levels: Returns the levels of some members.
+    """
+    set_of = {name: tuple(members) for members in ties for name in members}
+    sets = dict.fromkeys(set_of.get(name, (name,)) for name in names)
+    return tuple(
+        Knob(name=f"{prefix}{members[0]}", members=members, levels=tuple(levels(members)))
+        for members in sets
+    )
+
+
+def values_of(knobs: Iterable[Knob[T]], levels: Mapping[str, int]) -> dict[str, T]:
+    """Return the value of every member of some knobs at given levels."""
+    return {name: value for knob in knobs for name, value in knob.values(levels[knob.name]).items()}
+
+
+def layer_configs(
+    bits: Mapping[str, PrecisionPair], sparsity: Mapping[str, SparsityLevel]
+) -> dict[str, LayerConfig]:
+    """Put together what is chosen for each layer."""
+    configs = {}
+    for name in dict.fromkeys((*bits, *sparsity)):
+        weight_bits, activation_bits = bits.get(name, (FLOAT, FLOAT))
+        fraction, pattern = sparsity.get(name, DENSE)
+        configs[name] = LayerConfig(
+            weight_bits=weight_bits,
+            activation_bits=activation_bits,
+            sparsity=fraction,
+            sparsity_pattern=pattern,
+        )
+    return configs
+
+
+def mild_first(distance: float, level: int) -> tuple[float, int]:
+    """Prefer the lower of two levels that are equally near."""
+    return distance, level
+
+
+def mild_last(distance: float, level: int) -> tuple[float, int]:
+    """Prefer the higher of two levels that are equally near."""
+    return distance, -level
+
+
+def ratios_apart(one: float, other: float) -> float:
+    """Return how far two ratios are apart."""
+    return abs(one - other)
+
+
+def pairs_apart(one: PrecisionPair, other: PrecisionPair) -> float:
+    """Add up how often weights and activations halve or double."""
+    return sum(abs(math.log2(a / b)) for a, b in zip(one, other, strict=True))
+
+
+def sparsity_apart(one: SparsityLevel, other: SparsityLevel) -> float:
+    """Compare the fractions; patterns decide only between equal ones."""
+    return abs(one[0] - other[0]) + 1e-6 * (one[1] != other[1])

@@ -1,0 +1,73 @@
+"""Masks that set single weights to zero, the smallest ones first."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from autocompress.core.candidate import Candidate
+from autocompress.core.sparsity import TWO_OF_FOUR, kept_weights
+from autocompress.transform.compressed import CompressedModel
+
+
+def keep_mask(weight: Tensor, sparsity: float, pattern: str) -> Tensor:
+    """Choose the weights that stay, by magnitude (Han et al. 2015).
+
+    Args:
+        weight: Outputs, inputs, any further axes.
+        sparsity: Fraction set to zero, [0, 1).
+        pattern: "unstructured", or "2:4": the two larger of every four
+            neighbours along the inputs stay (Mishra et al. 2021), and so do
+            up to three inputs at the end.
+
+    Returns:
+        Booleans of the weight's shape, True where a weight stays. Of equal
+        magnitudes, the later ones stay.
+
+    Example:
+        >>> keep_mask(torch.tensor([[0.5, -3.0, 1.0, 2.0]]), 0.5, "2:4")
+        tensor([[False,  True, False,  True]])
+    """
+    sizes = weight.detach().abs()
+    if pattern == TWO_OF_FOUR:
+        keep = torch.ones_like(sizes, dtype=torch.bool).movedim(1, -1)
+        whole = sizes.shape[1] // 4 * 4
+        inputs_last = sizes.movedim(1, -1)
+        fours = inputs_last[..., :whole].reshape(*inputs_last.shape[:-1], whole // 4, 4)
+        order = fours.argsort(dim=-1, stable=True)
+        chosen = torch.ones_like(fours, dtype=torch.bool).scatter(-1, order[..., :2], False)
+        keep[..., :whole] = chosen.flatten(-2)
+        return keep.movedim(-1, 1).contiguous()
+    kept = kept_weights(tuple(sizes.shape), sparsity, pattern)
+    keep = torch.ones(sizes.numel(), dtype=torch.bool, device=sizes.device)
+    keep[sizes.flatten().argsort(stable=True)[: sizes.numel() - kept]] = False
+    return keep.reshape(sizes.shape)
+
+
+def sparse_layers(network: nn.Module, candidate: Candidate) -> dict[str, int]:
+    """Count the weights that stay in every layer which a candidate makes sparse.
+
+    Args:
+        network: The network, its channels cut.
+        candidate: The candidate, canonical.
+    """
+    counts = {}
+    for name, config in candidate.layers.items():
+        if config.sparsity > 0.0:
+            shape = tuple(network.get_submodule(name).get_parameter("weight").shape)
+            counts[name] = kept_weights(shape, config.sparsity, config.sparsity_pattern)
+    return counts
+
+
+def mask_smallest(compressed: CompressedModel, layers: Iterable[str] | None = None) -> None:
+    """Mask the smallest weights of sparse layers; what is zero goes first.
+
+    Args:
+        compressed: Its weights and masks are changed in place.
+        layers: Names of sparse layers; None for all of them.
+    """
+    for name in compressed.record.sparse if layers is None else layers:
+        config = compressed.record.candidate.layer(name)
+        weight = compressed.network.get_submodule(name).get_parameter("weight")
+        mask = keep_mask(weight, config.sparsity, config.sparsity_pattern)
+        compressed.set_mask(name, mask)

@@ -1,0 +1,74 @@
+import pytest
+import torch
+
+from autocompress.controller.preflight import (
+    check_model,
+    estimate_seconds,
+    report_on,
+    seconds_per_image,
+)
+from autocompress.core.budget import Budget
+from autocompress.graph.inputs import ModelInputs
+from autocompress.graph.tracing import trace
+from autocompress.space.preset import SearchSpace
+from blobs import make_task, trained_model
+from toy_graphs import residual_graph
+from zoo import PlainNet
+
+SPACE = SearchSpace.load({"pruning": {"ratios": [0, 0.5], "exclude": ["blocks.2.*"]}})
+
+
+def test_savings_are_counted_by_hand() -> None:
+    graph = trace(PlainNet(), torch.zeros(2, 3, 16, 16))
+    report = report_on(graph, SearchSpace.load({"pruning": {"ratios": [0.5], "round_to": 1}}))
+    first = next(saving for saving in report.savings if saving.name == "conv1")
+    assert first.pruning_ratio == 0.5
+    assert first.macs == 256 * 4 * 27 + 64 * 16 * 4 * 9
+    # four filters of conv1 with their scales, four inputs of conv2, four channels of bn1
+    assert first.size_bytes == 4 * 27 + 4 * 4 + 16 * 4 * 9 + 4 * 4 * 4
+    assert report.macs == sum(layer.macs for layer in graph.layers)
+    assert report.groups == graph.groups
+    assert report.group("conv1").prunable
+
+
+def test_only_what_the_space_varies_is_listed() -> None:
+    report = report_on(residual_graph(3, 32), SPACE)
+    named = [(saving.kind, saving.name) for saving in report.savings]
+    assert named == [
+        ("group", "blocks.0.conv1"),
+        ("group", "blocks.1.conv1"),
+        ("block", "blocks.1"),
+        ("block", "blocks.2"),
+    ]
+    block = report.savings[-1]
+    assert block.macs == 2 * 9 * 32 * 32 * 64
+    assert block.size_bytes == 2 * (9 * 32 * 32 + 4 * 32)  # a byte each, and scales
+    assert report.search_seconds is None
+
+
+def test_the_estimate_grows_with_the_budget_and_ends_at_its_minutes() -> None:
+    graph = residual_graph(3, 32)
+
+    def estimate(budget: Budget, image_seconds: float = 0.001) -> float:
+        return estimate_seconds(budget, graph, epoch_images=10_000, image_seconds=image_seconds)
+
+    few, many = estimate(Budget(trials=20)), estimate(Budget(trials=200))
+    assert 0 < few < many
+    assert estimate(Budget(trials=20), 0.002) > few
+    # each trial more costs its proxy, and a third of a short fine-tune
+    per_trial = 0.001 * (1.5 * (2 * 2000 + 1024) + 4.0 * 6000 / 3)
+    assert (many - few) / 180 == pytest.approx(per_trial)
+    assert estimate(Budget(minutes=3)) == 180.0
+    assert estimate(Budget(trials=200, minutes=3)) == 180.0
+
+
+def test_a_check_times_the_model_and_leaves_it_alone() -> None:
+    task = make_task()
+    model = trained_model(task).train()
+    inputs = task.val[0][0]
+    report = check_model(model, inputs, SearchSpace.load("mlp"), task, Budget(trials=10))
+    assert model.training
+    assert report.search_seconds is not None
+    assert report.search_seconds > 0
+    assert check_model(model, inputs, SearchSpace.load("mlp")).search_seconds is None
+    assert 0 < seconds_per_image(model.eval(), ModelInputs.of(inputs)) < 0.1
