@@ -39,7 +39,13 @@ def test_the_reference_shows_public_names_only() -> None:
     public, _, parts = REFERENCE.partition("## The parts of a CheckReport")
     parts, _, errors_part = parts.partition("## Errors")
     assert set(documented(public + errors_part)) <= set(dir(ac))
-    assert set(documented(parts)) == {"ModelGraph", "ChannelGroup", "Block", "Layer"}
+    assert set(documented(parts)) == {
+        "ModelGraph",
+        "ChannelGroup",
+        "Block",
+        "Layer",
+        "Saving",
+    }
 
 
 @pytest.mark.parametrize("path", PROSE, ids=lambda path: path.name)

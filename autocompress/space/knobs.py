@@ -47,6 +47,10 @@ class Knob(Generic[T]):
             key: Orders (distance, level), the least first; breaks ties.
             distance: Between two values, >= 0.
         """
+        if len(self.members) == 1:  # most often, and what is gone has no effect anyway
+            exact = (wanted.get(self.members[0], default),)
+            if exact in self.levels:
+                return self.levels.index(exact)
         standing = [name for name in self.members if not gone(name)]
 
         def cost(level: int) -> float:

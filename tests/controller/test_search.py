@@ -1,7 +1,9 @@
 """A whole search on a tiny network: what is on disk, resuming, determinism, refusals."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import pytest
@@ -13,6 +15,7 @@ from autocompress.controller.ledger import Ledger
 from autocompress.core.evaluation import FidelityResult
 from autocompress.core.files import read_json
 from autocompress.errors import InvalidInputError, SearchFailedError, StudyError
+from autocompress.evaluation import evaluator
 from autocompress.evaluation.evaluator import Evaluator
 from zoo import ResidualNet
 
@@ -243,6 +246,54 @@ def test_a_given_profile_is_kept_when_the_study_is_resumed(
     before = (tmp_path / "x" / "profile.json").read_bytes()
     ac.resume(tmp_path / "x", model, task, budget=ac.Budget(trials=3), verbose=False)
     assert (tmp_path / "x" / "profile.json").read_bytes() == before
+
+
+def test_sparsity_is_searched_and_a_schedule_trains_towards_it(
+    model: torch.nn.Module,
+    task: ac.Task,
+    finished: Finished,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stages: list[ac.Candidate] = []
+    whole = evaluator.fine_tune
+
+    def noting(student: ac.CompressedModel, *rest: Any, **options: Any) -> int:
+        stages.append(student.record.candidate)
+        return whole(student, *rest, **options)
+
+    monkeypatch.setattr(evaluator, "fine_tune", noting)
+    choose = finish.choose_finalists
+    monkeypatch.setattr(  # so that a finalist is trained, whatever it has lost
+        finish, "choose_finalists", lambda *args: [replace(f, share=1.0) for f in choose(*args)]
+    )
+    result = _search(
+        model,
+        task,
+        tmp_path / "x",
+        target=finished[0].study_dir / "profile.json",
+        objectives=("accuracy", "size_bytes"),
+        space={
+            "pruning": {"ratios": [0]},
+            "blocks": {"drop": False},
+            "quantisation": {"weight_bits": [8]},
+            "sparsity": {"levels": [0.5], "ties": [["*"]]},
+        },
+        training=ac.TrainingConfig(schedule="gradual", stages=2),
+    )
+    sparse = [m for m in result.front if m.candidate.layer("conv1").sparsity == 0.5]
+    assert sparse
+    levels = [candidate.layer("conv1").sparsity for candidate in stages]
+    assert levels == [0.4375, 0.5]
+    int8 = read_json(tmp_path / "x" / "front.json")["baseline"]["int8"]
+    for member in sparse:
+        rebuilt = member.model()
+        weight = rebuilt.network.get_submodule("layer1.0.conv1").weight
+        assert int((weight != 0).sum()) <= weight.numel() // 2
+        assert member.measured["size_bytes"] < 0.9 * int8["size_bytes"]
+    before = _candidates(tmp_path / "x")
+    ac.resume(tmp_path / "x", model, task, verbose=False)
+    assert _candidates(tmp_path / "x") == before
 
 
 def test_a_trial_that_raises_fails_alone(
