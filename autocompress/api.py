@@ -18,18 +18,18 @@ from autocompress.controller.ledger import Ledger
 from autocompress.controller.preflight import CheckReport, check_model
 from autocompress.controller.sampler import SAMPLER_NAMES
 from autocompress.controller.search import run_search
-from autocompress.controller.setup import SearchSetup, study_identity
+from autocompress.controller.setup import EXECUTORS, SearchSetup, study_identity
 from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
 from autocompress.core.events import Callback, Event
 from autocompress.core.files import write_json, write_text
 from autocompress.core.objective import cost_names, parse_constraints, parse_objectives, study_names
-from autocompress.core.schema import unknown_name
+from autocompress.core.schema import check_name
 from autocompress.core.target import TARGET_NAMES, Target
 from autocompress.core.training import TrainingConfig
 from autocompress.cost.measurement import LatencyMeasurement, measure_interleaved
 from autocompress.cost.profile import DeviceProfile, profile_device, resolve_target
-from autocompress.errors import InvalidInputError, check_type
+from autocompress.errors import check_type
 from autocompress.evaluation.calibration import compress_on
 from autocompress.evaluation.original import frozen_copy, weights_digest
 from autocompress.evaluation.splits import check_splits, epoch_images, make_splits
@@ -75,9 +75,6 @@ __all__ = [
     "resume",
     "search",
 ]
-
-EXECUTORS = ("inline",)
-"""Where trials can run."""
 
 
 def search(
@@ -132,10 +129,8 @@ def search(
         check_type("search", value, kind)
     check_type("'training'", training, TrainingConfig)
     check_type("'seed'", seed, int)
-    if executor not in EXECUTORS:
-        raise InvalidInputError(unknown_name("'executor'", str(executor), EXECUTORS))
-    if sampler not in SAMPLER_NAMES:
-        raise InvalidInputError(unknown_name("'sampler'", str(sampler), SAMPLER_NAMES))
+    check_name("'executor'", executor, EXECUTORS)
+    check_name("'sampler'", sampler, SAMPLER_NAMES)
     resolved, given = resolve_target(target)
     goals, limits = parse_objectives(objectives), parse_constraints(constraints)
     chosen = SearchSpace.load(space)

@@ -15,6 +15,9 @@ from autocompress.evaluation.task import Task
 from autocompress.graph.structure import ModelGraph
 from autocompress.space.bound import BoundSpace
 
+EXECUTORS = ("inline",)
+"""Where trials can run."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSetup:

@@ -56,6 +56,19 @@ def check_record(
     return rest
 
 
+def check_name(what: str, got: object, known: Collection[str]) -> None:
+    """Refuse a name that is not known.
+
+    Raises:
+        InvalidInputError: With the closest known one as the remedy.
+
+    Example:
+        >>> check_name("space", "cnn", ["cnn"])
+    """
+    if got not in known:
+        raise InvalidInputError(unknown_name(what, str(got), known))
+
+
 def unknown_name(what: str, got: str, known: Collection[str]) -> str:
     """Word the refusal of a name, with the closest known one as the remedy.
 

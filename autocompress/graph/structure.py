@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from autocompress.core.schema import unknown_name
-from autocompress.errors import InvalidInputError
+from autocompress.core.schema import check_name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,18 +148,15 @@ class ModelGraph:
 
     def layer(self, name: str) -> Layer:
         """Look a layer up; an unknown name is refused with the closest one."""
-        if name not in self.layer_by_name:
-            raise InvalidInputError(unknown_name("layer", name, self.layer_by_name))
+        check_name("layer", name, self.layer_by_name)
         return self.layer_by_name[name]
 
     def group(self, name: str) -> ChannelGroup:
         """Look a channel group up; an unknown name is refused."""
-        if name not in self.group_by_name:
-            raise InvalidInputError(unknown_name("channel group", name, self.group_by_name))
+        check_name("channel group", name, self.group_by_name)
         return self.group_by_name[name]
 
     def block(self, name: str) -> Block:
         """Look a block up; an unknown name is refused with the closest one."""
-        if name not in self.block_by_name:
-            raise InvalidInputError(unknown_name("block", name, self.block_by_name))
+        check_name("block", name, self.block_by_name)
         return self.block_by_name[name]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from autocompress.core.schema import unknown_name
+from autocompress.core.schema import check_name
 from autocompress.errors import InvalidInputError, explain
 from autocompress.transform.criteria.apoz import apoz_scores
 from autocompress.transform.criteria.bn_scale import bn_scale_scores
@@ -63,8 +63,7 @@ def find_criterion(name: str) -> Criterion:
     Raises:
         InvalidInputError: If there is none of that name.
     """
-    if name not in CRITERIA:
-        raise InvalidInputError(unknown_name("criterion", name, CRITERIA))
+    check_name("criterion", name, CRITERIA)
     return CRITERIA[name]
 
 
