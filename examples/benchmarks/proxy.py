@@ -46,7 +46,7 @@ def main() -> None:
     task = make_random_task() if options.smoke else make_task(options.data)
     splits = make_splits(task, seed=options.seed)
     space = ac.SearchSpace.load("cnn").bind(
-        model, example_inputs(splits.val)[0], ac.Target.named("onnxruntime-cpu")
+        model, example_inputs(task, model, splits.val)[0], ac.Target.named("onnxruntime-cpu")
     )
     plain = [(images.contiguous(), labels) for images, labels in splits.proxy]
     original = make_model(options.depth).eval()
