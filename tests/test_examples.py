@@ -45,6 +45,15 @@ def test_the_cifar_example_compares_its_pick_with_plain_int8(tmp_path: Path) -> 
     assert re.search(rf"^best\(latency_ms=.*\) is {pick['pick']}: ", printed, re.MULTILINE)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", sorted(p.name for p in (ROOT / "examples/benchmarks").glob("*.py"))
+)
+def test_every_benchmark_has_a_smoke_run_that_writes_figures(name: str, tmp_path: Path) -> None:
+    assert run(f"benchmarks/{name}", "--smoke", "--json", tmp_path / "figures.json")
+    assert json.loads((tmp_path / "figures.json").read_text())
+
+
 def test_the_readme_shows_the_configuration_of_the_demo() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (shown,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
