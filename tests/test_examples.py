@@ -37,6 +37,7 @@ def test_the_digits_example_prints_its_front(tmp_path: Path) -> None:
         assert f"{member.id}: val {member.measured['val_accuracy']:.4f}" in printed
 
 
+@pytest.mark.slow
 def test_the_cifar_example_compares_its_pick_with_plain_int8(tmp_path: Path) -> None:
     printed = run("cifar10.py", "--smoke", "--study-dir", tmp_path / "study")
     pick = json.loads((tmp_path / "study" / "pick.json").read_text())

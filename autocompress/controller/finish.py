@@ -14,6 +14,9 @@ from autocompress.errors import StorageError, StudyError
 FINALISTS = 6
 """Members that a search adds to those it wrote on its way."""
 
+LAST_SECONDS = 40.0
+"""Longest measurement of all members side by side."""
+
 WORTHWHILE_EPOCHS = 2.5
 """Training of one finalist, in epochs, below which fewer finalists are better."""
 
@@ -124,10 +127,10 @@ def _finalist(run: Run, finalist: Finalist, waiting: Sequence[Finalist]) -> None
         origin=evaluation.origin,
         trained_images=result.trained_images,
     )
-    member = run.add_member(member, seconds=6.0)
+    member = run.add_member(member)
     run.say("finalists", f"member {name} is on disk", member=member)
 
 
 def _measuring_seconds(run: Run) -> float:
     total = run.schedule.total_seconds
-    return 40.0 if total is None else min(40.0, 0.05 * total)
+    return LAST_SECONDS if total is None else min(LAST_SECONDS, 0.05 * total)

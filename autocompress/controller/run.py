@@ -31,6 +31,9 @@ HEARTBEAT_SECONDS = 10.0
 NEWS_SECONDS = 60.0
 """Time between two messages while a model trains."""
 
+ADDED_SECONDS = 8.0
+"""Longest measurement of a member that was just written."""
+
 MEMBER_SECONDS = 25.0
 """Time assumed for exporting and verifying a member before one was written."""
 
@@ -135,9 +138,9 @@ class Run:
         )
         return member
 
-    def add_member(self, member: MeasuredMember, *, seconds: float) -> MeasuredMember:
+    def add_member(self, member: MeasuredMember) -> MeasuredMember:
         """Measure a written member beside the baselines, and renew the front."""
-        measured = self.measure([*self.baselines(), member], seconds=seconds)
+        measured = self.measure([*self.baselines(), member], seconds=ADDED_SECONDS)
         self.update_front()
         return measured[-1]
 

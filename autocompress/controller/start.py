@@ -13,6 +13,9 @@ from autocompress.errors import ExportError
 from autocompress.evaluation.proxy import score
 from autocompress.transform.compress import calibrate_grids
 
+BASELINE_SECONDS, PROFILE_SECONDS, PROBE_SECONDS = 15.0, 40.0, 5.0
+"""Longest measurements of the baselines, of all kernels, and of a change of precision."""
+
 ISLANDS = 6
 """Layers in floating point of the network that shows what a change of precision costs."""
 
@@ -37,7 +40,7 @@ def measure_baseline(run: Run) -> dict[str, float]:
         members.append(_untrained(run, name, "plain int8", int8))
     except ExportError as error:
         run.say("baseline", f"plain int8 is not compared with: {error}")
-    members = run.measure(members, seconds=15.0)
+    members = run.measure(members, seconds=BASELINE_SECONDS)
     for member in members:
         run.say("baseline", f"{member.measured['origin']} measured", member=member)
     values = members[0].values()
@@ -71,7 +74,7 @@ def device_profile(run: Run) -> DeviceProfile:
         setup.graph,
         setup.space.pruning_choices,
         setup.target,
-        seconds=40.0 if total is None else min(40.0, 0.04 * total),
+        seconds=PROFILE_SECONDS if total is None else min(PROFILE_SECONDS, 0.04 * total),
     )
     profile = _probe_boundaries(run, refit_profile(run, profile))
     profile.save(path)
@@ -106,7 +109,7 @@ def _probe_boundaries(run: Run, profile: DeviceProfile) -> DeviceProfile:
     calibrate_grids(model, setup.splits.calibration[:1], setup.task.run)
     write_onnx(model, path, run.evaluator.inputs)
     reference = run.members()[0]
-    measured = run.store.time([setup.study_dir / reference.path, path], seconds=5.0)
+    measured = run.store.time([setup.study_dir / reference.path, path], seconds=PROBE_SECONDS)
     path.unlink()
     latency = measured[1].ratio * float(reference.measured["latency_ms"])
     return profile.refit([profile.anchor(setup.graph, mixed, latency)])

@@ -189,5 +189,5 @@ def _early_member(
     except ExportError as error:
         run.say("trials", f"trial {evaluation.slot} was not exported: {error}")
         return
-    member = run.add_member(member, seconds=8.0)
+    member = run.add_member(member)
     run.say("trials", f"member {name} is on disk", member=member)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import autocompress as ac
-from autocompress.controller import finish, schedule, trials
+from autocompress.controller import finish, run, schedule, start, trials
 from autocompress.controller.ledger import Ledger
 from autocompress.core.evaluation import FidelityResult
 from autocompress.core.files import read_json
@@ -24,13 +24,25 @@ CLASSES = 4
 Finished = tuple[ac.SearchResult, list[ac.Event], dict[str, torch.Tensor]]
 
 
+def _shorten(patch: pytest.MonkeyPatch) -> None:
+    """Train and measure little and export few, so that the whole path stays quick."""
+    patch.setattr(schedule, "SHORT_IMAGES", 128)
+    patch.setattr(schedule, "FULL_IMAGES", 256)
+    patch.setattr(finish, "FINALISTS", 1)
+    patch.setattr(trials, "EARLY_MEMBERS", 1)
+    for module, name in (
+        (start, "BASELINE_SECONDS"),
+        (start, "PROFILE_SECONDS"),
+        (start, "PROBE_SECONDS"),
+        (run, "ADDED_SECONDS"),
+        (finish, "LAST_SECONDS"),
+    ):
+        patch.setattr(module, name, 0.5)
+
+
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train little and export few, so that the whole path stays quick."""
-    monkeypatch.setattr(schedule, "SHORT_IMAGES", 128)
-    monkeypatch.setattr(schedule, "FULL_IMAGES", 256)
-    monkeypatch.setattr(finish, "FINALISTS", 1)
-    monkeypatch.setattr(trials, "EARLY_MEMBERS", 1)
+    _shorten(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +90,7 @@ def finished(
     before = copy.deepcopy(model.state_dict())
     events: list[ac.Event] = []
     patch = pytest.MonkeyPatch()
-    patch.setattr(schedule, "SHORT_IMAGES", 128)
-    patch.setattr(schedule, "FULL_IMAGES", 256)
-    patch.setattr(finish, "FINALISTS", 1)
+    _shorten(patch)
     result = _search(model, task, tmp_path_factory.mktemp("study"), callbacks=(events.append,))
     patch.undo()
     return result, events, before
@@ -111,6 +121,7 @@ def test_everything_that_is_promised_is_on_disk(
     assert not list(folder.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_a_space_of_several_criteria_queues_a_ranking_of_each(
     model: torch.nn.Module, task: ac.Task, tmp_path: Path
 ) -> None:
@@ -191,7 +202,7 @@ def test_the_same_seed_gives_the_same_trials_with_a_given_profile(
     profile = finished[0].study_dir / "profile.json"
     runs = []
     for name in ("a", "b"):
-        budget = ac.Budget(trials=6)
+        budget = ac.Budget(trials=5)
         _search(model, task, tmp_path / name, target=profile, budget=budget, seed=3)
         runs.append(_candidates(tmp_path / name))
     assert runs[0] == runs[1]
@@ -223,6 +234,7 @@ def test_a_full_fine_tune_is_in_the_table_and_baselines_have_predictions(
         assert {"accuracy", "latency_ms"} <= set(member.predicted), member.id
 
 
+@pytest.mark.slow
 def test_plain_int8_is_measured_beside_a_space_that_does_not_hold_it(
     model: torch.nn.Module, task: ac.Task, tmp_path: Path
 ) -> None:
@@ -237,6 +249,7 @@ def test_plain_int8_is_measured_beside_a_space_that_does_not_hold_it(
     assert all(not member.candidate.layers for member in members)
 
 
+@pytest.mark.slow
 def test_a_given_profile_is_kept_when_the_study_is_resumed(
     model: torch.nn.Module, task: ac.Task, tmp_path: Path, finished: Finished
 ) -> None:
