@@ -245,15 +245,15 @@ class KernelPlan:
     def _build(self, site: Site) -> KernelKey:
         index, ratios, bits = site
         place, carrier = self._places[index], self._carriers[index]
-        widths = self._carrier_widths(carrier, self._groups[index], ratios) if carrier else None
         if isinstance(place, Operation):
+            known = self._carrier_widths(carrier, self._groups[index], ratios) if carrier else None
             last = carrier is not None and not carrier.kernel_size
-            width = widths.out_channels if widths else place.shape[-1 if last else 0]
+            width = known.out_channels if known else place.shape[-1 if last else 0]
             size = place.shape[:-1] if last else place.shape[1:]
             return KernelKey(
                 kind="add", in_channels=width, out_channels=width, size=size, bits=bits
             )
-        assert widths is not None
+        widths = self._carrier_widths(place, self._groups[index], ratios)
         transposed = "Transpose" in place.type
         output = place.input_shape if transposed else place.output_shape
         return KernelKey(

@@ -198,10 +198,6 @@ def call_macs(call: ModuleCall, batch_size: int) -> int:
     """
     module = call.module
     weight: Tensor = module.weight  # type: ignore[assignment]
-    if isinstance(module, nn.Linear):
-        elements, per_element = call.output_shape, module.in_features
-    else:
-        assert isinstance(module, nn.modules.conv._ConvNd)
-        elements = call.input_shapes[0] if module.transposed else call.output_shape
-        per_element = math.prod(weight.shape[1:])
-    return math.prod(elements or ()) * per_element // batch_size
+    transposed = getattr(module, "transposed", False)
+    elements = call.input_shapes[0] if transposed else call.output_shape
+    return math.prod(elements or ()) * math.prod(weight.shape[1:]) // batch_size

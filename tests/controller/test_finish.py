@@ -1,0 +1,23 @@
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from autocompress.controller.finish import FEWEST_FINALISTS, FINALISTS, _worthwhile
+
+
+def _run(seconds_per_image: float) -> Any:
+    return SimpleNamespace(
+        evaluator=SimpleNamespace(seconds_per_image=seconds_per_image),
+        setup=SimpleNamespace(epoch_images=10_000),
+        seconds_per_member=5.0,
+    )
+
+
+def test_nothing_limits_the_finalists_before_the_speed_of_training_is_known() -> None:
+    assert _worthwhile(_run(0.0), 1.0) == FINALISTS
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(1_020.0, 4), (10.0, FEWEST_FINALISTS)])
+def test_the_time_is_for_as_many_as_it_can_train_well(seconds: float, expected: int) -> None:
+    assert _worthwhile(_run(0.01), seconds) == expected  # 250 s of training and 5 s to write
