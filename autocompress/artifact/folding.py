@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from autocompress.transform.compressed import CompressedModel, TensorQuantiser
-from autocompress.transform.grids import weight_codes
+from autocompress.transform.compressed import CompressedModel
+from autocompress.transform.quantiser import TensorQuantiser
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,16 +50,10 @@ def fold_layer(compressed: CompressedModel, name: str) -> FoldedLayer:
         Its integers; the folded batch norm must then be skipped.
     """
     layer = compressed.network.get_submodule(name)
-    parameter = layer.get_parameter("weight")
-    weight = parameter.detach().float()
-    scales, bits = compressed.quantised_weight(name, parameter)
-    codes = weight_codes(weight, scales, bits)
+    quantised = compressed.quantised_weight(name)
+    codes, scales = quantised.codes, quantised.grid.scales.flatten()
     own = getattr(layer, "bias", None)
-    bias = (
-        torch.zeros(len(weight), device=weight.device)
-        if own is None
-        else own.detach().float().clone()
-    )
+    bias = torch.zeros_like(scales) if own is None else own.detach().float().clone()
     fold = compressed.record.plan.folds.get(name)
     if fold is not None:
         factor, shift = norm_affine(compressed.network.get_submodule(fold[0]))

@@ -17,9 +17,9 @@ from autocompress.core.target import FLOAT
 from autocompress.errors import InvalidInputError, MissingFileError, explain
 from autocompress.transform.compress import rebuild_model
 from autocompress.transform.compressed import CompressedModel
-from autocompress.transform.grids import weight_codes
 from autocompress.transform.record import SurgeryRecord
 from autocompress.transform.sparsity import mask_smallest
+from autocompress.transform.weights import QuantisedWeight, WeightGrid, WeightLayout
 
 FORMAT = "autocompress-packed-1"
 
@@ -152,9 +152,10 @@ def _stored_weight(compressed: CompressedModel, layer: str) -> dict[str, Tensor]
     rows, bits = weight.detach().flatten(1).cpu(), FLOAT
     parts: dict[str, Tensor] = {}
     if layer in compressed.record.quantised:
-        scales, bits = compressed.quantised_weight(layer, weight)
-        parts["scales"] = scales.detach().float().cpu().contiguous()
-        rows = weight_codes(rows, parts["scales"], bits)
+        quantised = compressed.quantised_weight(layer)
+        bits = quantised.grid.bits
+        parts["scales"] = quantised.grid.scales.flatten().cpu().contiguous()
+        rows = quantised.codes.flatten(1).cpu()
     flat = rows.flatten()
     if layer in compressed.record.sparse:
         mask = compressed.mask(layer).flatten(1).cpu()
@@ -208,7 +209,12 @@ def _restore(compressed: CompressedModel, tensors: dict[str, Tensor]) -> None:
         if layer in compressed.record.sparse and not {"mask", "counts"} & parts.keys():
             whole.append(layer)
     compressed.network.load_state_dict(state)
-    compressed.freeze_scales(frozen)
+    for layer, scales in frozen.items():
+        module, bits = compressed.network.get_submodule(layer), compressed.record.quantised[layer]
+        layout = WeightLayout.of(module, compressed.record.candidate.layer(layer).group_size)
+        grid = WeightGrid(bits=bits, layout=layout, scales=scales[:, None])
+        codes = grid.codes(module.get_parameter("weight").detach()).to(torch.int8)
+        compressed.set_quantised_weight(layer, QuantisedWeight(codes=codes, grid=grid))
     mask_smallest(compressed, whole)
     for number, quantiser in enumerate(compressed.quantisers):
         quantiser.set_extra_state(tensors.pop(f":grid:{number}"))

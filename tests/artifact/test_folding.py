@@ -21,7 +21,7 @@ def _pair(bits: int, activation_bits: int = 8) -> tuple[CompressedModel, torch.T
         model[1].running_var.copy_(torch.tensor([0.3, 2.0, 1.0, 0.7]))
     inputs = torch.randn(4, 3, 6, 6)
     config = LayerConfig(weight_bits=bits, activation_bits=activation_bits)
-    return compressed(model, inputs, Candidate(layers={"0": config})), inputs
+    return compressed(model, inputs, Candidate(layers={"0": config}), "minmax"), inputs
 
 
 def _wide(values: torch.Tensor) -> torch.Tensor:
@@ -36,7 +36,7 @@ def test_folding_is_exact_whatever_the_sign_of_the_norm(bits: int) -> None:
     assert int(folded.codes.abs().max()) == 2 ** (bits - 1) - 1
     assert bool((folded.scales > 0).all())
     conv, norm = model.network[0].double(), model.network[1].double()
-    scale, _ = model.quantised_weight("0", conv.weight)
+    scale = model.quantised_weight("0").grid.scales
     limit = 2 ** (bits - 1) - 1
     weight = (conv.weight / _wide(scale)).round().clamp(-limit, limit) * _wide(scale)
     with torch.no_grad():

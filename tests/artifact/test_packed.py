@@ -93,7 +93,7 @@ def test_a_rebuilt_model_keeps_the_scales_of_the_file(tmp_path: Path) -> None:
     save_file(tensors, path, metadata)
     rebuilt = read_packed(path, ResidualNet())
     weight = rebuilt.network.fc.weight
-    assert torch.equal(rebuilt.quantised_weight("fc", weight)[0], scales)
+    assert torch.equal(rebuilt.quantised_weight("fc").grid.scales.flatten(), scales)
     assert torch.equal(weight, scales[:, None].expand_as(weight))
 
 
