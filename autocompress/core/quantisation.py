@@ -13,7 +13,9 @@ OBSERVERS = ("minmax", "moving_average", "percentile", "mse", "entropy")
 DEFAULT_OBSERVER = "mse"
 """How ranges are chosen unless something else is said."""
 
-ROUNDINGS = ("nearest", "gptq")
+NEAREST, GPTQ = "nearest", "gptq"
+
+ROUNDINGS = (NEAREST, GPTQ)
 """Ways to round weights that were not trained on their grids."""
 
 
@@ -35,7 +37,7 @@ class QuantisationConfig:
     """
 
     observer: str = DEFAULT_OBSERVER
-    rounding: str = "gptq"
+    rounding: str = GPTQ
     share_joins: bool = False
 
     def __post_init__(self) -> None:

@@ -52,7 +52,7 @@ def nearest_entries(scaled: Tensor, codebook: Tensor) -> Tensor:
     """
     entries = codebook.to(scaled.dtype)
     borders = (entries[1:] + entries[:-1]) / 2
-    return entries[torch.bucketize(scaled, borders, right=True)]
+    return entries[torch.bucketize(scaled.contiguous(), borders, right=True)]
 
 
 def _clusters(

@@ -35,6 +35,7 @@ def compress_model(
     ranks: Ranks | None = None,
     plans: Plans | None = None,
     final: Candidate | None = None,
+    share_joins: bool = False,
 ) -> CompressedModel:
     """Cut a copy of a model and plan its grids; activations are not calibrated.
 
@@ -48,6 +49,7 @@ def compress_model(
             weights alone.
         plans: Plans the grids of its candidates; None runs the cut model.
         final: What the candidate is a stage on the way to; see `plan_cuts`.
+        share_joins: As for `plan_grids`; `plans` decide themselves.
 
     Returns:
         The compressed model in eval mode.
@@ -90,7 +92,7 @@ def compress_model(
         dropped_blocks=candidate.dropped_blocks,
         cuts=cuts,
         quantised=candidate.weight_bits(),
-        plan=discover_plan(network, inputs, candidate.layers)
+        plan=discover_plan(network, inputs, candidate.layers, share_joins=share_joins)
         if plans is None
         else plans.plan(network, candidate),
         sparse=sparse_layers(network, candidate),

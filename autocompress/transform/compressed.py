@@ -12,7 +12,7 @@ from autocompress.core.candidate import UNIFORM, LayerConfig
 from autocompress.core.quantisation import DEFAULT_OBSERVER
 from autocompress.transform.grids import weight_limit
 from autocompress.transform.operations import weight_owners
-from autocompress.transform.planned import PlannedMode, map_inputs, site_points
+from autocompress.transform.planned import PlannedMode, Weights, map_inputs, site_points
 from autocompress.transform.quantiser import TensorQuantiser
 from autocompress.transform.record import QuantisationPlan, Site, SurgeryRecord
 from autocompress.transform.steps import SMALLEST, round_learned, step_gradient_scale
@@ -47,6 +47,7 @@ class CompressedModel(nn.Module):
         self.quantise_weights = True
         self.quantise_activations = True
         self._observing = False
+        self._watch: Weights | None = None
         self._points = site_points(record.plan)
         self._mask_names = {layer: f"mask_{i}" for i, layer in enumerate(record.sparse)}
         for layer, name in self._mask_names.items():
@@ -70,13 +71,13 @@ class CompressedModel(nn.Module):
         if not (self.quantise_activations or self._observing):
             learned = {n for n, site in enumerate(self.record.plan.sites) if self._learned(site)}
             points = {point: site for point, site in points.items() if site in learned}
-        if not weights and not points:
+        if not weights and not points and self._watch is None:
             return self.network(*args, **kwargs)
         mode = PlannedMode(
             points,
             self._observe if self._observing else self._round,
             weight_owners(self.network),
-            self._layer if weights else _unchanged,
+            self._layer,
         )
         if points:
             args, kwargs = map_inputs((args, kwargs), points, mode.on_point)
@@ -98,6 +99,20 @@ class CompressedModel(nn.Module):
         for site, quantiser in self.sites():
             if not self._learned(site):
                 quantiser.fit(observer)
+
+    @contextlib.contextmanager
+    def watching(self, watch: Weights) -> Iterator[None]:
+        """Show the arguments of every layer to a function while calls run.
+
+        Args:
+            watch: Called with the layer's name and the arguments of its
+                function, its input on its grid; returns the arguments.
+        """
+        self._watch = watch
+        try:
+            yield
+        finally:
+            self._watch = None
 
     def mask(self, layer: str) -> Tensor:
         """Return which weights of a sparse layer are kept, shaped as its weight."""
@@ -178,6 +193,12 @@ class CompressedModel(nn.Module):
                 step = torch.tensor(quantiser.scale, device=device)
                 self.steps[_tensor_key(site)] = nn.Parameter(step)
 
+    def inherit_steps(self, parent: "CompressedModel") -> None:
+        """Take the learned steps of a model that runs the same operations."""
+        for key, step in parent.steps.items():
+            self.steps[key] = nn.Parameter(step.detach().clone())
+        self._apply_steps()
+
     def train(self, mode: bool = True) -> "CompressedModel":
         """Switch between training and evaluation, which reads the learned steps."""
         super().train(mode)
@@ -219,7 +240,9 @@ class CompressedModel(nn.Module):
         return rounded
 
     def _layer(self, layer: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        if layer not in self.record.quantised:
+        if self._watch is not None:
+            args = self._watch(layer, args)
+        if not (self.quantise_weights and layer in self.record.quantised):
             return args
         return (args[0], self._rounded(layer, args[1]), *args[2:])
 
@@ -289,7 +312,3 @@ def straight_through(weight: Tensor, values: Tensor, grid: WeightGrid) -> Tensor
 
 def _tensor_key(site: Site) -> str:
     return f"tensor:{site.points[0]}:{site.bits}"
-
-
-def _unchanged(layer: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return args

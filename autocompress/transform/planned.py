@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from autocompress.transform.attention import FUSED, attention
 from autocompress.transform.operations import LAYER_FUNCTIONS, operand_owner, tensors_in
 from autocompress.transform.record import QuantisationPlan
 
@@ -48,6 +49,9 @@ class PlannedMode(TorchFunctionMode):
     ) -> Any:
         """Run one operation, with its weights and its output on their grids."""
         name = getattr(func, "__name__", "")
+        if name == FUSED and (self.points or self.skipped):
+            with self:
+                return attention(*args, **(kwargs or {}))
         layer = operand_owner(args, self.owners) if name in LAYER_FUNCTIONS else ""
         if layer:
             args = self.on_layer(layer, args)

@@ -123,12 +123,14 @@ class WeightGrid:
 
     def codes(self, weight: Tensor, mask: Tensor | None = None) -> Tensor:
         """Round a weight to codes, floats of the weight's shape; masked ones are 0."""
-        scaled = weight / self.layout.spread(self.scales)
-        if self.codebook is not None:
-            codes = nearest_entries(scaled, self.codebook)
-        else:
-            codes = round_uniform(scaled, self.bits)
+        codes = self.round(weight / self.layout.spread(self.scales))
         return codes if mask is None else codes.masked_fill(~mask, 0.0)
+
+    def round(self, scaled: Tensor) -> Tensor:
+        """Round weights, in units of their scales, to codes."""
+        if self.codebook is not None:
+            return nearest_entries(scaled, self.codebook)
+        return round_uniform(scaled, self.bits)
 
     def values(self, codes: Tensor) -> Tensor:
         """Return what codes stand for."""
