@@ -12,9 +12,9 @@ from autocompress.artifact.stored_weight import PLACES, read_weight, weight_entr
 from autocompress.errors import InvalidInputError, MissingFileError, explain
 from autocompress.transform.compress import rebuild_model
 from autocompress.transform.compressed import CompressedModel
-from autocompress.transform.grids import weight_codes, weight_limit
 from autocompress.transform.record import SurgeryRecord
 from autocompress.transform.sparsity import mask_smallest
+from autocompress.transform.weights import QuantisedWeight, WeightGrid, WeightLayout
 
 GRIDS = ":grids"
 """Name of the entry that holds the activation grids, one per row."""
@@ -99,47 +99,55 @@ def _stored_weight(compressed: CompressedModel, layer: str) -> dict[str, Entry]:
     mask = compressed.mask(layer) if layer in compressed.record.sparse else None
     if layer not in compressed.record.quantised:
         return weight_entries(weight, mask=mask)
-    scales, bits = compressed.quantised_weight(layer, weight)
-    codes = weight_codes(weight, scales, bits)
-    return weight_entries(codes, _levels(bits), mask) | {"scales": scales.detach().float()}
+    quantised = compressed.quantised_weight(layer)
+    grid = quantised.grid
+    parts: dict[str, Entry] = {"scales": grid.scales}
+    if grid.codebook is not None:
+        parts["codebook"] = grid.codebook
+    return parts | weight_entries(quantised.codes, grid.levels, mask)
 
 
-def _restored_weight(
-    compressed: CompressedModel, layer: str, own: Tensor, parts: dict[str, Entry]
-) -> Tensor:
-    """Rebuild a weight from its parts in the file, and its mask."""
-    bits = compressed.record.quantised.get(layer)
-    weight, mask = read_weight(parts, own.shape, None if bits is None else _levels(bits))
-    if bits is not None:
-        weight = weight.float() * _tensor(parts["scales"]).reshape(-1, *[1] * (own.dim() - 1))
+def _restore_weight(compressed: CompressedModel, layer: str, parts: dict[str, Entry]) -> Tensor:
+    """Rebuild a weight from its parts in the file, with its grid and its mask."""
+    module, config = (
+        compressed.network.get_submodule(layer),
+        compressed.record.candidate.layer(layer),
+    )
+    shape = module.get_parameter("weight").shape
+    if layer in compressed.record.quantised:
+        layout = WeightLayout.of(module, config.group_size)
+        codebook = _tensor(parts["codebook"]) if "codebook" in parts else None
+        grid = WeightGrid(
+            bits=config.weight_bits,
+            layout=layout,
+            scales=_tensor(parts["scales"]),
+            codebook=codebook,
+        )
+        codes, mask = read_weight(parts, shape, grid.levels)
+        quantised = QuantisedWeight(codes=codes, grid=grid)
+        compressed.set_quantised_weight(layer, quantised)
+        weight = quantised.values()
+    else:
+        weight, mask = read_weight(parts, shape, None)
     if mask is not None:
         compressed.set_mask(layer, mask)
     return weight
 
 
-def _levels(bits: int) -> Tensor:
-    """Return the codes of a uniform grid."""
-    return torch.arange(-weight_limit(bits), weight_limit(bits) + 1)
-
-
 def _restore(compressed: CompressedModel, entries: dict[str, Entry]) -> None:
     state: dict[str, Any] = {}
-    frozen: dict[str, Tensor] = {}
     whole = []
-    for name, own in compressed.network.state_dict().items():
+    for name in compressed.network.state_dict():
         names = [key for key in entries if key.startswith(f"{name}:")]
         if not names:
             state[name] = _tensor(entries.pop(name))
             continue
         layer = name.removesuffix(".weight")
         parts = {key.removeprefix(f"{name}:"): entries.pop(key) for key in names}
-        state[name] = _restored_weight(compressed, layer, own, parts)
-        if "scales" in parts:
-            frozen[layer] = _tensor(parts["scales"])
+        state[name] = _restore_weight(compressed, layer, parts)
         if layer in compressed.record.sparse and not PLACES.keys() & parts.keys():
             whole.append(layer)
     compressed.network.load_state_dict(state)
-    compressed.freeze_scales(frozen)
     mask_smallest(compressed, whole)
     grids = _tensor(entries.pop(GRIDS)) if len(compressed.quantisers) else ()
     for quantiser, row in zip(compressed.quantisers, grids, strict=True):

@@ -10,6 +10,7 @@ from torch import nn
 
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import FidelityResult
+from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.seeds import derive_seed
 from autocompress.core.training import TrainingConfig
 from autocompress.evaluation.checkpoints import (
@@ -48,7 +49,8 @@ class Evaluator:
         checkpoints: Folder of trained weights.
         seed: The seed of the run.
         device: Torch device name.
-        training: How a candidate is cut while it is trained in full.
+        training: How a candidate is cut and quantised while it is trained.
+        quantisation: How grids are chosen.
 
     Attributes:
         seconds_per_image: Of the latest training; 0 before the first.
@@ -65,13 +67,21 @@ class Evaluator:
         seed: int,
         device: str = "cpu",
         training: TrainingConfig = TrainingConfig(),  # noqa: B008  frozen
+        quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
     ) -> None:
         self.model, self.graph, self.task, self.splits = model, graph, task, splits
         self.checkpoints, self.seed, self.device = checkpoints, seed, device
         self.seconds_per_image = 0.0
-        self.training = training
+        self.training, self.quantisation = training, quantisation
         self.inputs = example_inputs(task, model, splits.val)
-        self._surgeon = Surgeon(model, graph, self.inputs, gather=self._gather, seed=seed)
+        self._surgeon = Surgeon(
+            model,
+            graph,
+            self.inputs,
+            gather=self._gather,
+            seed=seed,
+            share_joins=quantisation.share_joins,
+        )
         self._reference = log_probabilities(model, task, splits.sensitivity, device=device)
 
     def compress(self, candidate: Candidate) -> CompressedModel:
@@ -93,8 +103,8 @@ class Evaluator:
             seed=self.seed,
         )
 
-    def settle(self, model: CompressedModel, *, exact: bool = False) -> None:
-        """Recalibrate batch norms and grids; see `proxy.settle`."""
+    def settle(self, model: CompressedModel, *, exact: bool = False, trained: bool = False) -> None:
+        """Recalibrate batch norms and grids, and round weights; see `proxy.settle`."""
         settle(
             model,
             self.task,
@@ -102,6 +112,8 @@ class Evaluator:
             self.splits.calibration,
             device=self.device,
             exact=exact,
+            quantisation=self.quantisation,
+            trained=trained,
         )
 
     def proxy(self, candidate: Candidate) -> FidelityResult:
@@ -178,7 +190,7 @@ class Evaluator:
             self.seconds_per_image = (time.monotonic() - begun) / max(1, trained)
         if before + trained > 0:
             save_checkpoint(model, self._checkpoint(slot), before + trained)
-        self.settle(model, exact=True)
+        self.settle(model, exact=True, trained=before + trained > 0)
         accuracy = score(model, self.task, self.splits.val, device=self.device)
         result = FidelityResult(
             accuracy=accuracy,

@@ -16,21 +16,30 @@ from autocompress.transform.operations import (
 from autocompress.transform.record import QuantisationPlan, Site
 
 JOIN_FUNCTIONS = frozenset({"cat", "concat", "concatenate"})
+PRODUCT_FUNCTIONS = frozenset({"matmul", "__matmul__", "__rmatmul__", "bmm"})
 POOL_FUNCTIONS = frozenset({"adaptive_avg_pool2d", "avg_pool2d"})
 VIEW_FUNCTIONS = frozenset(
     {
         *("__getitem__", "reshape", "view", "flatten", "permute", "transpose", "pad", "chunk"),
         *("contiguous", "squeeze", "unsqueeze", "max_pool2d", "max_pool1d", "dropout", "split"),
+        *("unbind", "unflatten", "movedim", "swapaxes", "expand", "repeat_interleave", "narrow"),
     }
 )
 """Operations whose output lies on the grid of their input."""
 
 JOIN_BITS = 8
-"""Bits of the inputs of residual adds, concatenations and average pools."""
+"""Bits of the inputs of residual adds, concatenations, average pools and products of tensors."""
+
+_Use = tuple[tuple[int, int], str, int]
+"""One use of a tensor: the tensors whose grid it needs, the consumer, the bits."""
 
 
 def discover_plan(
-    model: nn.Module, inputs: Inputs, layers: Mapping[str, LayerConfig]
+    model: nn.Module,
+    inputs: Inputs,
+    layers: Mapping[str, LayerConfig],
+    *,
+    share_joins: bool = False,
 ) -> QuantisationPlan:
     """Run a model once and plan its tensor quantisers.
 
@@ -38,29 +47,35 @@ def discover_plan(
         model: The model after surgery, in eval mode; not changed.
         inputs: Positional and keyword arguments of one forward call.
         layers: Configuration by layer name; others stay unquantised.
+        share_joins: As for `plan_grids`.
 
     Returns:
         What `plan_grids` makes of its operations.
     """
-    return plan_grids(record_operations(model, inputs), layers)
+    return plan_grids(record_operations(model, inputs), layers, share_joins=share_joins)
 
 
-def plan_grids(trace: OperationTrace, layers: Mapping[str, LayerConfig]) -> QuantisationPlan:
+def plan_grids(
+    trace: OperationTrace, layers: Mapping[str, LayerConfig], *, share_joins: bool = False
+) -> QuantisationPlan:
     """Plan the tensor quantisers of a model from the operations it runs.
 
     Each activation tensor gets one grid, at the largest bits among its
-    consumers. Residual adds, concatenations and average pools whose operands
-    all come from quantised layers take theirs at 8 bits, because that is what
-    integer runtimes fuse. Views of a quantised tensor share its grid.
+    consumers. Residual adds, concatenations, average pools and the products
+    inside attention, whose operands all come from quantised layers, take
+    theirs at 8 bits, because that is what integer runtimes fuse. Views of a
+    quantised tensor share its grid.
 
     Args:
         trace: The operations.
         layers: Configuration by layer name; others stay unquantised.
+        share_joins: Whether the operands of an add or a concatenation share
+            one grid.
 
     Returns:
         The plan; it has no sites when no layer is quantised.
     """
-    planner = _Planner(layers)
+    planner = _Planner(layers, share_joins)
     for operation in trace.operations:
         planner.visit(operation)
     return planner.plan()
@@ -69,12 +84,12 @@ def plan_grids(trace: OperationTrace, layers: Mapping[str, LayerConfig]) -> Quan
 class _Planner:
     """Follows tensors, by their numbers, from operation to operation."""
 
-    def __init__(self, layers: Mapping[str, LayerConfig]) -> None:
-        self.layers = layers
+    def __init__(self, layers: Mapping[str, LayerConfig], share_joins: bool) -> None:
+        self.layers, self.share_joins = layers, share_joins
         self.root: dict[int, int] = {}
         self.integer: dict[int, bool | None] = {}
         self.uses: dict[int, int] = {}
-        self.consumers: dict[int, list[tuple[int, str, int]]] = {}
+        self.consumers: dict[int, list[_Use]] = {}
         self.produced_by: dict[int, str] = {}
         self.folds: dict[str, tuple[str, int, int]] = {}
         self.count = 0
@@ -114,13 +129,27 @@ class _Planner:
         if True not in kinds:
             return False if False in kinds else None
         joined = kind in JOIN_FUNCTIONS or operation.residual
-        if False not in kinds and (joined or kind in POOL_FUNCTIONS):
-            for operand, number in enumerate(inputs):
-                self._note(number, f"{kind.strip('_')}{self.count}.{operand}", JOIN_BITS)
-        return False not in kinds or not joined
+        if kind in PRODUCT_FUNCTIONS:
+            if kinds != {True} or len(inputs) < 2:
+                return False
+        elif False in kinds or not (joined or kind in POOL_FUNCTIONS):
+            return False not in kinds or not joined
+        for operand, number in enumerate(inputs):
+            self._note(number, f"{kind.strip('_')}{self.count}.{operand}", JOIN_BITS)
+            if joined and self.share_joins:
+                self._unite(number, inputs[0])
+        return True
+
+    def _unite(self, number: int, other: int) -> None:
+        """Let two tensors share one grid."""
+        root, kept = self._root(number), self._root(other)
+        if root != kept:
+            self.root = {n: kept if r == root else r for n, r in {**self.root, root: kept}.items()}
+            self.consumers[kept] += self.consumers.pop(root)
 
     def _note(self, number: int, consumer: str, bits: int) -> None:
-        self.consumers.setdefault(self._root(number), []).append((number, consumer, bits))
+        root = self._root(number)
+        self.consumers.setdefault(root, []).append(((root, number), consumer, bits))
 
     def _fold(self, norm: str, number: int) -> None:
         layer = self.produced_by.get(number, "")
@@ -130,11 +159,11 @@ class _Planner:
     def plan(self) -> QuantisationPlan:
         sites: list[Site] = []
         inputs: dict[str, int] = {}
-        for root, uses in self.consumers.items():
+        for uses in self.consumers.values():
             for _, consumer, _ in uses:
                 if consumer.endswith(".input"):
                     inputs[consumer.removesuffix(".input")] = len(sites)
-            sites.append(_site(root, uses))
+            sites.append(_site(uses))
         folds = {
             layer: (norm, operation)
             for layer, (norm, operation, number) in self.folds.items()
@@ -143,6 +172,6 @@ class _Planner:
         return QuantisationPlan(sites=tuple(sites), inputs=inputs, folds=folds)
 
 
-def _site(root: int, uses: Sequence[tuple[int, str, int]]) -> Site:
-    points = sorted({root, *(number for number, _, _ in uses)})
+def _site(uses: Sequence[_Use]) -> Site:
+    points = sorted({point for tensors, _, _ in uses for point in tensors})
     return Site(name=uses[0][1], bits=max(bits for _, _, bits in uses), points=tuple(points))

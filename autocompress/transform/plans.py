@@ -7,7 +7,7 @@ from torch import nn
 
 from autocompress.core.candidate import Candidate
 from autocompress.graph.structure import ModelGraph
-from autocompress.transform.discovery import discover_plan, plan_grids
+from autocompress.transform.discovery import plan_grids
 from autocompress.transform.operations import Inputs, OperationTrace, record_operations
 from autocompress.transform.record import QuantisationPlan
 
@@ -30,10 +30,20 @@ class Plans:
         graph: Its structure.
         inputs: Positional and keyword arguments of one forward call.
         cut: Cuts a copy of the model for a candidate.
+        share_joins: As for `plan_grids`.
     """
 
-    def __init__(self, model: nn.Module, graph: ModelGraph, inputs: Inputs, cut: Cutter) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: ModelGraph,
+        inputs: Inputs,
+        cut: Cutter,
+        *,
+        share_joins: bool = False,
+    ) -> None:
         self.model, self.graph, self.inputs, self.cut = model, graph, inputs, cut
+        self.share_joins = share_joins
 
     def plan(self, network: nn.Module, candidate: Candidate) -> QuantisationPlan:
         """Plan the grids of one candidate.
@@ -44,8 +54,8 @@ class Plans:
         """
         derived = self._derived(candidate.dropped_blocks) if self.derivable else None
         if derived is None:
-            return discover_plan(network, self.inputs, candidate.layers)
-        return plan_grids(derived, candidate.layers)
+            derived = record_operations(network, self.inputs)
+        return plan_grids(derived, candidate.layers, share_joins=self.share_joins)
 
     @cached_property
     def derivable(self) -> bool:

@@ -31,6 +31,7 @@ class Surgeon:
         inputs: Positional and keyword arguments of one forward call.
         gather: Observes the model on data, for criteria that need it.
         seed: Draws random scores.
+        share_joins: As for `plan_grids`.
     """
 
     def __init__(
@@ -41,10 +42,11 @@ class Surgeon:
         *,
         gather: Callable[[], Evidence] | None = None,
         seed: int = 0,
+        share_joins: bool = False,
     ) -> None:
         self.model, self.graph, self.inputs = model, graph, inputs
         self.ranks = Ranks(model, graph, gather=gather, seed=seed)
-        self.plans = Plans(model, graph, inputs, self._cut)
+        self.plans = Plans(model, graph, inputs, self._cut, share_joins=share_joins)
 
     def compress(self, candidate: Candidate, *, final: Candidate | None = None) -> CompressedModel:
         """Cut a copy of the model and plan its grids; see `compress_model`."""

@@ -1,15 +1,13 @@
 import copy
 
-import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
 from autocompress.core.candidate import Candidate, LayerConfig
-from autocompress.errors import InvalidInputError
 from autocompress.graph.tracing import trace
 from autocompress.transform.compress import calibrate_grids, compress_model
-from autocompress.transform.compressed import CompressedModel, TensorQuantiser
+from autocompress.transform.compressed import CompressedModel
 from seasoned import compressed, pruned, seasoned, uniform
 
 
@@ -39,7 +37,7 @@ def test_a_forward_pass_equals_the_arithmetic_done_by_hand() -> None:
         "0": LayerConfig(weight_bits=8, activation_bits=8),
         "2": LayerConfig(weight_bits=8, activation_bits=5),
     }
-    result = compressed(model, seen, Candidate(layers=layers))
+    result = compressed(model, seen, Candidate(layers=layers), "minmax")
     first, last = model[0], model[2]
     with torch.no_grad():
         # Calibration watches the model with its weights on their grids, activations float.
@@ -63,25 +61,32 @@ def test_grids_apply_only_while_they_are_on() -> None:
     by_hand = copy.deepcopy(result.network)
     for name in result.record.quantised:
         layer = by_hand.get_submodule(name)
-        scale, bits = result.quantised_weight(name, layer.weight)
-        limit = 2 ** (bits - 1) - 1
-        wide = scale.reshape(-1, *[1] * (layer.weight.dim() - 1))
+        grid = result.quantised_weight(name).grid
+        limit = 2 ** (grid.bits - 1) - 1
+        wide = grid.scales.reshape(-1, *[1] * (layer.weight.dim() - 1))
         layer.weight.data = (layer.weight / wide).round().clamp(-limit, limit).data * wide
     with torch.no_grad():
         torch.testing.assert_close(weights_only, by_hand(inputs), rtol=1e-5, atol=1e-5)
 
 
-def test_weight_scales_follow_the_weights_until_they_are_frozen() -> None:
-    result, _ = _compressed("Mlp", 8)
+def test_weight_grids_follow_the_weights_until_they_are_fixed() -> None:
+    result, _ = _compressed("Mlp", 4)
     layer = result.network.fc1
-    before, _ = result.quantised_weight("fc1", layer.weight)
+    before = result.quantised_weight("fc1")
     with torch.no_grad():
         layer.weight.mul_(2.0)
-    after, bits = result.quantised_weight("fc1", layer.weight)
-    torch.testing.assert_close(after, 2 * before)
-    assert bits == 8
-    result.freeze_scales({"fc1": before})
-    torch.testing.assert_close(result.quantised_weight("fc1", layer.weight)[0], before)
+    after = result.quantised_weight("fc1")
+    torch.testing.assert_close(after.grid.scales, 2 * before.grid.scales)
+    assert torch.equal(after.codes, before.codes)
+    result.set_quantised_weight("fc1", before)
+    torch.testing.assert_close(layer.weight.detach(), before.values(), rtol=0, atol=0)
+    with torch.no_grad():
+        layer.weight.add_(before.grid.scales)
+    fixed = result.quantised_weight("fc1")
+    assert torch.equal(fixed.grid.scales, before.grid.scales)
+    assert torch.equal(fixed.codes, (before.codes + 1).clamp(-7, 7))
+    result.release_grids()
+    assert not torch.equal(result.quantised_weight("fc1").grid.scales, before.grid.scales)
 
 
 def test_gradients_reach_every_parameter_through_the_grids() -> None:
@@ -127,7 +132,7 @@ def test_a_mapping_of_inputs_is_quantised_too() -> None:
     inputs = {"ids": ids, "features": torch.randn(8, 4)}
     candidate = Candidate(layers={"fc": LayerConfig(weight_bits=8, activation_bits=4)})
     result = compress_model(model, trace(model, inputs), candidate, ((), inputs))
-    calibrate_grids(result, [inputs], lambda network, batch: network(**batch))
+    calibrate_grids(result, [inputs], lambda network, batch: network(**batch), "minmax")
     seen = inputs["features"]
     with torch.no_grad():
         weight = _weight_on_grid(model.fc.weight, 8, 1.0)
@@ -153,17 +158,3 @@ def test_state_and_copies_carry_the_grids() -> None:
 def _with_ratios() -> tuple[nn.Module, torch.Tensor, Candidate]:
     model, inputs = seasoned("Mlp")
     return model, inputs, Candidate(pruning_ratios=pruned(trace(model, inputs), 0.5))
-
-
-def test_a_quantiser_widens_over_batches_and_holds_zero() -> None:
-    quantiser = TensorQuantiser(8)
-    quantiser.observe(torch.tensor([0.5, 2.0]))
-    assert (quantiser.zero_point, quantiser.scale) == (0, pytest.approx(2.0 / 255))
-    quantiser.observe(torch.tensor([-1.0, 0.0]))
-    assert (quantiser.zero_point, quantiser.scale) == (85, pytest.approx(3.0 / 255))
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_quantiser_refuses_values_that_are_not_finite(value: float) -> None:
-    with pytest.raises(InvalidInputError, match="finite"):
-        TensorQuantiser(8).observe(torch.tensor([0.0, value]))

@@ -1,0 +1,137 @@
+"""Layers and residual adds in whole numbers, rounded in the order of ONNX Runtime's kernels."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autocompress.artifact.folding import fold_layer
+from autocompress.transform.compressed import CompressedModel
+from autocompress.transform.quantiser import TensorQuantiser
+
+WHOLE = 2**24
+"""Whole numbers up to this are exact in float32."""
+
+INTEGER_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+"""Layers that have an integer kernel."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """A grid as the file stores it: float32 scale, zero point, largest code."""
+
+    scale: Tensor
+    zero_point: int
+    top: int
+
+    @classmethod
+    def of(cls, quantiser: TensorQuantiser) -> "Grid":
+        """Round the scale of a grid to float32."""
+        return cls(
+            scale=torch.tensor(quantiser.scale, dtype=torch.float32),
+            zero_point=quantiser.zero_point,
+            top=2**quantiser.bits - 1,
+        )
+
+    def round(self, values: Tensor) -> Tensor:
+        """Round values to the grid, as QuantizeLinear and DequantizeLinear do."""
+        return self.values(torch.round(values / self.scale))
+
+    def codes(self, values: Tensor) -> Tensor:
+        """Return the codes, relative to the zero point, of values that lie on the grid."""
+        return torch.round(values * (1.0 / self.scale))
+
+    def values(self, codes: Tensor) -> Tensor:
+        """Limit codes to the grid, in place, and return what they stand for."""
+        low, high = -self.zero_point, self.top - self.zero_point
+        return codes.clamp_(low, high).mul_(self.scale)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExactLayer:
+    """One layer in integers.
+
+    Attributes:
+        codes: Whole numbers, shape of the weight; float64 where float32 could
+            not hold the sums.
+        bias: Whole numbers of the same type, shaped to be added to the outputs.
+        scales: float32, shaped likewise.
+        source: The grid of its input.
+        result: The grid that its output is rounded to next; None where the
+            output stays in floating point.
+    """
+
+    codes: Tensor
+    bias: Tensor
+    scales: Tensor
+    source: Grid
+    result: Grid | None
+
+    def run(
+        self, func: Callable[..., Tensor], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Tensor:
+        """Compute the layer as its function would, values in and values out."""
+        numbers = self.source.codes(args[0]).to(self.codes.dtype)
+        sums = func(numbers, self.codes, None, *args[3:], **kwargs).add_(self.bias).float()
+        steps = self.scales * self.source.scale
+        if self.result is None:
+            return sums.mul_(steps)
+        return self.result.values(sums.mul_(steps / self.result.scale).round_())
+
+
+@dataclass(frozen=True, slots=True)
+class ExactAdd:
+    """A residual add in integers: the grids of what is added, and of the sum."""
+
+    left: Grid
+    right: Grid
+    result: Grid
+
+    def run(self, left: Tensor, right: Tensor) -> Tensor:
+        """Add values on two grids, and round the sum to the third."""
+        zero = self.result.zero_point
+        first, second = self.left.scale / self.result.scale, self.right.scale / self.result.scale
+        zeros = torch.tensor([self.left.zero_point, self.right.zero_point], dtype=torch.float32)
+        offset = zero - _fused(first, zeros[0], second * zeros[1])
+        total = _fused(self.right.codes(right) + zeros[1], second, offset)
+        total = _fused(self.left.codes(left) + zeros[0], first, total)
+        return self.result.values(total.round_().sub_(zero))
+
+
+def exact_layer(
+    compressed: CompressedModel, name: str, source: Grid, result: Grid | None
+) -> ExactLayer | None:
+    """Write a layer in integers.
+
+    Args:
+        compressed: A calibrated model.
+        name: A quantised layer whose input is quantised.
+        source: The grid of its input.
+        result: The grid that its output is rounded to next, if any.
+
+    Returns:
+        The layer; None where no kernel computes it in integers.
+    """
+    layer = compressed.network.get_submodule(name)
+    folded = fold_layer(compressed, name)
+    bias = folded.bias_codes()
+    if bias is None or not isinstance(layer, INTEGER_LAYERS):
+        return None
+    largest = max(source.zero_point, source.top - source.zero_point)
+    sums = largest * folded.codes.flatten(1).abs().long().sum(dim=1) + bias.long().abs()
+    kind = torch.float32 if int(sums.max()) <= WHOLE else torch.float64
+    spatial = (1,) * (folded.codes.dim() - 2)
+    return ExactLayer(
+        codes=folded.codes.to(kind),
+        bias=bias.to(kind).reshape(-1, *spatial),
+        scales=folded.scales.reshape(-1, *spatial),
+        source=source,
+        result=result,
+    )
+
+
+def _fused(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """Return a * b + c in float32, rounded once as a fused multiply-add does."""
+    return a.double().mul(b.double()).add_(c.double()).float()
