@@ -9,7 +9,7 @@ from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation
 from autocompress.core.objective import Constraint, Objective
 from autocompress.core.target import FLOAT
-from autocompress.cost.analytic import count_costs
+from autocompress.cost.analytic import StoredWeights, count_costs
 from autocompress.cost.profile import DeviceProfile
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.widths import pruned_widths
@@ -34,6 +34,7 @@ class Forecast:
             and costs of the original's artifact. Its latency is predicted
             too: trials are judged by predictions against predictions, so that
             the same profile leads to the same decisions.
+        stored: Bits per stored weight; see `count_costs`.
     """
 
     def __init__(
@@ -43,8 +44,9 @@ class Forecast:
         objectives: Sequence[Objective],
         constraints: Sequence[Constraint],
         baseline: Mapping[str, float],
+        stored: StoredWeights | None = None,
     ) -> None:
-        self.graph, self.profile = graph, profile
+        self.graph, self.profile, self.stored = graph, profile, stored
         self.objectives, self.constraints = tuple(objectives), tuple(constraints)
         self.baseline = dict(baseline)
         if "latency_ms" in baseline:
@@ -53,7 +55,7 @@ class Forecast:
 
     def costs(self, candidate: Candidate) -> dict[str, float]:
         """Predict all costs of a candidate without building it."""
-        counted = count_costs(self.graph, candidate)
+        counted = count_costs(self.graph, candidate, self.stored)
         return counted | {"latency_ms": self.profile.predict_latency(self.graph, candidate)}
 
     def learn(self, evaluations: Sequence[Evaluation]) -> None:

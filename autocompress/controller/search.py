@@ -12,6 +12,7 @@ from autocompress.controller.setup import SearchSetup
 from autocompress.controller.start import device_profile, measure_baseline
 from autocompress.controller.trials import run_trials
 from autocompress.core.events import Callback
+from autocompress.cost.stored_bits import StoredBits
 
 
 def run_search(setup: SearchSetup, ledger: Ledger, callbacks: Sequence[Callback] = ()) -> None:
@@ -25,7 +26,12 @@ def run_search(setup: SearchSetup, ledger: Ledger, callbacks: Sequence[Callback]
     run = Run(setup, ledger, callbacks)
     baseline = measure_baseline(run)
     forecast = Forecast(
-        setup.graph, device_profile(run), setup.objectives, setup.constraints, baseline
+        setup.graph,
+        device_profile(run),
+        setup.objectives,
+        setup.constraints,
+        baseline,
+        StoredBits(setup.model),
     )
     _queue_designs(run, forecast)
     forecast.learn(ledger.evaluations())
