@@ -37,11 +37,11 @@ class Grid:
 
     def round(self, values: Tensor) -> Tensor:
         """Round values to the grid, as QuantizeLinear and DequantizeLinear do."""
-        return self.values(torch.round(values / self.scale))
+        return self.values((values / self.scale).round_())
 
     def codes(self, values: Tensor) -> Tensor:
         """Return the codes, relative to the zero point, of values that lie on the grid."""
-        return torch.round(values * (1.0 / self.scale))
+        return (values * (1.0 / self.scale)).round_()
 
     def values(self, codes: Tensor) -> Tensor:
         """Limit codes to the grid, in place, and return what they stand for."""
@@ -81,23 +81,31 @@ class ExactLayer:
         return self.result.values(sums.mul_(steps / self.result.scale).round_())
 
 
-@dataclass(frozen=True, slots=True)
 class ExactAdd:
-    """A residual add in integers: the grids of what is added, and of the sum."""
+    """A residual add in integers, as a table of what any two codes give.
 
-    left: Grid
-    right: Grid
-    result: Grid
+    Args:
+        left: The grid of the first operand.
+        right: The grid of the second.
+        result: The grid that the sum is rounded to.
+    """
+
+    def __init__(self, left: Grid, right: Grid, result: Grid) -> None:
+        self.left, self.right = left, right
+        self.first = left.zero_point * (right.top + 1) + right.zero_point
+        ratios = left.scale / result.scale, right.scale / result.scale
+        zeros = torch.tensor([left.zero_point, right.zero_point], dtype=torch.float32)
+        offset = result.zero_point - _fused(ratios[0], zeros[0], ratios[1] * zeros[1])
+        rows = torch.arange(left.top + 1, dtype=torch.float32)[:, None]
+        columns = torch.arange(right.top + 1, dtype=torch.float32)
+        total = _fused(rows, ratios[0], _fused(columns, ratios[1], offset))
+        self.sums = result.values(total.round_().sub_(result.zero_point)).flatten()
 
     def run(self, left: Tensor, right: Tensor) -> Tensor:
         """Add values on two grids, and round the sum to the third."""
-        zero = self.result.zero_point
-        first, second = self.left.scale / self.result.scale, self.right.scale / self.result.scale
-        zeros = torch.tensor([self.left.zero_point, self.right.zero_point], dtype=torch.float32)
-        offset = zero - _fused(first, zeros[0], second * zeros[1])
-        total = _fused(self.right.codes(right) + zeros[1], second, offset)
-        total = _fused(self.left.codes(left) + zeros[0], first, total)
-        return self.result.values(total.round_().sub_(zero))
+        numbers = self.left.codes(left).mul_(self.right.top + 1).add_(self.right.codes(right))
+        places = numbers.add_(self.first).to(torch.int32)
+        return self.sums.index_select(0, places.flatten()).view_as(places)
 
 
 def exact_layer(
@@ -134,4 +142,4 @@ def exact_layer(
 
 def _fused(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """Return a * b + c in float32, rounded once as a fused multiply-add does."""
-    return a.double().mul(b.double()).add_(c.double()).float()
+    return (a.double() * b.double() + c.double()).float()
