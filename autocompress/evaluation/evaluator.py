@@ -159,7 +159,9 @@ class Evaluator:
             of `val`.
         """
         started = time.monotonic()
-        training = self.training if fidelity >= 2 and images > 0 else TrainingConfig()
+        training = self.training
+        if fidelity < 2 or images == 0:
+            training = TrainingConfig(learned_steps=training.learned_steps)
         stages = plan_stages(candidate, training, self.graph)
         model = self._cut(stages[0], candidate)
         ancestor = find_ancestor(model, list_checkpoints(self.checkpoints))
