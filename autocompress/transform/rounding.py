@@ -11,7 +11,7 @@ from autocompress.transform.weights import QuantisedWeight, WeightGrid
 
 Batch = TypeVar("Batch")
 
-POSITIONS = 2048
+POSITIONS = 1024
 """Rows of inputs that every layer is observed on, per batch."""
 
 DAMPING = 0.01
@@ -76,8 +76,8 @@ def observe_inputs(
     def watch(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
         module = compressed.network.get_submodule(name)
         if name in wanted and (isinstance(module, nn.Linear) or _is_convolution(module)):
-            rows = _input_rows(module, args, generator).double()
-            moment = rows.transpose(1, 2) @ rows
+            rows = _input_rows(module, args, generator)
+            moment = (rows.transpose(1, 2) @ rows).double()
             moments[name] = moments[name] + moment if name in moments else moment
         return args
 
