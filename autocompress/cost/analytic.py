@@ -3,7 +3,7 @@
 import math
 from functools import lru_cache
 
-from autocompress.core.candidate import Candidate, LayerConfig
+from autocompress.core.candidate import CODEBOOK, Candidate, LayerConfig
 from autocompress.core.sparsity import kept_weights, stored_layout
 from autocompress.core.target import FLOAT
 from autocompress.graph.structure import Layer, ModelGraph
@@ -35,8 +35,9 @@ def count_costs(graph: ModelGraph, candidate: Candidate) -> dict[str, float]:
         "bops", the sum over layers of macs x weight_bits x activation_bits;
         "parameters", a number of values;
         "size_bytes", bit-packed: the weights of a quantised layer take
-        `weight_bits` each, rounded up to whole bytes per layer, and four bytes
-        per output channel for the scale; every other value takes four bytes.
+        `weight_bits` each, rounded up to whole bytes per layer, four bytes
+        per scale, and a byte per entry of a codebook; every other value takes
+        four bytes.
         Of a sparse layer, the kept weights and their places, stored as the
         packed file does. Sparsity counts for nothing else: MACs, BOPs and
         parameters are those of the whole layers.
@@ -52,7 +53,7 @@ def count_costs(graph: ModelGraph, candidate: Candidate) -> dict[str, float]:
         parameters += width.parameters
         size += _stored_bytes(layer, width, config, weights) + FLOAT_BYTES * biases
         if config.weight_bits < FLOAT:
-            size += FLOAT_BYTES * width.out_channels
+            size += _grid_bytes(layer, width, config)
     whole, left = _norm_channels(graph, candidate)
     in_layers = sum(layer.parameters for layer in graph.layers)
     others = max(graph.parameters - in_layers - NORM_PARAMETERS * whole, 0)
@@ -65,12 +66,27 @@ def _stored_bytes(layer: Layer, width: LayerWidths, config: LayerConfig, weights
     """Return the bytes of a layer's weights at their bits and sparsity."""
     if config.sparsity == 0.0:
         return -(-weights * config.weight_bits // 8)
-    rows = width.out_channels
+    ends = (width.out_channels, width.in_channels)
+    rows, second = ends[::-1] if layer.inputs_first else ends
     columns = weights // rows
-    inputs = width.in_channels if layer.groups == 1 else layer.weight_shape[1]
-    shape = (rows, inputs, columns // inputs)
+    second = second if layer.groups == 1 else layer.weight_shape[1]
+    shape = (rows, second, columns // second)
     kept = kept_weights(shape, config.sparsity, config.sparsity_pattern)
     return stored_layout(rows, columns, kept, config.weight_bits)[1]
+
+
+def _grid_bytes(layer: Layer, width: LayerWidths, config: LayerConfig) -> int:
+    """Return the bytes of a layer's scales and codebook."""
+    rows, inputs = width.out_channels, width.in_channels
+    if layer.type == "Embedding":
+        rows, inputs = inputs, rows
+    elif layer.groups > 1:
+        inputs = (
+            layer.weight_shape[0] // layer.groups if layer.inputs_first else (layer.weight_shape[1])
+        )
+    groups = -(-inputs // config.group_size) if config.group_size else 1
+    codebook = 2**config.weight_bits if config.weight_format == CODEBOOK else 0
+    return FLOAT_BYTES * rows * groups + codebook
 
 
 def _norm_channels(graph: ModelGraph, candidate: Candidate) -> tuple[int, int]:
