@@ -99,7 +99,7 @@ def compress_on(
     ranks = Ranks(model, graph, gather=gather, seed=SEED)
     inputs = (examples.args, examples.kwargs)
     compressed = compress_model(
-        model, graph, candidate, inputs, ranks=ranks, share_joins=quantisation.share_joins
+        model, graph, candidate, inputs, ranks=ranks, quantisation=quantisation
     )
     settle_on(compressed, examples, task=task, calibration=batches, quantisation=quantisation)
     return compressed
