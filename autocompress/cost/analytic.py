@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 
-from autocompress.core.candidate import Candidate, LayerConfig
+from autocompress.core.candidate import CODEBOOK, Candidate, LayerConfig
 from autocompress.core.target import FLOAT
 from autocompress.graph.structure import Layer, ModelGraph
 from autocompress.graph.widths import LayerWidths, pruned_widths, removed_channels
@@ -20,8 +20,8 @@ NORM_BUFFERS = 2
 ENTRY_BYTES = 100
 """What the packed file says of one layer: names, shapes, its part of the record."""
 
-GRID_BYTES = 85
-"""What it says of the grids of a quantised one."""
+SITE_BYTES = 85
+"""What it says of the activation grids of a quantised one."""
 
 HEADER_BYTES = 300
 """What it says beside."""
@@ -52,9 +52,10 @@ def count_costs(
         "bops", the sum over layers of macs x weight_bits x activation_bits;
         "parameters", a number of values;
         "size_bytes", of the packed file: the weights of a quantised or sparse
-        layer at `stored` bits each, and four bytes for every scale; every
-        other value takes four bytes. Sparsity counts for nothing else: MACs,
-        BOPs and parameters are those of the whole layers.
+        layer at `stored` bits each, four bytes per scale, and a byte per
+        entry of a codebook; every other value takes four bytes. Sparsity
+        counts for nothing else: MACs, BOPs and parameters are those of the
+        whole layers.
     """
     widths = pruned_widths(graph, candidate)
     macs = bops = parameters = 0
@@ -69,7 +70,7 @@ def count_costs(
         size += ENTRY_BYTES + FLOAT_BYTES * biases
         size += math.ceil(weights * (stored or _plain_bits)(name, config) / 8)
         if config.weight_bits < FLOAT:
-            size += GRID_BYTES + FLOAT_BYTES * _scales(layer, width, config)
+            size += SITE_BYTES + _grid_bytes(layer, width, config)
     whole, left = _norm_channels(graph, candidate)
     in_layers = sum(layer.parameters for layer in graph.layers)
     others = max(graph.parameters - in_layers - NORM_PARAMETERS * whole, 0)
@@ -87,12 +88,18 @@ def _plain_bits(_: str, config: LayerConfig) -> float:
     return min(config.weight_bits, kept * config.weight_bits + places)
 
 
-def _scales(layer: Layer, width: LayerWidths, config: LayerConfig) -> int:
-    """Count the scales of a layer: one per output, or per group of inputs."""
-    if not config.group_size:
-        return width.out_channels
-    inputs = width.in_channels if layer.groups == 1 else layer.weight_shape[1]
-    return width.out_channels * -(-inputs // config.group_size)
+def _grid_bytes(layer: Layer, width: LayerWidths, config: LayerConfig) -> int:
+    """Return the bytes of a layer's scales and codebook."""
+    rows, inputs = width.out_channels, width.in_channels
+    if layer.type == "Embedding":
+        rows, inputs = inputs, rows
+    elif layer.groups > 1:
+        inputs = (
+            layer.weight_shape[0] // layer.groups if layer.inputs_first else (layer.weight_shape[1])
+        )
+    groups = -(-inputs // config.group_size) if config.group_size else 1
+    codebook = 2**config.weight_bits if config.weight_format == CODEBOOK else 0
+    return FLOAT_BYTES * rows * groups + codebook
 
 
 def _norm_channels(graph: ModelGraph, candidate: Candidate) -> tuple[int, int]:

@@ -170,7 +170,9 @@ class KernelPlan:
         self.graph = graph
         self.target = target
         adds = [operation for operation in graph.operations if operation.kind == "add"]
-        self._places: list[Layer | Operation] = [*graph.layers, *adds]
+        layers = [layer for layer in graph.layers if layer.macs]  # looking up takes no time
+        self._places: list[Layer | Operation] = [*layers, *adds]
+        self._layer_count = len(layers)
         self._carriers = [
             place if isinstance(place, Layer) else self._carrier(place) for place in self._places
         ]
@@ -210,7 +212,7 @@ class KernelPlan:
 
     def boundaries(self, candidate: Candidate) -> int:
         """Count the layers of a candidate that run in another precision than the one before."""
-        layers = [site for site in self.sites(candidate) if site[0] < len(self.graph.layers)]
+        layers = [site for site in self.sites(candidate) if site[0] < self._layer_count]
         return sum(before[2] != after[2] for before, after in pairwise(layers))
 
     def kernel(self, site: Site) -> KernelKey:

@@ -69,10 +69,10 @@ def compress_on(
     graph: ModelGraph,
     candidate: Candidate,
     examples: ModelInputs,
+    quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
     *,
     task: Task | None = None,
     calibration: Iterable[Batch] | None = None,
-    quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
 ) -> CompressedModel:
     """Compress and settle a copy of a model on whatever data there is.
 
@@ -81,11 +81,11 @@ def compress_on(
         graph: Its structure.
         candidate: What to do.
         examples: Inputs of one forward call.
+        quantisation: As for `settle_on`.
         task: As for `settle_on`; its `train` batches and its loss are also
             what criteria read. Without it, nothing is known that needs labels.
         calibration: As for `settle_on`; without a task, what criteria read
             that need inputs, or else the examples are.
-        quantisation: As for `settle_on`.
     """
     batches = None if calibration is None else list(calibration)
 
@@ -99,7 +99,7 @@ def compress_on(
     ranks = Ranks(model, graph, gather=gather, seed=SEED)
     inputs = (examples.args, examples.kwargs)
     compressed = compress_model(
-        model, graph, candidate, inputs, ranks=ranks, share_joins=quantisation.share_joins
+        model, graph, candidate, inputs, ranks=ranks, quantisation=quantisation
     )
     settle_on(compressed, examples, task=task, calibration=batches, quantisation=quantisation)
     return compressed

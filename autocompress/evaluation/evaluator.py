@@ -2,15 +2,16 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from autocompress.core.candidate import Candidate
+from autocompress.core.candidate import UNIFORM, Candidate
 from autocompress.core.evaluation import FidelityResult
-from autocompress.core.quantisation import QuantisationConfig
+from autocompress.core.quantisation import HESSIAN, QuantisationConfig
 from autocompress.core.seeds import derive_seed
 from autocompress.core.training import TrainingConfig
 from autocompress.evaluation.checkpoints import (
@@ -21,6 +22,7 @@ from autocompress.evaluation.checkpoints import (
     load_weights,
     save_checkpoint,
 )
+from autocompress.evaluation.curvature import hessian_traces, rounding_damage
 from autocompress.evaluation.finetune import fine_tune
 from autocompress.evaluation.proxy import (
     divergence,
@@ -54,6 +56,7 @@ class Evaluator:
 
     Attributes:
         seconds_per_image: Of the latest training; 0 before the first.
+        traces: What `hessian_traces` returns; None before the first call.
     """
 
     def __init__(
@@ -72,6 +75,8 @@ class Evaluator:
         self.model, self.graph, self.task, self.splits = model, graph, task, splits
         self.checkpoints, self.seed, self.device = checkpoints, seed, device
         self.seconds_per_image = 0.0
+        self.traces: dict[str, float] | None = None
+        self._wholes: dict[Candidate, float] = {}
         self.training, self.quantisation = training, quantisation
         self.inputs = example_inputs(task, model, splits.val)
         self._surgeon = Surgeon(
@@ -80,7 +85,7 @@ class Evaluator:
             self.inputs,
             gather=self._gather,
             seed=seed,
-            share_joins=quantisation.share_joins,
+            quantisation=quantisation,
         )
         self._reference = log_probabilities(model, task, splits.sensitivity, device=device)
 
@@ -159,7 +164,9 @@ class Evaluator:
             of `val`.
         """
         started = time.monotonic()
-        training = self.training if fidelity >= 2 and images > 0 else TrainingConfig()
+        training = self.training
+        if fidelity < 2 or images == 0:
+            training = TrainingConfig(learned_steps=training.learned_steps)
         stages = plan_stages(candidate, training, self.graph)
         model = self._cut(stages[0], candidate)
         ancestor = find_ancestor(model, list_checkpoints(self.checkpoints))
@@ -217,7 +224,35 @@ class Evaluator:
 
         Batch norms are recalibrated when channels or weights are gone, since
         their statistics no longer fit; weight grids apply, activation grids do not.
+        Where the Hessian is asked for, what weights below 8 bits cost is
+        estimated from it, and the rest is taken with 8 bits.
         """
+        if self.quantisation.sensitivity != HESSIAN:
+            return self._divergence(candidate)
+        layers = {
+            name: replace(config, weight_bits=max(config.weight_bits, 8), weight_format=UNIFORM)
+            for name, config in candidate.layers.items()
+        }
+        whole = replace(candidate, layers=layers)
+        if whole not in self._wholes:
+            self._wholes[whole] = self._divergence(whole)
+        return self._wholes[whole] + rounding_damage(
+            self.compress(candidate), self.hessian_traces()
+        )
+
+    def hessian_traces(self) -> dict[str, float]:
+        """Return the Hessian's trace for each quantisable layer; estimated once."""
+        if self.traces is None:
+            self.traces = hessian_traces(
+                self.model,
+                [layer.name for layer in self.graph.layers if layer.quantisable],
+                self.splits.sensitivity,
+                self.task.run,
+                seed=self.seed,
+            )
+        return self.traces
+
+    def _divergence(self, candidate: Candidate) -> float:
         model = self.compress(candidate)
         model.quantise_activations = False
         if candidate.pruning_ratios or model.record.sparse:

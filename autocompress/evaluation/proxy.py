@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from autocompress.core.quantisation import GPTQ, QuantisationConfig
 from autocompress.evaluation.precision import arithmetic
+from autocompress.evaluation.splits import ROUNDING_IMAGES, take
 from autocompress.evaluation.task import Batch, Task
 from autocompress.transform.compress import calibrate_grids
 from autocompress.transform.compressed import CompressedModel
@@ -76,20 +77,20 @@ def settle(
     changed = bool(record.cuts or record.dropped_blocks or record.sparse)
     narrow = any(bits < 8 for bits in record.quantised.values())
 
-    def fit() -> None:
-        model.quantise_weights, model.quantise_activations = narrow, False
-        if changed or narrow:
-            recalibrate_batch_norms(model, task, recalibration, device=device)
-        model.quantise_weights = model.quantise_activations = True
-        if record.plan.sites:
-            with arithmetic(device, low_precision=not exact):
-                calibrate_grids(model, calibration, task.run, quantisation.observer)
-
-    fit()
+    model.quantise_weights = model.quantise_activations = False
     if narrow and not trained and quantisation.rounding == GPTQ:
+        if changed:
+            recalibrate_batch_norms(model, task, recalibration, device=device)
         with arithmetic(device):
-            round_weights(model, calibration, task.run)
-        fit()
+            batches = take(calibration, ROUNDING_IMAGES, "train", device)
+            round_weights(model, batches, task.run)
+    model.quantise_weights = narrow
+    if changed or narrow:
+        recalibrate_batch_norms(model, task, recalibration, device=device)
+    model.quantise_weights = model.quantise_activations = True
+    if record.plan.sites:
+        with arithmetic(device, low_precision=not exact):
+            calibrate_grids(model, calibration, task.run, quantisation.observer)
 
 
 def score(

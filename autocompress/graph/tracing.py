@@ -15,9 +15,6 @@ from autocompress.graph.mask_check import check_groups
 from autocompress.graph.recording import LAYER_TYPES, ModuleCall, Recording, call_macs, record
 from autocompress.graph.structure import Layer, ModelGraph
 
-QUANTISABLE_TYPES = (nn.Conv1d, nn.Conv2d, nn.Linear)
-"""Layer types that can be given fewer than 32 bits."""
-
 
 def trace(model: nn.Module, example_inputs: object) -> ModelGraph:
     """Find layers, operations, channel groups and residual blocks of a model.
@@ -127,8 +124,9 @@ def _layers(recording: Recording, shared: Collection[str]) -> tuple[Layer, ...]:
     layers: dict[str, ModuleCall] = {}
     macs: Counter[str] = Counter()
     for call in recording.calls:
-        if isinstance(call.module, LAYER_TYPES):
+        if isinstance(call.module, (*LAYER_TYPES, nn.Embedding)):
             layers.setdefault(call.name, call)
+        if isinstance(call.module, LAYER_TYPES):
             macs[call.name] += call_macs(call, recording.batch_size)
     return tuple(_layer(call, macs[name], name in shared) for name, call in layers.items())
 
@@ -136,13 +134,11 @@ def _layers(recording: Recording, shared: Collection[str]) -> tuple[Layer, ...]:
 def _layer(call: ModuleCall, macs: int, shared: bool) -> Layer:
     module = call.module
     weight = module.get_parameter("weight") if "weight" in module._parameters else None
-    spatial = not isinstance(module, nn.Linear)
+    spatial = not isinstance(module, (nn.Linear, nn.Embedding))
     if shared:
         reason = "shared weights"
-    elif weight is None:
+    elif weight is None or getattr(module, "max_norm", None) is not None:
         reason = "computed weights"
-    elif not isinstance(module, QUANTISABLE_TYPES):
-        reason = f"{type(module).__name__} is not quantised"
     else:
         reason = ""
     shape: torch.Size = module.weight.shape  # type: ignore[assignment]

@@ -181,6 +181,9 @@ class SearchSpace(Section):
             pruning_ties=tied_sets(tuple(pruned), self.pruning.ties),
             precision_ties=tied_sets(quantised, self.quantisation.ties),
             sparsity_ties=tied_sets(sparse, self.sparsity.ties),
+            end_bits=self.quantisation.end_bits,
+            weight_format=self.quantisation.weight_format,
+            group_size=self.quantisation.group_size,
         )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from autocompress.core.candidate import Candidate
-from autocompress.core.quantisation import DEFAULT_OBSERVER
+from autocompress.core.quantisation import DEFAULT_OBSERVER, QuantisationConfig
 from autocompress.core.target import FLOAT, Target
 from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import ModelGraph
@@ -35,7 +35,7 @@ def compress_model(
     ranks: Ranks | None = None,
     plans: Plans | None = None,
     final: Candidate | None = None,
-    share_joins: bool = False,
+    quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
 ) -> CompressedModel:
     """Cut a copy of a model and plan its grids; activations are not calibrated.
 
@@ -49,7 +49,7 @@ def compress_model(
             weights alone.
         plans: Plans the grids of its candidates; None runs the cut model.
         final: What the candidate is a stage on the way to; see `plan_cuts`.
-        share_joins: As for `plan_grids`; `plans` decide themselves.
+        quantisation: Where grids go; `plans` decide themselves.
 
     Returns:
         The compressed model in eval mode.
@@ -92,7 +92,7 @@ def compress_model(
         dropped_blocks=candidate.dropped_blocks,
         cuts=cuts,
         quantised=candidate.weight_bits(),
-        plan=discover_plan(network, inputs, candidate.layers, share_joins=share_joins)
+        plan=discover_plan(network, inputs, candidate.layers, quantisation)
         if plans is None
         else plans.plan(network, candidate),
         sparse=sparse_layers(network, candidate),

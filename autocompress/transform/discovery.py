@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from autocompress.core.candidate import LayerConfig
+from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.target import FLOAT
 from autocompress.transform.operations import (
     LAYER_FUNCTIONS,
@@ -27,9 +28,6 @@ VIEW_FUNCTIONS = frozenset(
 )
 """Operations whose output lies on the grid of their input."""
 
-JOIN_BITS = 8
-"""Bits of the inputs of residual adds, concatenations, average pools and products of tensors."""
-
 _Use = tuple[tuple[int, int], str, int]
 """One use of a tensor: the tensors whose grid it needs, the consumer, the bits."""
 
@@ -38,8 +36,7 @@ def discover_plan(
     model: nn.Module,
     inputs: Inputs,
     layers: Mapping[str, LayerConfig],
-    *,
-    share_joins: bool = False,
+    config: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
 ) -> QuantisationPlan:
     """Run a model once and plan its tensor quantisers.
 
@@ -47,35 +44,36 @@ def discover_plan(
         model: The model after surgery, in eval mode; not changed.
         inputs: Positional and keyword arguments of one forward call.
         layers: Configuration by layer name; others stay unquantised.
-        share_joins: As for `plan_grids`.
+        config: As for `plan_grids`.
 
     Returns:
         What `plan_grids` makes of its operations.
     """
-    return plan_grids(record_operations(model, inputs), layers, share_joins=share_joins)
+    return plan_grids(record_operations(model, inputs), layers, config)
 
 
 def plan_grids(
-    trace: OperationTrace, layers: Mapping[str, LayerConfig], *, share_joins: bool = False
+    trace: OperationTrace,
+    layers: Mapping[str, LayerConfig],
+    config: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
 ) -> QuantisationPlan:
     """Plan the tensor quantisers of a model from the operations it runs.
 
     Each activation tensor gets one grid, at the largest bits among its
     consumers. Residual adds, concatenations, average pools and the products
     inside attention, whose operands all come from quantised layers, take
-    theirs at 8 bits, because that is what integer runtimes fuse. Views of a
-    quantised tensor share its grid.
+    theirs at `join_bits`, 8 unless said otherwise, because that is what
+    integer runtimes fuse. Views of a quantised tensor share its grid.
 
     Args:
         trace: The operations.
         layers: Configuration by layer name; others stay unquantised.
-        share_joins: Whether the operands of an add or a concatenation share
-            one grid.
+        config: The bits of joins, and whether their operands share a grid.
 
     Returns:
         The plan; it has no sites when no layer is quantised.
     """
-    planner = _Planner(layers, share_joins)
+    planner = _Planner(layers, config)
     for operation in trace.operations:
         planner.visit(operation)
     return planner.plan()
@@ -84,8 +82,8 @@ def plan_grids(
 class _Planner:
     """Follows tensors, by their numbers, from operation to operation."""
 
-    def __init__(self, layers: Mapping[str, LayerConfig], share_joins: bool) -> None:
-        self.layers, self.share_joins = layers, share_joins
+    def __init__(self, layers: Mapping[str, LayerConfig], config: QuantisationConfig) -> None:
+        self.layers, self.config = layers, config
         self.root: dict[int, int] = {}
         self.integer: dict[int, bool | None] = {}
         self.uses: dict[int, int] = {}
@@ -135,8 +133,8 @@ class _Planner:
         elif False in kinds or not (joined or kind in POOL_FUNCTIONS):
             return False not in kinds or not joined
         for operand, number in enumerate(inputs):
-            self._note(number, f"{kind.strip('_')}{self.count}.{operand}", JOIN_BITS)
-            if joined and self.share_joins:
+            self._note(number, f"{kind.strip('_')}{self.count}.{operand}", self.config.join_bits)
+            if joined and self.config.share_joins:
                 self._unite(number, inputs[0])
         return True
 

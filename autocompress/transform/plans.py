@@ -6,6 +6,7 @@ from functools import cached_property
 from torch import nn
 
 from autocompress.core.candidate import Candidate
+from autocompress.core.quantisation import QuantisationConfig
 from autocompress.graph.structure import ModelGraph
 from autocompress.transform.discovery import plan_grids
 from autocompress.transform.operations import Inputs, OperationTrace, record_operations
@@ -30,7 +31,7 @@ class Plans:
         graph: Its structure.
         inputs: Positional and keyword arguments of one forward call.
         cut: Cuts a copy of the model for a candidate.
-        share_joins: As for `plan_grids`.
+        quantisation: Where grids go.
     """
 
     def __init__(
@@ -39,11 +40,10 @@ class Plans:
         graph: ModelGraph,
         inputs: Inputs,
         cut: Cutter,
-        *,
-        share_joins: bool = False,
+        quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
     ) -> None:
         self.model, self.graph, self.inputs, self.cut = model, graph, inputs, cut
-        self.share_joins = share_joins
+        self.quantisation = quantisation
 
     def plan(self, network: nn.Module, candidate: Candidate) -> QuantisationPlan:
         """Plan the grids of one candidate.
@@ -55,7 +55,7 @@ class Plans:
         derived = self._derived(candidate.dropped_blocks) if self.derivable else None
         if derived is None:
             derived = record_operations(network, self.inputs)
-        return plan_grids(derived, candidate.layers, share_joins=self.share_joins)
+        return plan_grids(derived, candidate.layers, self.quantisation)
 
     @cached_property
     def derivable(self) -> bool:

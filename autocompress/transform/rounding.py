@@ -11,7 +11,7 @@ from autocompress.transform.weights import QuantisedWeight, WeightGrid
 
 Batch = TypeVar("Batch")
 
-POSITIONS = 2048
+POSITIONS = 1024
 """Rows of inputs that every layer is observed on, per batch."""
 
 DAMPING = 0.01
@@ -32,8 +32,8 @@ def round_weights(
 
     GPTQ (Frantar et al. 2023): column by column, the error of rounding is
     made up for by the columns that are not rounded yet. The inputs of all
-    layers are observed at once, with the grids that are on. Layers keep
-    their grids; transposed convolutions and embeddings their codes too.
+    layers are observed at once, without grids. Layers keep their grids;
+    transposed convolutions and embeddings their codes too.
 
     Args:
         compressed: Its weights and grids are fixed in place.
@@ -42,7 +42,11 @@ def round_weights(
     """
     record = compressed.record
     narrow = {name for name, bits in record.quantised.items() if bits < 8}
-    for name, moment in observe_inputs(compressed, narrow, batches, run).items():
+    grids = compressed.quantise_weights, compressed.quantise_activations
+    compressed.quantise_weights = compressed.quantise_activations = False
+    moments = observe_inputs(compressed, narrow, batches, run)
+    compressed.quantise_weights, compressed.quantise_activations = grids
+    for name, moment in moments.items():
         quantised = compressed.quantised_weight(name)
         weight = compressed.network.get_submodule(name).get_parameter("weight").detach()
         mask = compressed.mask(name) if name in record.sparse else None
@@ -76,8 +80,8 @@ def observe_inputs(
     def watch(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
         module = compressed.network.get_submodule(name)
         if name in wanted and (isinstance(module, nn.Linear) or _is_convolution(module)):
-            rows = _input_rows(module, args, generator).double()
-            moment = rows.transpose(1, 2) @ rows
+            rows = _input_rows(module, args, generator)
+            moment = (rows.transpose(1, 2) @ rows).double()
             moments[name] = moments[name] + moment if name in moments else moment
         return args
 

@@ -7,10 +7,11 @@ from torch import nn
 
 from autocompress.artifact.packed import write_packed
 from autocompress.core.candidate import Candidate, LayerConfig
-from autocompress.cost.analytic import ENTRY_BYTES, GRID_BYTES, HEADER_BYTES, count_costs
+from autocompress.cost.analytic import ENTRY_BYTES, SITE_BYTES, HEADER_BYTES, count_costs
 from autocompress.cost.stored_bits import StoredBits
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.tracing import trace
+from autocompress.transform.compress import compress_model
 from seasoned import compressed, pruned, seasoned
 from zoo import PlainNet, ResidualNet
 
@@ -64,7 +65,9 @@ def test_bits_shrink_weights_only_and_cost_scales(plain: ModelGraph) -> None:
     costs = count_costs(plain, Candidate(layers={"conv3": W4A8}))
     base = count_costs(plain, Candidate())
     weights, macs = 16 * 16 * 9, 16 * 16 * 16 * 9
-    assert base["size_bytes"] - costs["size_bytes"] == 4 * weights - weights // 2 - 4 * 16 - GRID_BYTES
+    assert (
+        base["size_bytes"] - costs["size_bytes"] == 4 * weights - weights // 2 - 4 * 16 - SITE_BYTES
+    )
     assert base["bops"] - costs["bops"] == macs * (32 * 32 - 4 * 8)
     assert costs["macs"] == base["macs"]
 
@@ -74,6 +77,52 @@ def test_packed_weights_are_rounded_up_per_layer(plain: ModelGraph) -> None:
     one = Candidate(layers={"fc": LayerConfig(weight_bits=1, activation_bits=8)})
     difference = count_costs(plain, three)["size_bytes"] - count_costs(plain, one)["size_bytes"]
     assert difference == 160 * 3 // 8 - 160 // 8
+
+
+class Kinds(nn.Module):
+    """One layer of every kind; input `n x 4` numbers of entries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(20, 6)
+        self.conv1 = nn.Conv1d(6, 8, 3, padding=1, groups=2)
+        self.up1 = nn.ConvTranspose1d(8, 6, 2, stride=2, groups=2)
+        self.conv2 = nn.Conv2d(6, 4, 3, padding=1)
+        self.up2 = nn.ConvTranspose2d(4, 4, 2)
+        self.conv3 = nn.Conv3d(4, 4, (1, 2, 2))
+        self.up3 = nn.ConvTranspose3d(4, 2, 1)
+        self.fc = nn.Linear(2 * 4 * 2, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.up1(self.conv1(self.table(x).transpose(1, 2)).relu())
+        x = self.conv2(x.unflatten(2, (4, 2))).relu()
+        x = self.conv3(self.up2(x).unsqueeze(2)).relu()
+        return self.fc(self.up3(x).flatten(1))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LayerConfig(weight_bits=4),
+        LayerConfig(weight_bits=1),
+        LayerConfig(weight_bits=3, weight_format="codebook"),
+        LayerConfig(weight_bits=4, group_size=2),
+    ],
+)
+def test_grids_take_the_bytes_that_quantised_weights_have(config: LayerConfig) -> None:
+    model, numbers = Kinds().eval(), torch.randint(0, 20, (2, 4))
+    graph = trace(model, numbers)
+    for layer in graph.layers:
+        candidate = Candidate(layers={layer.name: config})
+        result = compress_model(model, graph, candidate, ((numbers,), {}))
+        grid = result.quantised_weight(layer.name).grid
+        weights = result.quantised_weight(layer.name).codes.numel()
+        stored = -(-weights * config.weight_bits // 8) + 4 * grid.scales.numel()
+        if grid.codebook is not None:
+            stored += 2**config.weight_bits
+        saved = count_costs(graph, Candidate())["size_bytes"]
+        saved -= count_costs(graph, candidate)["size_bytes"]
+        assert saved == 4 * weights - stored, layer.name
 
 
 def test_a_dropped_block_takes_its_layers_and_norms_along(residual: ModelGraph) -> None:

@@ -1,5 +1,6 @@
 import copy
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional
@@ -8,6 +9,8 @@ from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.graph.tracing import trace
 from autocompress.transform.compress import calibrate_grids, compress_model
 from autocompress.transform.compressed import CompressedModel
+from autocompress.transform.discovery import plan_grids
+from autocompress.transform.operations import record_operations
 from seasoned import compressed, pruned, seasoned, uniform
 
 
@@ -158,3 +161,71 @@ def test_state_and_copies_carry_the_grids() -> None:
 def _with_ratios() -> tuple[nn.Module, torch.Tensor, Candidate]:
     model, inputs = seasoned("Mlp")
     return model, inputs, Candidate(pruning_ratios=pruned(trace(model, inputs), 0.5))
+
+
+def test_bits_are_a_setting_of_the_same_module() -> None:
+    result, inputs = _compressed("ResidualNet", 8)
+    operations = record_operations(result.network, ((inputs,), {}))
+    weights = result.network.state_dict()
+    graph = trace(result.network, inputs)
+    for bits in ((4, 4), (2, 8), (8, 8)):
+        layers = uniform(graph, *bits)
+        result.set_bits(layers, plan_grids(operations, layers))
+        assert result.calibrated
+        calibrate_grids(result, [inputs], lambda network, batch: network(batch))
+        fresh = compressed(result.network, inputs, Candidate(layers=layers))
+        with torch.no_grad():
+            torch.testing.assert_close(result(inputs), fresh(inputs), rtol=1e-4, atol=1e-4)
+        assert result.record == fresh.record
+    for name, tensor in result.network.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+
+
+def test_every_bit_width_has_its_own_learned_step() -> None:
+    result, inputs = _compressed("PlainNet", 4)
+    operations = record_operations(result.network, ((inputs,), {}))
+    graph = trace(result.network, inputs)
+    optimiser = None
+    for bits in (4, 3, 4):
+        layers = uniform(graph, bits, bits)
+        result.set_bits(layers, plan_grids(operations, layers))
+        result.learn_steps()
+        optimiser = torch.optim.SGD(result.steps.parameters(), lr=0.1)
+        result.train()
+        result(inputs).square().mean().backward()
+        optimiser.step()
+        result.eval()
+    keys = {key for key in result.steps if key.startswith("conv1")}
+    assert keys == {"conv1:4:0", "conv1:3:0"}
+    assert torch.equal(
+        result.quantised_weight("conv1").grid.scales, result.steps["conv1:4:0"].detach()
+    )
+    tensors = {key for key in result.steps if key.startswith("tensor:-1:")}
+    assert tensors == {"tensor:-1:4", "tensor:-1:3"}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LayerConfig(weight_bits=1),
+        LayerConfig(weight_bits=3, weight_format="codebook"),
+        LayerConfig(weight_bits=4, group_size=3),
+    ],
+)
+def test_other_formats_are_applied_and_trained_straight_through(config: LayerConfig) -> None:
+    model, inputs = seasoned("Mlp")
+    candidate = Candidate(layers={"fc1": config, "fc2": config})
+    result = compressed(model, inputs, candidate)
+    by_hand = copy.deepcopy(model)
+    for name in ("fc1", "fc2"):
+        by_hand.get_submodule(name).weight.data = result.quantised_weight(name).values()
+    with torch.no_grad():
+        torch.testing.assert_close(result(inputs), by_hand(inputs), rtol=1e-5, atol=1e-5)
+    result(inputs).square().mean().backward()
+    by_hand(inputs).square().mean().backward()
+    inside = by_hand.fc2.weight.grad
+    mine = result.network.fc2.weight.grad
+    assert bool((mine != 0).float().mean() > 0.5)
+    torch.testing.assert_close(mine[mine != 0], inside[mine != 0], rtol=1e-4, atol=1e-5)
+    result.learn_steps()
+    assert (len(result.steps) > 0) == (config.group_size > 0)
