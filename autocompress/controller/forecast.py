@@ -13,7 +13,7 @@ from autocompress.cost.analytic import count_costs
 from autocompress.cost.profile import DeviceProfile
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.widths import pruned_widths
-from autocompress.predictor.recovery import RecoveryModel
+from autocompress.predictor.recovery import RecoveryModel, remaining_share
 
 ACCURACY_SPAN = 0.2
 """Accuracy below the original at which the reference point lies."""
@@ -50,6 +50,7 @@ class Forecast:
         if "latency_ms" in baseline:
             self.baseline["latency_ms"] = profile.predict_latency(graph, Candidate())
         self.recovery = RecoveryModel()
+        self.remaining = remaining_share(np.array([]), np.array([]))
 
     def costs(self, candidate: Candidate) -> dict[str, float]:
         """Predict all costs of a candidate without building it."""
@@ -57,27 +58,32 @@ class Forecast:
         return counted | {"latency_ms": self.profile.predict_latency(self.graph, candidate)}
 
     def learn(self, evaluations: Sequence[Evaluation]) -> None:
-        """Refit the accuracy model to the candidates that were trained."""
+        """Refit the accuracy models to the candidates that were trained."""
+        both = [e for e in evaluations if 1 in e.fidelities and 2 in e.fidelities]
+        self.remaining = remaining_share(
+            np.array([self._lost(e, 1) for e in both]), np.array([self._lost(e, 2) for e in both])
+        )
         rows, lost = [], []
         for evaluation in evaluations:
-            trained = [f for f in evaluation.fidelities if f > 0]
-            if trained and 0 in evaluation.fidelities:
+            if 0 in evaluation.fidelities and max(evaluation.fidelities) > 0:
                 rows.append(self._features(evaluation))
-                accuracy = evaluation.fidelities[max(trained)].accuracy
-                lost.append(max(0.0, self.baseline["accuracy"] - accuracy))
+                lost.append(max(0.0, self.baseline["accuracy"] - self.accuracy(evaluation)))
         if rows:
             self.recovery = RecoveryModel.fit(np.array(rows), np.array(lost))
 
     def accuracy(self, evaluation: Evaluation) -> float:
         """Predict accuracy on `val` after full fine-tuning, [0, 1].
 
-        A trained candidate is predicted at what it reached; one that was only
-        proxied at the original's accuracy less what training is expected to
-        leave lost.
+        A candidate that had one is predicted at what it reached. One that was
+        trained shortly or only proxied is predicted at the original's
+        accuracy, less the part of its loss that training is expected to leave.
         """
-        trained = [f for f in evaluation.fidelities if f > 0]
-        if trained:
-            return evaluation.fidelities[max(trained)].accuracy
+        highest = max(evaluation.fidelities)
+        if highest == 2:
+            return evaluation.fidelities[2].accuracy
+        if highest == 1:
+            lost = self.remaining * self._lost(evaluation, 1)
+            return max(self.baseline["accuracy"] - lost, evaluation.fidelities[1].accuracy)
         lost = float(self.recovery.predict(np.array([self._features(evaluation)]))[0])
         return max(0.0, self.baseline["accuracy"] - lost)
 
@@ -107,6 +113,9 @@ class Forecast:
         corner = {name: COST_MARGIN * value for name, value in self.baseline.items()}
         corner["accuracy"] = max(0.0, self.baseline["accuracy"] - ACCURACY_SPAN)
         return np.array(self.losses(corner))
+
+    def _lost(self, evaluation: Evaluation, fidelity: int) -> float:
+        return max(0.0, self.baseline["accuracy"] - evaluation.fidelities[fidelity].accuracy)
 
     def _features(self, evaluation: Evaluation) -> list[float]:
         """Describe a proxied candidate as `RecoveryModel` wants it."""

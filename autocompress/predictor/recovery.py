@@ -21,6 +21,31 @@ PRIOR = (0.2, 0.02, 0.05, 0.05)
 PRIOR_STRENGTH = 0.03
 """How much evidence the prior is worth, in units of the features."""
 
+SHORT_PRIOR, SHORT_STRENGTH = 0.6, 0.02
+"""Share of what a short fine-tune leaves lost that a full one leaves lost too,
+assumed before any was seen; worth as much as one example that lost so much."""
+
+
+def remaining_share(short: FloatArray, full: FloatArray) -> float:
+    """Estimate which share of the accuracy lost after a short fine-tune a full one leaves lost.
+
+    Least squares through the origin, shrunk towards `SHORT_PRIOR`.
+
+    Args:
+        short: `n` accuracies lost against the original after a short fine-tune, >= 0.
+        full: What the same candidates lost after a full one, >= 0.
+
+    Returns:
+        The share, [0, 1].
+
+    Example:
+        >>> remaining_share(np.array([]), np.array([]))
+        0.6
+    """
+    weight = SHORT_STRENGTH**2
+    share = (short @ full + weight * SHORT_PRIOR) / (short @ short + weight)
+    return float(np.clip(share, 0.0, 1.0))
+
 
 @dataclass(frozen=True, slots=True)
 class RecoveryModel:

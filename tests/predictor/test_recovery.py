@@ -5,7 +5,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from autocompress.errors import InvalidInputError
-from autocompress.predictor.recovery import FEATURES, PRIOR, RecoveryModel
+from autocompress.predictor.recovery import (
+    FEATURES,
+    PRIOR,
+    SHORT_PRIOR,
+    RecoveryModel,
+    remaining_share,
+)
 
 WIDTH = len(FEATURES)
 
@@ -73,3 +79,19 @@ def test_predictions_move_with_every_feature(feature: int) -> None:
 def test_wrong_shapes_and_values_are_refused(rows: np.ndarray, lost: np.ndarray) -> None:
     with pytest.raises(InvalidInputError, match="'X'"):
         RecoveryModel.fit(rows, lost)
+
+
+def test_the_remaining_share_moves_from_its_prior_to_what_was_seen() -> None:
+    short = np.array([0.02, 0.04, 0.1])
+    shares = [remaining_share(short[:n], 0.25 * short[:n]) for n in range(4)]
+    assert shares[0] == SHORT_PRIOR
+    assert shares == sorted(shares, reverse=True)
+    assert shares[-1] == pytest.approx(0.25, abs=0.02)
+
+
+@given(
+    short=arrays(np.float64, 4, elements=st.floats(0, 1)),
+    full=arrays(np.float64, 4, elements=st.floats(0, 1)),
+)
+def test_the_remaining_share_is_a_share(short: np.ndarray, full: np.ndarray) -> None:
+    assert 0.0 <= remaining_share(short, full) <= 1.0
