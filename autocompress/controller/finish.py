@@ -77,6 +77,7 @@ def _choose(
         np.array([forecast.losses(v) for v in values]),
         np.array(violations),
         forecast.reference(),
+        [forecast.gap(e) for e in evaluations],
         forecast.baseline["accuracy"],
         room,
         [e.slot for e in evaluations if e.origin in BASELINES or f"{e.slot:04d}" in done],
@@ -122,6 +123,7 @@ def _finalist(run: Run, finalist: Finalist, waiting: Sequence[Finalist]) -> None
         seconds=seconds,
         on_step=run.watch("finalists", f"finalist {evaluation.slot}"),
         fidelity=2,
+        inherit=finalist.share > 0.0,
     )
     run.ledger.record_final(evaluation.slot, result)
     member = run.write_member(

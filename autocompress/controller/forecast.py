@@ -87,6 +87,12 @@ class Forecast:
         lost = float(self.recovery.predict(np.array([self._features(evaluation)]))[0])
         return max(0.0, self.baseline["accuracy"] - lost)
 
+    def gap(self, evaluation: Evaluation, fidelity: int | None = None) -> float:
+        """Return the accuracy lost against the original, at the highest fidelity by default."""
+        fidelity = max(evaluation.fidelities) if fidelity is None else fidelity
+        original = self.baseline["proxy_accuracy" if fidelity == 0 else "accuracy"]
+        return original - evaluation.fidelities[fidelity].accuracy
+
     def values(self, evaluation: Evaluation) -> dict[str, float]:
         """Predict "accuracy" and all costs."""
         return self.costs(evaluation.candidate) | {"accuracy": self.accuracy(evaluation)}
@@ -115,7 +121,7 @@ class Forecast:
         return np.array(self.losses(corner))
 
     def _lost(self, evaluation: Evaluation, fidelity: int) -> float:
-        return max(0.0, self.baseline["accuracy"] - evaluation.fidelities[fidelity].accuracy)
+        return max(0.0, self.gap(evaluation, fidelity))
 
     def _features(self, evaluation: Evaluation) -> list[float]:
         """Describe a proxied candidate as `RecoveryModel` wants it."""
@@ -125,9 +131,8 @@ class Forecast:
         left = sum(width.macs for width in pruned_widths(self.graph, candidate).values())
         bits = [config.weight_bits for config in candidate.layers.values()]
         noise = [4.0 ** (8 - b) / 4.0**6 for b in bits if b != FLOAT]
-        gap = self.baseline["proxy_accuracy"] - evaluation.fidelities[0].accuracy
         return [
-            max(0.0, gap),
+            self._lost(evaluation, 0),
             1.0 - standing / total,
             (standing - left) / total,
             sum(noise) / max(1, len(self.graph.layers)),
