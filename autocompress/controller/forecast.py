@@ -1,6 +1,6 @@
 """What a trial is expected to reach: costs, final accuracy, violations, losses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from autocompress.cost.analytic import count_costs
 from autocompress.cost.profile import DeviceProfile
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.widths import pruned_widths
-from autocompress.predictor.recovery import RecoveryModel, remaining_share
+from autocompress.predictor.recovery import EXPONENT_PRIOR, RecoveryModel, learning_exponent
 
 ACCURACY_SPAN = 0.2
 """Accuracy below the original at which the reference point lies."""
@@ -34,6 +34,7 @@ class Forecast:
             and costs of the original's artifact. Its latency is predicted
             too: trials are judged by predictions against predictions, so that
             the same profile leads to the same decisions.
+        full_images: Tells how many training images a full fine-tune will see; at least 1.
     """
 
     def __init__(
@@ -43,14 +44,15 @@ class Forecast:
         objectives: Sequence[Objective],
         constraints: Sequence[Constraint],
         baseline: Mapping[str, float],
+        full_images: Callable[[], int],
     ) -> None:
         self.graph, self.profile = graph, profile
         self.objectives, self.constraints = tuple(objectives), tuple(constraints)
-        self.baseline = dict(baseline)
+        self.baseline, self.full_images = dict(baseline), full_images
         if "latency_ms" in baseline:
             self.baseline["latency_ms"] = profile.predict_latency(graph, Candidate())
         self.recovery = RecoveryModel()
-        self.remaining = remaining_share(np.array([]), np.array([]))
+        self.exponent = EXPONENT_PRIOR
 
     def costs(self, candidate: Candidate) -> dict[str, float]:
         """Predict all costs of a candidate without building it."""
@@ -59,9 +61,12 @@ class Forecast:
 
     def learn(self, evaluations: Sequence[Evaluation]) -> None:
         """Refit the accuracy models to the candidates that were trained."""
-        both = [e for e in evaluations if 1 in e.fidelities and 2 in e.fidelities]
-        self.remaining = remaining_share(
-            np.array([self._lost(e, 1) for e in both]), np.array([self._lost(e, 2) for e in both])
+        both = [e for e in evaluations if {1, 2} <= e.fidelities.keys()]
+        seen = [[e.fidelities[f].trained_images for f in (1, 2)] for e in both]
+        self.exponent = learning_exponent(
+            np.array([self._lost(e, 1) for e in both]),
+            np.array([self._lost(e, 2) for e in both]),
+            np.array([min(1.0, short / full) for short, full in seen]),
         )
         rows, lost = [], []
         for evaluation in evaluations:
@@ -82,8 +87,10 @@ class Forecast:
         if highest == 2:
             return evaluation.fidelities[2].accuracy
         if highest == 1:
-            lost = self.remaining * self._lost(evaluation, 1)
-            return max(self.baseline["accuracy"] - lost, evaluation.fidelities[1].accuracy)
+            short = evaluation.fidelities[1]
+            ratio = min(1.0, short.trained_images / self.full_images())
+            left: float = self._lost(evaluation, 1) * ratio**self.exponent
+            return max(self.baseline["accuracy"] - left, short.accuracy)
         lost = float(self.recovery.predict(np.array([self._features(evaluation)]))[0])
         return max(0.0, self.baseline["accuracy"] - lost)
 

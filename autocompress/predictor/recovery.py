@@ -21,30 +21,36 @@ PRIOR = (0.2, 0.02, 0.05, 0.05)
 PRIOR_STRENGTH = 0.03
 """How much evidence the prior is worth, in units of the features."""
 
-SHORT_PRIOR, SHORT_STRENGTH = 0.6, 0.02
-"""Share of what a short fine-tune leaves lost that a full one leaves lost too,
-assumed before any was seen; worth as much as one example that lost so much."""
+EXPONENT_PRIOR, EXPONENT_STRENGTH = 0.5, 0.02
+"""Exponent assumed before any finalist was trained; a distance of one from it
+weighs as much as one finalist that is mispredicted by this accuracy."""
+
+EXPONENTS = np.linspace(0.0, 1.5, 151)
 
 
-def remaining_share(short: FloatArray, full: FloatArray) -> float:
-    """Estimate which share of the accuracy lost after a short fine-tune a full one leaves lost.
+def learning_exponent(short: FloatArray, full: FloatArray, ratio: FloatArray) -> float:
+    """Estimate how fast the accuracy that a candidate lost is won back.
 
-    Least squares through the origin, shrunk towards `SHORT_PRIOR`.
+    What is lost against the original is taken to fall as a power of the
+    training images seen: full = short * ratio**exponent. Least squares over
+    the exponent, shrunk towards `EXPONENT_PRIOR`.
 
     Args:
-        short: `n` accuracies lost against the original after a short fine-tune, >= 0.
+        short: `n` accuracies lost after a short fine-tune, >= 0.
         full: What the same candidates lost after a full one, >= 0.
+        ratio: Images of the short fine-tune over those of the full one, (0, 1].
 
     Returns:
-        The share, [0, 1].
+        The exponent, [0, 1.5].
 
     Example:
-        >>> remaining_share(np.array([]), np.array([]))
-        0.6
+        >>> nothing = np.array([])
+        >>> learning_exponent(nothing, nothing, nothing)
+        0.5
     """
-    weight = SHORT_STRENGTH**2
-    share = (short @ full + weight * SHORT_PRIOR) / (short @ short + weight)
-    return float(np.clip(share, 0.0, 1.0))
+    residuals = full[:, None] - short[:, None] * ratio[:, None] ** EXPONENTS
+    errors = (residuals**2).sum(0) + (EXPONENT_STRENGTH * (EXPONENTS - EXPONENT_PRIOR)) ** 2
+    return float(EXPONENTS[np.argmin(errors)])
 
 
 @dataclass(frozen=True, slots=True)

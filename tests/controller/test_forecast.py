@@ -11,7 +11,6 @@ from autocompress.core.target import Target
 from autocompress.cost.analytic import count_costs
 from autocompress.cost.kernels import executed_kernels
 from autocompress.cost.profile import DeviceProfile
-from autocompress.predictor.recovery import SHORT_PRIOR
 from toy_graphs import residual_graph
 
 GRAPH = residual_graph()
@@ -38,6 +37,7 @@ def forecast() -> Forecast:
         parse_objectives(["accuracy", "latency_ms"]),
         parse_constraints({"accuracy_drop": 0.02, "latency_ms": "50%"}),
         BASELINE,
+        lambda: 400,
     )
 
 
@@ -45,7 +45,7 @@ def _trial(slot: int, *accuracies: float) -> Evaluation:
     block = GRAPH.blocks[-1].name
     results = {
         fidelity: FidelityResult(
-            accuracy=accuracy, images=100, trained_images=9 * fidelity, seconds=1.0
+            accuracy=accuracy, images=100, trained_images=(0, 100, 400)[fidelity], seconds=1.0
         )
         for fidelity, accuracy in enumerate(accuracies)
     }
@@ -66,20 +66,22 @@ def test_a_finalist_is_predicted_at_what_it_reached(forecast: Forecast) -> None:
 
 
 def test_a_short_fine_tune_leaves_a_part_to_win_back(forecast: Forecast) -> None:
-    assert forecast.accuracy(_trial(0, 0.5, 0.87)) == pytest.approx(0.9 - SHORT_PRIOR * 0.03)
+    assert forecast.accuracy(_trial(0, 0.5, 0.87)) == pytest.approx(
+        0.9 - 0.03 / 2
+    )  # four times the images
     assert forecast.accuracy(_trial(0, 0.5, 0.91)) == 0.91
 
 
 def test_finalists_teach_what_a_full_fine_tune_wins_back(forecast: Forecast) -> None:
     forecast.learn([_trial(slot, 0.5, 0.8, 0.89) for slot in range(4)])
-    assert forecast.remaining == pytest.approx(0.1, abs=0.01)
-    assert forecast.accuracy(_trial(9, 0.5, 0.8)) == pytest.approx(0.89, abs=0.001)
+    assert forecast.exponent == pytest.approx(1.4, abs=0.02)  # shrunk from log(10) / log(4)
+    assert forecast.accuracy(_trial(9, 0.5, 0.8)) == pytest.approx(0.885, abs=0.001)
 
 
 def test_training_results_teach_what_training_recovers(forecast: Forecast) -> None:
     proxied = _trial(9, 0.6)
     before = forecast.accuracy(proxied)
-    forecast.learn([_trial(slot, 0.6, 0.6, 0.895) for slot in range(4)])
+    forecast.learn([_trial(slot, 0.6, 0.89, 0.895) for slot in range(4)])
     after = forecast.accuracy(proxied)
     assert 0.6 < before < after
     assert after == pytest.approx(0.895, abs=0.005)
