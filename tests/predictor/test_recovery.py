@@ -87,7 +87,7 @@ def test_the_exponent_moves_from_its_prior_to_what_was_seen() -> None:
     seen = [learning_exponent(short[:n], (short * ratio**0.9)[:n], ratio[:n]) for n in range(4)]
     assert seen[0] == EXPONENT_PRIOR
     assert seen == sorted(seen)
-    assert seen[-1] == pytest.approx(0.9, abs=0.03)
+    assert seen[-1] == pytest.approx(0.9, abs=0.05)
 
 
 @given(
