@@ -172,9 +172,9 @@ class MemberStore:
     def _verify(self, model: ExactModel, runtime: RuntimeModule, path: Path) -> float:
         """Compare accuracies on all of `val`; return that of the file.
 
-        The model is computed as the runtime rounds, since otherwise predictions
-        differ by chance, and not by what is wrong with the file. They may differ by `ACCURACY_TOLERANCE` or two examples, whichever is
-        larger.
+        The model is computed as the runtime rounds: otherwise predictions differ
+        by chance, not by what is wrong with the file. They may differ by
+        `ACCURACY_TOLERANCE` or two examples, whichever is larger.
         """
         expected, got, examples = 0.0, 0.0, 0
         model.eval()

@@ -1,9 +1,10 @@
 """The search, stage by stage: baseline, profile, sensitivity, trials, finalists, front."""
 
+import functools
 from collections.abc import Sequence
 
 from autocompress.controller.designs import first_designs, ladder_start
-from autocompress.controller.finish import measure_members, train_finalists
+from autocompress.controller.finish import finalist_images, measure_members, train_finalists
 from autocompress.controller.forecast import Forecast
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.run import Run
@@ -31,6 +32,7 @@ def run_search(setup: SearchSetup, ledger: Ledger, callbacks: Sequence[Callback]
         setup.objectives,
         setup.constraints,
         baseline,
+        functools.partial(finalist_images, run),
         StoredBits(setup.model),
     )
     _queue_designs(run, forecast)

@@ -156,8 +156,8 @@ def artifact_table(rows: Sequence[ArtifactRow], title: str = "") -> Table:
         caption=(
             "pred: predicted before the artifact existed; all else is measured on the artifact. "
             "error: measured minus predicted, in points of accuracy and in percent of the "
-            "predicted latency. \N{PLUS-MINUS SIGN} %: half of the 95 % interval. kB: of the packed "
-            "weights, and of the ONNX file. Choices saw val only, never test."
+            "predicted latency. \N{PLUS-MINUS SIGN} %: half of the 95 % interval. kB: of the "
+            "packed weights, and of the ONNX file. Choices saw val only, never test."
         ),
         caption_justify="left",
         box=box.SIMPLE_HEAD,

@@ -7,7 +7,7 @@ from torch import nn
 
 from autocompress.artifact.packed import write_packed
 from autocompress.core.candidate import Candidate, LayerConfig
-from autocompress.cost.analytic import ENTRY_BYTES, SITE_BYTES, HEADER_BYTES, count_costs
+from autocompress.cost.analytic import ENTRY_BYTES, HEADER_BYTES, SITE_BYTES, count_costs
 from autocompress.cost.stored_bits import StoredBits
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.tracing import trace
@@ -117,7 +117,7 @@ def test_grids_take_the_bytes_that_quantised_weights_have(config: LayerConfig) -
         result = compress_model(model, graph, candidate, ((numbers,), {}))
         grid = result.quantised_weight(layer.name).grid
         weights = result.quantised_weight(layer.name).codes.numel()
-        stored = -(-weights * config.weight_bits // 8) + 4 * grid.scales.numel()
+        stored = -(-weights * config.weight_bits // 8) + 4 * grid.scales.numel() + SITE_BYTES
         if grid.codebook is not None:
             stored += 2**config.weight_bits
         saved = count_costs(graph, Candidate())["size_bytes"]
