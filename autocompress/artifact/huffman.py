@@ -119,7 +119,8 @@ def decode(content: bytes, count: int) -> Symbols:
 
 def _walk(steps: list[int], most: int) -> tuple[list[int], int]:
     """Return where codes start, and where the last of them ends."""
-    places, at = [], 0
+    places: list[int] = []
+    at = 0
     while at < len(steps) and len(places) < most:
         if steps[at] == 0:
             raise ValueError("a code that no symbol has")

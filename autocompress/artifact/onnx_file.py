@@ -155,8 +155,9 @@ def write_onnx(compressed: CompressedModel, path: Path, inputs: Inputs) -> None:
             ) from error
     if program is None:
         raise ExportError("export: torch.onnx.export returned nothing; report this.")
-    for part in (program.model.graph, *program.model.graph.all_nodes()):
-        part.metadata_props.clear()  # source lines and paths of this host, half of a small file
+    program.model.graph.metadata_props.clear()
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # source lines and paths of this host, half of a small file
     write_atomic(path, lambda temporary: program.save(temporary))
 
 
