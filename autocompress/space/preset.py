@@ -155,6 +155,7 @@ class SearchSpace(Section):
             self.quantisation.activation_bits,
             target=target,
             costs=costs,
+            group_size=self.quantisation.group_size,
         )
         quantised = [
             layer.name
