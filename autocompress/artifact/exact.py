@@ -8,14 +8,15 @@ the order of ONNX Runtime's integer kernels.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from autocompress.artifact.integers import ExactAdd, ExactLayer, Grid, exact_layer
+from autocompress.artifact.integers import ExactAdd, ExactLayer, ExactProduct, Grid, exact_layer
 from autocompress.transform.attention import FUSED, attention
 from autocompress.transform.compressed import CompressedModel
+from autocompress.transform.discovery import PRODUCT_FUNCTIONS
 from autocompress.transform.operations import (
     ADD_FUNCTIONS,
     LAYER_FUNCTIONS,
@@ -30,6 +31,9 @@ from autocompress.transform.planned import PlannedMode, map_inputs, site_points
 
 MONOTONE_FUNCTIONS = frozenset({"relu", "relu_", "relu6", "hardtanh"})
 """Operations that a runtime folds into the rounding of what comes before."""
+
+PAIRED_FUNCTIONS = (ADD_FUNCTIONS | PRODUCT_FUNCTIONS) - {"__rmatmul__"}
+"""Operations on two tensors, the left one first, that have an integer form."""
 
 
 class ExactModel(nn.Module):
@@ -52,11 +56,16 @@ class ExactModel(nn.Module):
         trace = record_operations(compressed.network, inputs)
         follow = _Follow(trace, points, {number for _, number in plan.folds.values()})
         rounded, skipped = set[int](), set[int]()
-        self._adds: dict[int, ExactAdd] = {}
-        for number, (left, right, after) in follow.adds().items():
-            grids = (self._grids[site] for site in (left, right, points[after]))
-            self._adds[number] = ExactAdd(*grids)
-            rounded.add(after)
+        self._pairs: dict[int, ExactAdd | ExactProduct] = {}
+        for number, operation, (left, right), end in follow.pairs():
+            first, second = self._grids[left], self._grids[right]
+            result = None if end is None else self._grids[points[end]]
+            if operation.kind in PRODUCT_FUNCTIONS:
+                self._pairs[number] = ExactProduct(first, second, result)
+            elif operation.residual and result is not None:
+                self._pairs[number] = ExactAdd(first, second, result)
+            if number in self._pairs and end is not None:
+                rounded.add(end)
         self._layers: dict[str, ExactLayer] = {}
         for name, number in follow.layers().items():
             if name not in compressed.record.quantised or name not in plan.inputs:
@@ -80,7 +89,7 @@ class ExactModel(nn.Module):
             self.compressed._layer,
             self._skipped,
         )
-        mode.layers, mode.adds = self._layers, self._adds
+        mode.layers, mode.pairs = self._layers, self._pairs
         args, kwargs = map_inputs((args, kwargs), self._points, mode.on_point)
         with mode:
             return self.compressed.network(*args, **kwargs)
@@ -90,10 +99,10 @@ class ExactModel(nn.Module):
 
 
 class _ExactMode(PlannedMode):
-    """Replaces layers and residual adds by their integer forms."""
+    """Replaces layers, residual adds and products by their integer forms."""
 
     layers: Mapping[str, ExactLayer]
-    adds: Mapping[int, ExactAdd]
+    pairs: Mapping[int, ExactAdd | ExactProduct]
 
     def __torch_function__(
         self,
@@ -110,8 +119,8 @@ class _ExactMode(PlannedMode):
         layer = operand_owner(args, self.owners) if name in LAYER_FUNCTIONS else ""
         if layer in self.layers:
             return self._place(self.layers[layer].run(func, args, kwargs or {}))
-        if name in ADD_FUNCTIONS and self.count in self.adds:
-            return self._place(self.adds[self.count].run(args[0], args[1]))
+        if name in PAIRED_FUNCTIONS and self.count in self.pairs:
+            return self._place(self.pairs[self.count].run(args[0], args[1]))
         return super().__torch_function__(func, types, args, kwargs)
 
 
@@ -137,15 +146,14 @@ class _Follow:
         often = Counter(name for name, _ in found)
         return {name: number for name, number in found if often[name] == 1}
 
-    def adds(self) -> dict[int, tuple[int, int, int]]:
-        """Return the sites of both operands and the end of the sum, by the sum's number."""
-        found = {}
+    def pairs(
+        self,
+    ) -> Iterator[tuple[int, TracedOperation, tuple[int, int], int | None]]:
+        """Yield operations on two quantised tensors: number, operation, sites, end."""
         for number, operation in self.starts:
             sites = [self.points[n] for n in operation.inputs if n in self.points]
-            end = self.end(number)
-            if operation.residual and len(sites) == 2 and end is not None:
-                found[number] = (sites[0], sites[1], end)
-        return found
+            if operation.kind in PAIRED_FUNCTIONS and len(sites) == len(operation.inputs) == 2:
+                yield number, operation, (sites[0], sites[1]), self.end(number)
 
     def end(self, number: int) -> int | None:
         """Return where a tensor is rounded, if only folded operations come between."""

@@ -57,7 +57,8 @@ class ExactLayer:
         codes: Whole numbers, shape of the weight; float64 where float32 could
             not hold the sums.
         bias: Whole numbers of the same type, shaped to be added to the outputs.
-        scales: float32, shaped likewise.
+        steps: float32, what one of the bias stands for, shaped likewise.
+        scales: float32, those of the weight, shaped likewise.
         source: The grid of its input.
         result: The grid that its output is rounded to next; None where the
             output stays in floating point.
@@ -65,6 +66,7 @@ class ExactLayer:
 
     codes: Tensor
     bias: Tensor
+    steps: Tensor
     scales: Tensor
     source: Grid
     result: Grid | None
@@ -74,11 +76,35 @@ class ExactLayer:
     ) -> Tensor:
         """Compute the layer as its function would, values in and values out."""
         numbers = self.source.codes(args[0]).to(self.codes.dtype)
-        sums = func(numbers, self.codes, None, *args[3:], **kwargs).add_(self.bias).float()
-        steps = self.scales * self.source.scale
-        if self.result is None:
-            return sums.mul_(steps)
-        return self.result.values(sums.mul_(steps / self.result.scale).round_())
+        sums = func(numbers, self.codes, None, *args[3:], **kwargs)
+        scales = self.scales * self.source.scale
+        if func is nn.functional.linear and numbers.dim() > 2:  # in the file a MatMul, then an Add
+            values = sums.float().mul_(scales).add_(self.bias.float() * self.steps)
+            return values if self.result is None else self.result.round(values)
+        return _rescaled(sums.add_(self.bias), scales, self.result)
+
+
+@dataclass(frozen=True, slots=True)
+class ExactProduct:
+    """A matrix product of two activations in integers.
+
+    Attributes:
+        left: The grid of the first operand.
+        right: The grid of the second.
+        result: The grid that the product is rounded to; None where it stays
+            in floating point.
+    """
+
+    left: Grid
+    right: Grid
+    result: Grid | None
+
+    def run(self, left: Tensor, right: Tensor) -> Tensor:
+        """Multiply matrices of values on two grids."""
+        kind = torch.float32 if left.shape[-1] * self.left.top * self.right.top <= WHOLE else None
+        codes = [grid.codes(v) for grid, v in ((self.left, left), (self.right, right))]
+        sums = torch.matmul(*(c.to(kind or torch.float64) for c in codes))
+        return _rescaled(sums, self.left.scale * self.right.scale, self.result)
 
 
 class ExactAdd:
@@ -125,7 +151,7 @@ def exact_layer(
     layer = compressed.network.get_submodule(name)
     folded = fold_layer(compressed, name)
     bias = folded.bias_codes()
-    if bias is None or not isinstance(layer, INTEGER_LAYERS):
+    if bias is None or folded.bias_scales is None or not isinstance(layer, INTEGER_LAYERS):
         return None
     largest = max(source.zero_point, source.top - source.zero_point)
     sums = largest * folded.codes.flatten(1).abs().long().sum(dim=1) + bias.long().abs()
@@ -134,10 +160,19 @@ def exact_layer(
     return ExactLayer(
         codes=folded.codes.to(kind),
         bias=bias.to(kind).reshape(-1, *spatial),
+        steps=folded.bias_scales.reshape(-1, *spatial),
         scales=folded.scales.reshape(-1, *spatial),
         source=source,
         result=result,
     )
+
+
+def _rescaled(sums: Tensor, scales: Tensor, result: Grid | None) -> Tensor:
+    """Turn sums of products of codes, in place, into values; on a grid if there is one."""
+    whole = sums.float()
+    if result is None:
+        return whole.mul_(scales)
+    return result.values(whole.mul_(scales / result.scale).round_())
 
 
 def _fused(a: Tensor, b: Tensor, c: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from autocompress.artifact.integers import ExactAdd, Grid, exact_layer
+from autocompress.artifact.integers import ExactAdd, ExactProduct, Grid, exact_layer
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.transform.compressed import CompressedModel
 from seasoned import compressed
@@ -87,3 +87,19 @@ def test_sums_of_codes_are_exact_however_large(inputs: int, kind: torch.dtype) -
 def test_scales_of_groups_have_no_integer_kernel() -> None:
     model, _ = _linear(8, LayerConfig(weight_bits=8, activation_bits=8, group_size=2))
     assert exact_layer(model, "0", Grid.of(model.sites()[0][1]), None) is None
+
+
+@pytest.mark.parametrize("inner", [7, 300])
+def test_products_are_rounded_once(inner: int) -> None:
+    rng = np.random.default_rng(inner)
+    left, right, result = _grid(rng), _grid(rng), _grid(rng)
+    generator = torch.Generator().manual_seed(0)
+    a = left.round(torch.randn(2, 5, inner, generator=generator))
+    b = right.round(torch.randn(2, inner, 3, generator=generator))
+    sums = left.codes(a).long() @ right.codes(b).long()
+    scale = left.scale * right.scale
+    assert torch.equal(ExactProduct(left, right, None).run(a, b), sums.float() * scale)
+    rounded = (sums.float() * (scale / result.scale)).round()
+    low, high = -result.zero_point, result.top - result.zero_point
+    expected = rounded.clamp(low, high) * result.scale
+    assert torch.equal(ExactProduct(left, right, result).run(a, b), expected)
