@@ -28,7 +28,7 @@ class FineTuneConfig:
         images: Training images to see, any multiple or fraction of an epoch.
         learning_rate: Peak of the one-cycle schedule (Smith 2018).
         momentum: Of SGD with Nesterov momentum.
-        weight_decay: On weights of layers; norms and biases have none.
+        weight_decay: On weights of layers; norms, biases and steps have none.
         warm_up: Share of the steps in which the rate rises.
         clip_norm: Largest gradient norm.
         seconds: Wall time after which the schedule is cut short; None for none.
@@ -222,9 +222,10 @@ def _one_cycle(progress: float, warm_up: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * (progress - warm_up) / (1.0 - warm_up)))
 
 
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    weights = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
-    others = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
+def _parameter_groups(model: CompressedModel, weight_decay: float) -> list[dict[str, object]]:
+    trained = [p for p in model.network.parameters() if p.requires_grad]
+    weights = [p for p in trained if p.dim() > 1]
+    others = [*(p for p in trained if p.dim() <= 1), *model.steps.parameters()]
     return [
         {"params": weights, "weight_decay": weight_decay},
         {"params": others, "weight_decay": 0.0},
