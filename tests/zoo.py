@@ -189,3 +189,38 @@ class Mlp(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc3(functional.relu(self.fc2(functional.relu(self.fc1(x)))))
+
+
+class SqueezeExcite(nn.Module):
+    """Weigh channels by what two 1x1 convolutions make of their means."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, hidden, 1)
+        self.expand = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        means = functional.adaptive_avg_pool2d(x, 1)
+        return x * torch.sigmoid(self.expand(functional.silu(self.reduce(means))))
+
+
+class GroupedNet(nn.Module):
+    """Grouped convolutions: few groups with a shuffle, and many; input `n x 3 x 8 x 8`."""
+
+    def __init__(self, width: int = 16, classes: int = 5) -> None:
+        super().__init__()
+        self.stem = conv_bn(3, width)
+        self.few = conv_bn(width, width, groups=2)
+        self.middle = conv_bn(width, width, kernel=1)
+        self.many = conv_bn(width, 2 * width, groups=width // 2)
+        self.excite = SqueezeExcite(2 * width, 4)
+        self.fc = nn.Linear(2 * width, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu(self.few(functional.relu(self.stem(x))))
+        n, c, h, w = x.shape
+        x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+        x = self.many(functional.relu(self.middle(x)))
+        return self.fc(
+            functional.adaptive_avg_pool2d(self.excite(functional.relu(x)), 1).flatten(1)
+        )

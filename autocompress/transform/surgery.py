@@ -10,7 +10,7 @@ from torch import nn
 from autocompress.core.candidate import Candidate
 from autocompress.core.schema import unknown_name
 from autocompress.errors import InvalidInputError, explain
-from autocompress.graph.slicing import remove_channels
+from autocompress.graph.slicing import axis_size, remove_channels
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.widths import removed_channels
 from autocompress.transform.criteria import find_criterion
@@ -106,33 +106,5 @@ def cut_model(model: nn.Module, dropped: Sequence[str], cuts: Sequence[Cut]) -> 
                     remedy="give the architecture that the record was made from",
                 )
             )
-        remove_channels(module, cut.axis, cut.removed)  # type: ignore[arg-type]
+        remove_channels(module, cut.axis, cut.removed)
     return network
-
-
-def axis_size(module: nn.Module, axis: str) -> int:
-    """Return how many channels a module has along an axis.
-
-    Args:
-        module: A convolution, linear or normalisation layer.
-        axis: "out" or "in".
-    """
-    names = {
-        "out": ("out_channels", "out_features", "num_features", "num_channels", "num_parameters"),
-        "in": ("in_channels", "in_features", "num_features", "num_channels", "num_parameters"),
-    }[axis]
-    for name in names:
-        size = getattr(module, name, None)
-        if isinstance(size, int):
-            return size
-    weight = getattr(module, "weight", None)
-    if isinstance(weight, torch.Tensor):
-        return weight.shape[0]
-    raise InvalidInputError(
-        explain(
-            f"channels of {type(module).__name__}",
-            expected="a layer with channels",
-            got="none",
-            remedy="exclude the group in the search space",
-        )
-    )

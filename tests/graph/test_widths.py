@@ -13,7 +13,7 @@ from autocompress.graph.blocks import drop_blocks
 from autocompress.graph.slicing import prune_groups
 from autocompress.graph.tracing import trace
 from autocompress.graph.widths import pruned_widths, removed_channels
-from zoo import ConcatNet, InvertedResidualNet, Mlp, OptionANet, PlainNet, ResidualNet
+from zoo import ConcatNet, GroupedNet, InvertedResidualNet, Mlp, OptionANet, PlainNet, ResidualNet
 
 
 def _transposed() -> nn.Module:
@@ -30,6 +30,7 @@ def _transposed() -> nn.Module:
         (InvertedResidualNet, (3, 16, 16)),
         (ConcatNet, (3, 8, 8)),
         (Mlp, (12,)),
+        (GroupedNet, (3, 8, 8)),
         (_transposed, (3, 8, 8)),
     ],
 )
