@@ -26,19 +26,16 @@ def reshape(run: Propagation, out: Tensor, x: Tensor, *_: Any, **__: Any) -> Non
         flat, lead = _merged(run, given, x.shape, sources)
         if flat is None:
             continue
-        moved = len(sources) > 1 or len(targets) > 1
         if len(targets) == 1:
             axes[targets[0]] = flat
         elif targets:
             shape = tuple(out.shape[axis] for axis in targets)
             chosen, marks = _split(run, flat, shape, lead)
             axes[targets[chosen]] = marks
-        if moved:
-            run.note(flat)
-            for axis in sources:
-                run.note(given[axis])
-            for axis in targets:
-                run.note(axes[axis])
+        run.note(flat)
+        for marks in (*(given[axis] for axis in sources), *(axes[axis] for axis in targets)):
+            if marks is not None and len(marks) != len(flat):
+                run.note(marks)
     run.put(out, axes)
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from autocompress.core.candidate import Candidate
 from autocompress.core.schema import unknown_name
 from autocompress.errors import InvalidInputError, explain
+from autocompress.graph.blocks import Passthrough
 from autocompress.graph.slicing import axis_size, remove_channels
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.widths import removed_channels
@@ -93,7 +94,7 @@ def cut_model(model: nn.Module, dropped: Sequence[str], cuts: Sequence[Cut]) -> 
     for name in dropped:
         if name not in modules:
             raise InvalidInputError(unknown_name("block", name, modules))
-        network.set_submodule(name, nn.Identity())
+        network.set_submodule(name, Passthrough())
     modules = dict(network.named_modules())
     for cut in cuts:
         module = modules.get(cut.module)
