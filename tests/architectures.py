@@ -59,7 +59,7 @@ _CIFAR = [
     *(("resnet20_cifar10", "resnet_cifar"), ("preresnet20_cifar10", "preresnet_cifar")),
     *(("seresnet20_cifar10", "seresnet_cifar"), ("sepreresnet20_cifar10", "sepreresnet_cifar")),
     *(("densenet40_k12_cifar10", "densenet_cifar"), ("nin_cifar10", "nin_cifar")),
-    *(("resnext20_1x64d_cifar10", "resnext_cifar"), ("diaresnet20_cifar10", "diaresnet_cifar")),
+    *(("resnext20_32x2d_cifar10", "resnext_cifar"), ("diaresnet20_cifar10", "diaresnet_cifar")),
     *(("rir_cifar10", "rir_cifar"), ("pyramidnet110_a48_cifar10", "pyramidnet_cifar")),
     *(("wrn20_10_1bit_cifar10", "wrn1bit_cifar"), ("ror3_56_cifar10", "ror_cifar")),
     ("shakeshakeresnet20_2x16d_cifar10", "shakeshakeresnet_cifar"),
@@ -73,14 +73,14 @@ _IMAGENET = [
     *(("mobilenet_wd4", "mobilenet"), ("fdmobilenet_wd4", "fdmobilenet")),
     *(("mobilenetv2_wd4", "mobilenetv2"), ("mobilenetv3_small_wd2", "mobilenetv3")),
     *(("efficientnet_b0", "efficientnet"), ("mnasnet_small", "mnasnet"), ("fbnet_cb", "fbnet")),
-    *(("ghostnet", "ghostnet"), ("shufflenet_g2_wd4", "shufflenet")),
+    *(("ghostnet", "ghostnet"), ("shufflenet_g3_wd4", "shufflenet")),
     *(("shufflenetv2_wd2", "shufflenetv2"), ("igcv3_wd4", "igcv3")),
     *(("menet108_8x1_g3", "menet"), ("darknet_tiny", "darknet"), ("hardnet39ds", "hardnet")),
     *(("peleenet", "peleenet"), ("regnetx002", "regnet"), ("regnety002", "regnet")),
     *(("densenet121", "densenet"), ("vovnet27s", "vovnet"), ("sqnxt23_w1", "squeezenext")),
     *(("mixnet_s", "mixnet"), ("diracnet18v2", "diracnetv2"), ("selecsls42", "selecsls")),
     *(("hrnet_w18_small_v1", "hrnet"), ("condensenet74_c4_g4", "condensenet")),
-    *(("dla46c", "dla"), ("skresnet18", "sknet"), ("bninception", "bninception")),
+    *(("dla46c", "dla"), ("bninception", "bninception")),
 ]
 
 
@@ -90,7 +90,6 @@ def _transformer(
     def make() -> nn.Module:
         library = importlib.import_module("transformers")
         config = getattr(library, f"{kind}Config")(**options)
-        config._attn_implementation = "sdpa"
         return Head(getattr(library, f"{kind}{model}")(config), output)
 
     return Architecture(

@@ -123,16 +123,19 @@ def _follow_count(run: Propagation, count: Count) -> None:
         for name, value in vars(module).items()
         if type(value) is int and value == len(count.marks) and name not in HEAD_SIZES
     ]
-    if isinstance(module, SLICEABLE):
-        names = []
     named = [name for name in names if COUNT_NAMES.search(name)]
-    if count.is_padding:
-        named = [name for name in names if "pad" in name][:1] or named[:1]
+    if isinstance(module, SLICEABLE) or not (count.padding or run.labels.is_layered(count.marks)):
+        return
+    if count.padding:
+        lists = [name for name, value in vars(module).items() if value == count.padding]
+        found = [f"{name}.{count.number}" for name in lists]
+        found += [name for name in names if "pad" in name] + named
+        named = found[:1]
         if not named:
             run.labels.refuse(count.marks, PADDED)
-    for name in named if count.is_padding or run.labels.is_layered(count.marks) else ():
-        place = (count.module, f".{name}")
-        run.labels.union(run.attributes.setdefault(place, count.marks), count.marks)
+    for name in named:
+        marks = run.attributes.setdefault((count.module, f".{name}"), count.marks)
+        run.labels.union(marks, count.marks)
 
 
 def _units(run: Propagation, roots: Sequence[str]) -> tuple[dict[int, Unit], dict[str, int]]:

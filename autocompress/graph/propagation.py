@@ -45,12 +45,14 @@ class Count:
     Attributes:
         module: Name of the innermost running module.
         marks: The labels of the channels counted.
-        is_padding: Whether they are zeros that padding put there.
+        padding: If padding put them there, the amounts that it was given.
+        number: And which of the amounts they are.
     """
 
     module: str
     marks: Marks
-    is_padding: bool = False
+    padding: tuple[int, ...] = ()
+    number: int = 0
 
 
 class Propagation(TorchDispatchMode):
@@ -140,10 +142,12 @@ class Propagation(TorchDispatchMode):
                 self.labels.union(marked[0], other)
         return marked[0] if marked else None
 
-    def note(self, marks: Marks | None, *, is_padding: bool = False) -> None:
+    def note(self, marks: Marks | None, *, padding: Sequence[int] = (), number: int = 0) -> None:
         """Note that the running code may name a number of channels."""
         if marks is not None and len(marks):
-            self.counts.append(Count(module=self.scope, marks=marks, is_padding=is_padding))
+            self.counts.append(
+                Count(module=self.scope, marks=marks, padding=tuple(padding), number=number)
+            )
 
     def head_counts(self) -> set[int]:
         """Numbers of attention heads that the running modules know of."""

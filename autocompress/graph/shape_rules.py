@@ -224,8 +224,8 @@ def pad(run: Propagation, out: Tensor, x: Tensor, amounts: Sequence[int], *_: An
         if marks is None or (before, after) == (0, 0):
             continue
         front, back = (run.labels.fresh(max(n, 0), weak=True) for n in (before, after))
-        run.note(front, is_padding=True)
-        run.note(back, is_padding=True)
+        run.note(front, padding=amounts, number=2 * number)
+        run.note(back, padding=amounts, number=2 * number + 1)
         inner = marks[max(-before, 0) : len(marks) - max(-after, 0)]
         axes[axis] = np.concatenate([front, inner, back])
     run.put(out, axes)

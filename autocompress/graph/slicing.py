@@ -66,14 +66,15 @@ def axis_size(module: nn.Module, axis: str) -> int:
 
     Args:
         module: A module that a group names.
-        axis: "out", "in", ".name" of a counting attribute, or "name:dim" of a parameter.
+        axis: "out", "in", "name:dim" of a parameter, ".name" of a counting
+            attribute, or ".name.number" of a tuple of counts.
 
     Raises:
         WrongTypeError: If the module has no such axis.
     """
     key, _, dim = axis.partition(":")
     if axis.startswith("."):
-        size = getattr(module, axis[1:], None)
+        size = _count(module, axis)
     elif dim:
         tensor = getattr(module, key, None)
         size = tensor.shape[int(dim)] if isinstance(tensor, Tensor) else None
@@ -139,7 +140,7 @@ def remove_channels(module: nn.Module, axis: str, positions: Sequence[int]) -> N
     kept = torch.tensor([position for position in range(size) if position not in gone])
     key, _, dim = axis.partition(":")
     if axis.startswith("."):
-        setattr(module, axis[1:], len(kept))
+        _set_count(module, axis, len(kept))
     elif dim:
         _keep(module, key, int(dim), kept)
     elif isinstance(module, nn.modules.conv._ConvNd):
@@ -153,6 +154,24 @@ def remove_channels(module: nn.Module, axis: str, positions: Sequence[int]) -> N
         module.in_features = len(kept)  # type: ignore[assignment]
     else:
         _cut_outputs(module, size, kept)
+
+
+def _count(module: nn.Module, axis: str) -> object:
+    """Read an attribute that counts channels, or one element of a tuple of them."""
+    _, name, *place = axis.split(".")
+    value = getattr(module, name, None)
+    return value[int(place[0])] if place and isinstance(value, tuple) else value
+
+
+def _set_count(module: nn.Module, axis: str, count: int) -> None:
+    """Replace what `_count` reads."""
+    _, name, *place = axis.split(".")
+    if not place:
+        setattr(module, name, count)
+        return
+    values = list(getattr(module, name))
+    values[int(place[0])] = count
+    setattr(module, name, tuple(values))
 
 
 def _cut_outputs(module: nn.Module, size: int, kept: Tensor) -> None:

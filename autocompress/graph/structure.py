@@ -80,7 +80,8 @@ class GroupMember:
         module: Fully qualified module name.
         axis: "out" for what produces or carries the channels, "in" for what
             consumes them; "name:dim" for an axis of a parameter that belongs
-            to no layer, and ".name" for an attribute that counts channels.
+            to no layer, and ".name" for an attribute that counts channels;
+            ".name.number" for one number in a tuple.
         indices: For each channel of the group, the positions along the axis
             that go with it.
     """

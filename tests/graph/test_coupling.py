@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from autocompress.graph.slicing import prune_groups
 from autocompress.graph.structure import ChannelGroup
 from autocompress.graph.tracing import trace
 from zoo import (
@@ -187,6 +188,26 @@ def test_padding_by_a_fixed_number_keeps_its_channels() -> None:
         4,
         "padded by a fixed number of channels",
     )
+
+
+def test_the_amounts_of_a_padding_module_follow() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 7, 1)
+            self.pad, self.head = nn.ZeroPad3d((0, 0, 0, 0, 0, 3)), nn.Conv2d(7, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            return self.head(self.second(x) + self.pad(x))
+
+    model = Net()
+    group = _groups(model, 2, 3, 4, 4)["second"]
+    assert (group.channels, group.prunable) == (3, True)
+    assert ("pad", ".padding.5") in _members(group)
+    prune_groups(model, [(group, [1])])
+    assert model.pad.padding == (0, 0, 0, 0, 0, 2)
+    assert model(torch.randn(2, 3, 4, 4)).shape == (2, 2, 4, 4)
 
 
 def test_shared_layers_and_tied_weights_are_kept_whole() -> None:
