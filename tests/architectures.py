@@ -50,7 +50,11 @@ class Head(nn.Module):
 def _pytorchcv(name: str, module: str, shape: tuple[int, ...], **options: object) -> Architecture:
     def make() -> nn.Module:
         models = importlib.import_module(f"pytorchcv.models.{module}")
-        return getattr(models, name)(**options)
+        model = getattr(models, name)(**options)
+        for path, pool in list(model.named_modules()):
+            if "final" in path and isinstance(pool, nn.AvgPool2d):  # made for larger images
+                model.set_submodule(path, nn.AdaptiveAvgPool2d(1))
+        return model
 
     return Architecture(name=name, package="pytorchcv", make=make, shape=shape)
 
@@ -171,9 +175,6 @@ ARCHITECTURES = [
     _own("TransformerEncoder", _encoder, 5, 6),
     _own("Mlp", zoo.Mlp, 12),
     *(_pytorchcv(name, module, (3, 32, 32), num_classes=10) for name, module in _CIFAR),
-    *(
-        _pytorchcv(name, module, (3, 64, 64), in_size=(64, 64), num_classes=10)
-        for name, module in _IMAGENET
-    ),
+    *(_pytorchcv(name, module, (3, 64, 64), num_classes=10) for name, module in _IMAGENET),
     *_TRANSFORMERS,
 ]

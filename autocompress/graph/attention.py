@@ -63,14 +63,14 @@ class NarrowAttention(nn.MultiheadAttention):
         weights = self.in_proj_weight.chunk(3)
         biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
         q, k, v = (
-            functional.linear(t, w, b).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            functional.linear(t, w, b).reshape(*t.shape[:2], -1, self.head_dim).transpose(1, 2)
             for t, w, b in zip((query, key, value), weights, biases, strict=True)
         )
         mask = _addend(attn_mask, q)
         if key_padding_mask is not None:
             padding = _addend(key_padding_mask, q)
-            padding = padding[None] if single else padding  # type: ignore[index]
-            padding = padding[:, None, None, :]  # type: ignore[index]
+            padding = padding[None] if single else padding
+            padding = padding[:, None, None, :]
             mask = padding if mask is None else mask + padding
         scores = q @ k.transpose(-2, -1) * self.head_dim**-0.5
         attended = torch.softmax(scores if mask is None else scores + mask, dim=-1)

@@ -147,17 +147,17 @@ def _units(run: Propagation, roots: Sequence[str]) -> tuple[dict[int, Unit], dic
     axes: list[tuple[Place, Mapping[int, Sequence[int]] | None, Marks]] = []
     for parameter in run.parameters:
         module = run.modules[parameter.module]
-        place, spread = parameter_place(module, parameter.key, parameter.dim)
+        axis, spread = parameter_place(module, parameter.key, parameter.dim)
         consumed = bool(len(parameter.marks)) and int(parameter.marks[0]) in run.contracted
-        if consumed and ":" in place:
+        if consumed and ":" in axis:
             run.labels.refuse(parameter.marks, "weights used outside of a layer")
-        axes.append(((parameter.module, place), spread, parameter.marks))
+        axes.append(((parameter.module, axis), spread, parameter.marks))
     axes += [(place, None, marks) for place, marks in run.attributes.items()]
     found = [run.labels.find(marks).tolist() for _, _, marks in axes]
     produced: dict[str, list[int]] = {}
-    for ((module, axis), _, _), classes in zip(axes, found, strict=True):
-        if axis == "out":
-            produced.setdefault(module, classes)
+    for (place, _, _), classes in zip(axes, found, strict=True):
+        if place[1] == "out":
+            produced.setdefault(place[0], classes)
     units: dict[int, Unit] = {c: {} for root in roots for c in produced.get(root, ())}
     for (place, spread, _), classes in zip(axes, found, strict=True):
         for position, label in enumerate(classes):

@@ -48,7 +48,7 @@ class Labels:
 
     def find(self, marks: NDArray[Any]) -> Marks:
         """Return the representative of each label's class, in the same shape."""
-        roots = self.parent[marks]
+        roots: Marks = self.parent[marks]
         while True:
             above = self.parent[roots]
             if (above == roots).all():

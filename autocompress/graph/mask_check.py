@@ -118,7 +118,7 @@ def mask_positions(model: nn.Module, positions: Mapping[tuple[str, str], Sequenc
     modules = dict(model.named_modules())
     for (name, axis), taken in positions.items():
         key, _, dim = axis.partition(":")
-        if dim:
+        if dim and not isinstance(modules[name], LAYER_TYPES):  # whose own weights are masked
             _zero(getattr(modules[name], key), int(dim), taken)
         elif axis == "out" and not isinstance(modules[name], nn.PReLU):  # keeps zeros at zero
             _mask(modules[name], taken)

@@ -186,8 +186,7 @@ def total(
     **__: Any,
 ) -> None:
     """A sum or an extremum along some axes; zeros are left to the mask check."""
-    named = dims if isinstance(dims, (list, tuple)) else [dims]
-    reduced = {int(dim) % x.dim() for dim in named if dim is not None and not isinstance(dim, bool)}
+    reduced = {dim % x.dim() for dim in _listed(dims)}
     axes = run.get(x)
     if not reduced:
         return
@@ -207,11 +206,16 @@ def average(
     **__: Any,
 ) -> None:
     """A statistic along some axes, which changes with the number of channels."""
-    named = dims if isinstance(dims, (list, tuple)) else [dims]
-    reduced = [int(d) for d in named if d is not None and not isinstance(d, bool)]
-    for dim in reduced or range(x.dim()):
+    for dim in _listed(dims) or range(x.dim()):
         run.labels.refuse(run.get(x)[dim], "averaged over its channels")
-    total(run, out, x, reduced)
+    total(run, out, x, dims)
+
+
+def _listed(dims: int | Sequence[int] | None) -> list[int]:
+    """List reduced axes; a flag in their place names none."""
+    if dims is None or isinstance(dims, bool):
+        return []
+    return [dims] if isinstance(dims, int) else list(dims)
 
 
 def softmax(run: Propagation, out: Tensor, x: Tensor, dim: int, *_: Any) -> None:

@@ -55,7 +55,7 @@ class Count:
     number: int = 0
 
 
-class Propagation(TorchDispatchMode):
+class Propagation(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs a model and labels every axis of every tensor.
 
     Args:
@@ -64,7 +64,7 @@ class Propagation(TorchDispatchMode):
     """
 
     def __init__(self, model: nn.Module, rules: Mapping[str, Rule]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.rules = rules
         self.labels = Labels()
         self.parameters: list[ParameterAxis] = []

@@ -33,9 +33,9 @@ def reshape(run: Propagation, out: Tensor, x: Tensor, *_: Any, **__: Any) -> Non
             chosen, marks = _split(run, flat, shape, lead)
             axes[targets[chosen]] = marks
         run.note(flat)
-        for marks in (*(given[axis] for axis in sources), *(axes[axis] for axis in targets)):
-            if marks is not None and len(marks) != len(flat):
-                run.note(marks)
+        for part in (*(given[axis] for axis in sources), *(axes[axis] for axis in targets)):
+            if part is not None and len(part) != len(flat):
+                run.note(part)
     run.put(out, axes)
 
 

@@ -24,6 +24,10 @@ _COUNTS = {
 }
 
 
+_OWN = ("weight", "bias", "running_mean", "running_var")
+"""What layers and normalisations cut themselves; other tensors are cut by name."""
+
+
 def parameter_place(
     module: nn.Module, key: str, dim: int
 ) -> tuple[str, Mapping[int, Sequence[int]] | None]:
@@ -44,8 +48,10 @@ def parameter_place(
         >>> parameter_place(nn.Conv2d(4, 4, 1, groups=2), "weight", 1)
         ('in', {0: (0, 2), 1: (1, 3)})
     """
+    if not isinstance(module, nn.MultiheadAttention) and key not in _OWN:
+        return f"{key}:{dim}", None
     if isinstance(module, nn.modules.conv._ConvNd):
-        if key == "weight" and dim == _input_dim(module):
+        if dim == _input_dim(module) and key == "weight":
             each = module.in_channels // module.groups
             if each == module.in_channels:
                 return "in", None
