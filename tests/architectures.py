@@ -156,7 +156,10 @@ _TRANSFORMERS = [
 def _encoder() -> nn.Module:
     layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
     return nn.Sequential(
-        nn.Linear(6, 16), nn.TransformerEncoder(layer, 2), nn.Flatten(), nn.Linear(80, 3)
+        nn.Linear(6, 16),
+        nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
+        nn.Flatten(),
+        nn.Linear(80, 3),
     )
 
 

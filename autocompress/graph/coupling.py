@@ -124,15 +124,21 @@ def _follow_count(run: Propagation, count: Count) -> None:
         if type(value) is int and value == len(count.marks) and name not in HEAD_SIZES
     ]
     named = [name for name in names if COUNT_NAMES.search(name)]
-    if isinstance(module, SLICEABLE) or not (count.padding or run.labels.is_layered(count.marks)):
+    if isinstance(module, SLICEABLE) or not (
+        count.is_padding or run.labels.is_layered(count.marks)
+    ):
         return
-    if count.padding:
-        lists = [name for name, value in vars(module).items() if value == count.padding]
-        found = [f"{name}.{count.number}" for name in lists]
-        found += [name for name in names if "pad" in name] + named
-        named = found[:1]
+    lists = [
+        f"{name}.{count.number}"
+        for name, value in vars(module).items()
+        if isinstance(value, (tuple, list)) and value and tuple(value) == count.amounts
+    ]
+    if count.is_padding:
+        named = (lists + [name for name in names if "pad" in name] + named)[:1]
         if not named:
             run.labels.refuse(count.marks, PADDED)
+    else:
+        named += lists
     for name in named:
         marks = run.attributes.setdefault((count.module, f".{name}"), count.marks)
         run.labels.union(marks, count.marks)

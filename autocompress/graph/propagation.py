@@ -45,14 +45,16 @@ class Count:
     Attributes:
         module: Name of the innermost running module.
         marks: The labels of the channels counted.
-        padding: If padding put them there, the amounts that it was given.
-        number: And which of the amounts they are.
+        amounts: If padding or splitting took a list of numbers, that list.
+        number: And which of them this is.
+        is_padding: Whether the channels are zeros that padding put there.
     """
 
     module: str
     marks: Marks
-    padding: tuple[int, ...] = ()
+    amounts: tuple[int, ...] = ()
     number: int = 0
+    is_padding: bool = False
 
 
 class Propagation(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -142,21 +144,43 @@ class Propagation(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.labels.union(marked[0], other)
         return marked[0] if marked else None
 
-    def note(self, marks: Marks | None, *, padding: Sequence[int] = (), number: int = 0) -> None:
+    def note(
+        self,
+        marks: Marks | None,
+        amounts: object = (),
+        number: int = 0,
+        *,
+        is_padding: bool = False,
+    ) -> None:
         """Note that the running code may name a number of channels."""
-        if marks is not None and len(marks):
-            self.counts.append(
-                Count(module=self.scope, marks=marks, padding=tuple(padding), number=number)
+        if marks is None or not len(marks):
+            return
+        listed = tuple(amounts) if isinstance(amounts, (tuple, list)) else ()
+        self.counts.append(
+            Count(
+                module=self.scope,
+                marks=marks,
+                amounts=listed,
+                number=number,
+                is_padding=is_padding,
             )
+        )
 
     def head_counts(self) -> set[int]:
         """Numbers of attention heads that the running modules know of."""
         return {
-            value
-            for module in self.scopes()
-            for name, value in vars(module).items()
-            if "head" in name and name not in HEAD_SIZES and type(value) is int
+            value for name, value in self._integers() if "head" in name and name not in HEAD_SIZES
         }
+
+    def head_sizes(self) -> set[int]:
+        """Widths of attention heads that the running modules know of."""
+        return {value for name, value in self._integers() if name in HEAD_SIZES}
+
+    def _integers(self) -> Iterator[tuple[str, int]]:
+        for module in self.scopes():
+            for name, value in vars(module).items():
+                if type(value) is int:
+                    yield name, value
 
     def mark_outputs(self, tensors: Sequence[Tensor]) -> None:
         """Refuse every channel that reaches the model's output."""

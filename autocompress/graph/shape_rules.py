@@ -103,12 +103,16 @@ def _split(run: Propagation, flat: Marks, shape: tuple[int, ...], lead: int) -> 
         if size > 1 and (np.moveaxis(roots, axis, 0).reshape(size, -1) == first).all():
             return axis, np.ascontiguousarray(np.moveaxis(table, axis, 0).reshape(size, -1)[:, 0])
     chosen = len(shape) - 1
-    counts = run.head_counts()
-    heads = [
-        axis
-        for axis, size in enumerate(shape)
-        if size in counts or (axis == 0 and lead > 1 and size // lead in counts)
-    ]
+    counts, sizes = run.head_counts(), run.head_sizes()
+    heads = (
+        []
+        if sizes and shape[-1] not in sizes
+        else [
+            axis
+            for axis, size in enumerate(shape)
+            if size in counts or (axis == 0 and lead > 1 and size // lead in counts)
+        ]
+    )
     inner = [axis for axis in heads if axis < len(shape) - 1]
     if heads:
         chosen = inner[-1] if inner else heads[-1]
@@ -170,20 +174,20 @@ def unbind(run: Propagation, out: Sequence[Tensor], x: Tensor, dim: int = 0) -> 
         select(run, part, x, dim, 0)
 
 
-def split(run: Propagation, out: Sequence[Tensor], x: Tensor, _: object, dim: int = 0) -> None:
+def split(run: Propagation, out: Sequence[Tensor], x: Tensor, sizes: object, dim: int = 0) -> None:
     """Parts of one length must keep one length, so they lose the same positions."""
     axes = list(run.get(x))
     marks = axes[dim]
     start, first = 0, None
     even = len({part.shape[dim] for part in out}) == 1
-    for part in out:
+    for number, part in enumerate(out):
         if marks is not None:
             taken = marks[start : start + part.shape[dim]]
             start += part.shape[dim]
             axes[dim] = taken
             first = run.tie(first, taken) if even else None
             if len(out) > 1:
-                run.note(taken)
+                run.note(taken, sizes, number)
         run.put(part, axes)
 
 
@@ -224,8 +228,8 @@ def pad(run: Propagation, out: Tensor, x: Tensor, amounts: Sequence[int], *_: An
         if marks is None or (before, after) == (0, 0):
             continue
         front, back = (run.labels.fresh(max(n, 0), weak=True) for n in (before, after))
-        run.note(front, padding=amounts, number=2 * number)
-        run.note(back, padding=amounts, number=2 * number + 1)
+        run.note(front, amounts, 2 * number, is_padding=True)
+        run.note(back, amounts, 2 * number + 1, is_padding=True)
         inner = marks[max(-before, 0) : len(marks) - max(-after, 0)]
         axes[axis] = np.concatenate([front, inner, back])
     run.put(out, axes)

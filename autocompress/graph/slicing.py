@@ -166,7 +166,7 @@ def _count(module: nn.Module, axis: str) -> object:
     """Read an attribute that counts channels, or one element of a tuple of them."""
     _, name, *place = axis.split(".")
     value = getattr(module, name, None)
-    return value[int(place[0])] if place and isinstance(value, tuple) else value
+    return value[int(place[0])] if place and isinstance(value, (tuple, list)) else value
 
 
 def _set_count(module: nn.Module, axis: str, count: int) -> None:
@@ -175,9 +175,9 @@ def _set_count(module: nn.Module, axis: str, count: int) -> None:
     if not place:
         setattr(module, name, count)
         return
-    values = list(getattr(module, name))
-    values[int(place[0])] = count
-    setattr(module, name, tuple(values))
+    values = getattr(module, name)
+    changed = [count if at == int(place[0]) else value for at, value in enumerate(values)]
+    setattr(module, name, type(values)(changed))
 
 
 def _cut_outputs(module: nn.Module, size: int, kept: Tensor) -> None:

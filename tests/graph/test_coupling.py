@@ -210,6 +210,28 @@ def test_the_amounts_of_a_padding_module_follow() -> None:
     assert model(torch.randn(2, 3, 4, 4)).shape == (2, 2, 4, 4)
 
 
+def test_sizes_of_a_split_follow() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.sizes = nn.Conv2d(3, 8, 1), [5, 3]
+            self.left, self.right = nn.Conv2d(5, 2, 1), nn.Conv2d(3, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            left, right = self.body(x).split(self.sizes, 1)
+            return self.left(left) + self.right(right)
+
+    model = Net()
+    groups = trace(model, torch.randn(2, 3, 4, 4)).groups
+    assert [(g.name, g.channels, g.prunable) for g in groups] == [
+        ("body", 5, True),
+        ("left", 2, False),
+    ]
+    prune_groups(model, [(groups[0], [0, 4])])
+    assert model.sizes == [3, 3]
+    assert model(torch.randn(2, 3, 4, 4)).shape == (2, 2, 4, 4)
+
+
 def test_shared_layers_and_tied_weights_are_kept_whole() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
