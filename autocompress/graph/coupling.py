@@ -63,7 +63,7 @@ def channel_groups(
     roots = [layer.name for layer in layers]
     roots += [name for name, m in run.modules.items() if isinstance(m, nn.MultiheadAttention)]
     roots = sorted((name for name in roots if name in run.entered), key=run.entered.__getitem__)
-    units, sizes = _units(run, roots)
+    units, sizes = _units(run, roots, shared)
     computed = {
         name
         for name, m in run.modules.items()
@@ -144,18 +144,21 @@ def _follow_count(run: Propagation, count: Count) -> None:
         run.labels.union(marks, count.marks)
 
 
-def _units(run: Propagation, roots: Sequence[str]) -> tuple[dict[int, Unit], dict[str, int]]:
+def _units(
+    run: Propagation, roots: Sequence[str], shared: Collection[str]
+) -> tuple[dict[int, Unit], dict[str, int]]:
     """Collect, for every class that a root layer produces, all places of its channels.
 
     Returns:
-        The places by class, in order of execution; and how many channels each root has.
+        The places by class, in order of execution; and how many channels each
+        root has.
     """
     axes: list[tuple[Place, Mapping[int, Sequence[int]] | None, Marks]] = []
     for parameter in run.parameters:
         module = run.modules[parameter.module]
         axis, spread = parameter_place(module, parameter.key, parameter.dim)
         consumed = bool(len(parameter.marks)) and int(parameter.marks[0]) in run.contracted
-        if consumed and ":" in axis:
+        if consumed and ":" in axis and parameter.module not in shared:
             run.labels.refuse(parameter.marks, "weights used outside of a layer")
         axes.append(((parameter.module, axis), spread, parameter.marks))
     axes += [(place, None, marks) for place, marks in run.attributes.items()]

@@ -125,7 +125,7 @@ def mask_positions(model: nn.Module, positions: Mapping[tuple[str, str], Sequenc
 
 
 def _mask(module: nn.Module, positions: Sequence[int]) -> None:
-    on_second = isinstance(module, nn.Embedding) or (
+    on_second = (
         isinstance(module, nn.modules.conv._ConvNd) and module.transposed and module.groups == 1
     )
     for key in ("weight", "in_proj_weight", "bias", "in_proj_bias", "running_mean"):

@@ -11,15 +11,12 @@ from autocompress.graph.structure import ChannelGroup
 
 SLICEABLE = (
     *(nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.LayerNorm),
-    *(nn.GroupNorm, nn.PReLU, nn.Embedding, nn.MultiheadAttention),
+    *(nn.GroupNorm, nn.PReLU, nn.MultiheadAttention),
 )
 """Modules with an "out" axis that can be cut."""
 
 _COUNTS = {
-    "out": (
-        *("out_channels", "out_features", "num_features", "num_channels", "num_parameters"),
-        "embedding_dim",
-    ),
+    "out": (*("out_channels", "out_features", "num_features", "num_channels", "num_parameters"),),
     "in": ("in_channels", "in_features", "num_features", "num_channels"),
 }
 
@@ -149,6 +146,8 @@ def remove_channels(module: nn.Module, axis: str, positions: Sequence[int]) -> N
         _set_count(module, axis, len(kept))
     elif dim:
         _keep(module, key, int(dim), kept)
+        if isinstance(module, nn.Embedding):
+            module.embedding_dim = len(kept)
     elif isinstance(module, nn.modules.conv._ConvNd):
         _cut_convolution(module, axis, gone, kept)
     elif isinstance(module, nn.MultiheadAttention):
@@ -181,9 +180,8 @@ def _set_count(module: nn.Module, axis: str, count: int) -> None:
 
 
 def _cut_outputs(module: nn.Module, size: int, kept: Tensor) -> None:
-    """Cut a linear layer, an embedding, a normalisation or a PReLU."""
-    _keep(module, "weight", 1 if isinstance(module, nn.Embedding) else 0, kept)
-    for key in ("bias", "running_mean", "running_var"):
+    """Cut a linear layer, a normalisation or a PReLU."""
+    for key in ("weight", "bias", "running_mean", "running_var"):
         _keep(module, key, 0, kept)
     if isinstance(module, nn.GroupNorm):
         module.num_groups = module.num_groups * len(kept) // size

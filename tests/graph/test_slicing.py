@@ -57,7 +57,7 @@ def test_group_norm_and_embedding() -> None:
     remove_channels(norm, "out", [2, 3])
     assert (norm.num_groups, norm.num_channels, norm.weight.shape) == (3, 6, (6,))
     table = nn.Embedding(5, 3)
-    remove_channels(table, "out", [1])
+    remove_channels(table, "weight:1", [1])
     assert table(torch.tensor([4])).shape == (1, 2)
     assert table.embedding_dim == 2
 
