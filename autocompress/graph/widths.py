@@ -105,7 +105,7 @@ def _plan(graph: ModelGraph) -> _Plan:
                 if member.axis == "in"
                 else (member.module, 0, len(member.indices[0]))
                 for member in group.members
-                if member.module in graph.layer_by_name
+                if member.module in graph.layer_by_name and member.axis in ("in", "out")
             )
     return _Plan(
         whole={layer.name: _whole(layer) for layer in graph.layers}, per_channel=per_channel

@@ -64,6 +64,24 @@ def test_widths_equal_those_of_a_really_pruned_model(
         assert left.out_channels == (module.out_features if linear else module.out_channels)
 
 
+def test_masks_of_weights_are_not_counted() -> None:
+    class Masked(nn.Conv2d):
+        def __init__(self, inputs: int, outputs: int) -> None:
+            super().__init__(inputs, outputs, 1)
+            self.register_buffer("mask", torch.ones_like(self.weight))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.conv2d(x, self.weight * self.mask, self.bias)
+
+    model = nn.Sequential(Masked(3, 8), Masked(8, 6), nn.Conv2d(6, 2, 1))
+    graph = trace(model, torch.zeros(2, 3, 4, 4))
+    assert [group.prunable for group in graph.groups] == [True, True, False]
+    prune_groups(model, [(graph.group("0"), [0, 1]), (graph.group("1"), [2])])
+    assert model(torch.zeros(2, 3, 4, 4)).shape == (2, 2, 4, 4)
+    widths = pruned_widths(graph, Candidate(pruning_ratios={"0": 0.25, "1": 1 / 6}))
+    assert [(w.in_channels, w.out_channels) for w in widths.values()] == [(3, 6), (6, 5), (5, 2)]
+
+
 def test_the_empty_candidate_leaves_all() -> None:
     graph = trace(PlainNet(), torch.zeros(2, 3, 16, 16))
     widths = pruned_widths(graph, Candidate())
