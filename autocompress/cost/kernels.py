@@ -10,7 +10,7 @@ from itertools import pairwise, product
 from autocompress.core.candidate import Candidate
 from autocompress.core.target import FLOAT, Target
 from autocompress.errors import InvalidInputError, explain
-from autocompress.graph.structure import Layer, ModelGraph, Operation
+from autocompress.graph.structure import Layer, ModelGraph, Operation, loses_whole_groups
 from autocompress.graph.widths import LayerWidths, pruned_widths
 
 KINDS = ("conv", "linear", "add")
@@ -304,9 +304,10 @@ def _executed_bits(target: Target, weight_bits: int, activation_bits: int) -> in
 
 
 def _groups_left(layer: Layer, widths: LayerWidths) -> int:
-    """Convolution groups after pruning: a depthwise one keeps one group per channel."""
-    per_group = max(layer.input_shape[0] // layer.groups, 1) if layer.groups > 1 else 0
-    return widths.in_channels // per_group if per_group else 1
+    """Convolution groups after pruning: whole groups go where they are many and small."""
+    if loses_whole_groups(layer.weight_shape[1], layer.groups):
+        return widths.in_channels // max(layer.input_shape[0] // layer.groups, 1)
+    return layer.groups
 
 
 def _numbers(text: str) -> tuple[int, ...]:
