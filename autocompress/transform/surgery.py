@@ -4,7 +4,6 @@ import copy
 from collections import Counter
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from autocompress.core.candidate import Candidate
