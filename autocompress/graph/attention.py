@@ -47,8 +47,7 @@ class NarrowAttention(nn.MultiheadAttention):
             value: Like `key`.
             key_padding_mask: `n x s`; True, or an addend, where keys are ignored.
             need_weights: Whether the attention weights are returned too.
-            attn_mask: `l x s` or `(n * heads of the original) x l x s`, likewise;
-                the latter is not supported.
+            attn_mask: `l x s` or `(n * heads) x l x s`, likewise.
             average_attn_weights: Whether the weights are averaged over heads.
             is_causal: A hint that `attn_mask` is causal.
 
@@ -67,6 +66,8 @@ class NarrowAttention(nn.MultiheadAttention):
             for t, w, b in zip((query, key, value), weights, biases, strict=True)
         )
         mask = _addend(attn_mask, q)
+        if mask is not None and mask.dim() == 3:
+            mask = mask.unflatten(0, (len(q), -1))
         if key_padding_mask is not None:
             padding = _addend(key_padding_mask, q)
             padding = padding[None] if single else padding

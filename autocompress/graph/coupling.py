@@ -4,6 +4,7 @@ import copy
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -51,7 +52,8 @@ def channel_groups(
         shared: Names of modules that run more than once or share a weight.
 
     Returns:
-        The groups in order of execution.
+        The groups in order of execution. A prunable one with a reason is in
+        doubt: the mask check decides whether the reason holds.
 
     Raises:
         TraceError: If the model does not run.
@@ -69,17 +71,17 @@ def channel_groups(
         for name, m in run.modules.items()
         if isinstance(m, LAYER_TYPES) and "weight" not in m._parameters
     }
-    alike: dict[object, list[tuple[Unit, str]]] = defaultdict(list)
-    reasons = run.labels.reasons()
+    alike: dict[tuple[object, str, str], list[Unit]] = defaultdict(list)
+    reasons, doubts = run.labels.reasons(), run.labels.reasons(certain=False)
     for root, unit in units.items():
-        reason = reasons.get(root, "")
         shape = tuple((place, len(positions)) for place, positions in unit.items())
-        alike[shape, reason].append((unit, reason))
+        alike[shape, reasons.get(root, ""), doubts.get(root, "")].append(unit)
     groups: dict[str, ChannelGroup] = {}
-    named = _names([[unit for unit, _ in members] for members in alike.values()], roots, sizes)
-    for name, members in zip(named, alike.values(), strict=True):
+    named = _names(list(alike.values()), roots, sizes)
+    for name, ((_, reason, doubt), members) in zip(named, alike.items(), strict=True):
         if name:
-            groups[name] = _group(name, members, shared, computed)
+            group = _group(name, members, reason, shared, computed)
+            groups[name] = replace(group, reason=group.reason or doubt)
     reported = {m.module for group in groups.values() for m in group.members if m.axis == "out"}
     for layer in layers:
         if layer.name not in reported:
@@ -204,12 +206,13 @@ def _names(
 
 def _group(
     name: str,
-    members: Sequence[tuple[Unit, str]],
+    members: Sequence[Unit],
+    reason: str,
     shared: Collection[str],
     computed: Collection[str],
 ) -> ChannelGroup:
-    units = sorted((unit for unit, _ in members), key=lambda unit: unit[name, "out"][0])
-    reason = members[0][1]
+    """Describe the channels of a group; `reason` is why they must stay, "" if nothing is known."""
+    units = sorted(members, key=lambda unit: unit[name, "out"][0])
     if any(module in computed for module, _ in units[0]):
         reason = COMPUTED
     if not reason and any(module in shared for module, _ in units[0]):

@@ -34,7 +34,7 @@ class Labels:
         self.count = 0
         self.parent: Marks = np.arange(1024)
         self.layered: NDArray[np.bool_] = np.zeros(1024, dtype=bool)
-        self.refusals: list[tuple[Marks, str]] = []
+        self.refusals: list[tuple[Marks, str, bool]] = []
 
     def fresh(self, count: int, *, weak: bool = False) -> Marks:
         """Return new labels, each in a class of its own."""
@@ -77,15 +77,23 @@ class Labels:
         """Whether some layer produces any of these channels."""
         return bool(self.layered[self.find(marks)].any())
 
-    def refuse(self, marks: Marks | None, reason: str) -> None:
-        """Note why the classes of these labels must stay whole."""
-        if marks is not None and len(marks):
-            self.refusals.append((marks, reason))
+    def refuse(self, marks: Marks | None, reason: str, *, certain: bool = True) -> None:
+        """Note why the classes of these labels must stay whole.
 
-    def reasons(self) -> dict[int, str]:
+        Args:
+            marks: The labels.
+            reason: What speaks against removing them.
+            certain: Whether it is known that they must stay; else the mask
+                check decides, since nothing may read what changes.
+        """
+        if marks is not None and len(marks):
+            self.refusals.append((marks, reason, certain))
+
+    def reasons(self, *, certain: bool = True) -> dict[int, str]:
         """Return one reason for each class that has any, being an output first."""
         found: dict[int, str] = {}
-        for marks, reason in sorted(self.refusals, key=lambda entry: entry[1] != OUTPUT):
-            for root in set(self.find(marks).tolist()):
-                found.setdefault(root, reason)
+        for marks, reason, known in sorted(self.refusals, key=lambda entry: entry[1] != OUTPUT):
+            if known == certain:
+                for root in set(self.find(marks).tolist()):
+                    found.setdefault(root, reason)
         return found

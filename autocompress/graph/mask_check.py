@@ -19,6 +19,8 @@ TOLERANCE = 1e-4
 REPEATS = 4
 """Variants of each example: enough for no channel to be dead on all of them."""
 
+DIFFERS = "failed the mask check"
+
 Removal = tuple[ChannelGroup, tuple[int, ...]]
 
 
@@ -41,7 +43,8 @@ def check_groups(
         seed: Seeds channels, statistics and inputs.
 
     Returns:
-        The groups, those that fail with `prunable=False` and the reason.
+        The groups, those that fail with `prunable=False` and the reason, which
+        is what was in doubt about them, if anything was.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, -1, "mask check"))
     probe, inputs = copy.deepcopy(model), perturbed(inputs, generator)
@@ -49,12 +52,15 @@ def check_groups(
     bench = _Bench(probe, inputs)
     removals = [(g, _draw(g, generator)) for g in groups if g.prunable]
     bench.accept([], removals)
-    return tuple(
-        replace(group, prunable=False, reason=bench.reasons[group.name])
-        if group.name in bench.reasons
-        else group
-        for group in groups
-    )
+    return tuple(_judged(group, bench.reasons) for group in groups)
+
+
+def _judged(group: ChannelGroup, failures: Mapping[str, str]) -> ChannelGroup:
+    if not group.prunable:
+        return group
+    failure = failures.get(group.name, "")
+    reason = group.reason if failure.startswith(DIFFERS) and group.reason else failure
+    return replace(group, prunable=not failure, reason=reason)
 
 
 class _Bench:
@@ -93,10 +99,7 @@ class _Bench:
             difference = (ours - theirs).abs().max().item()
             scale = theirs.abs().max().item()
             if not difference <= TOLERANCE * scale:  # catches NaN too
-                return (
-                    f"failed the mask check (differs by {difference:.2g} on outputs of scale "
-                    f"{scale:.2g})"
-                )
+                return f"{DIFFERS} (differs by {difference:.2g} on outputs of scale {scale:.2g})"
         return ""
 
     def _outputs(self, model: nn.Module) -> list[Tensor]:

@@ -205,9 +205,9 @@ def average(
     *_: Any,
     **__: Any,
 ) -> None:
-    """A statistic along some axes, which changes with the number of channels."""
+    """A statistic along some axes, which changes with the number of channels, if it is read."""
     for dim in _listed(dims) or range(x.dim()):
-        run.labels.refuse(run.get(x)[dim], "averaged over its channels")
+        run.labels.refuse(run.get(x)[dim], "averaged over its channels", certain=False)
     total(run, out, x, dims)
 
 

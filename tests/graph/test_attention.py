@@ -107,6 +107,11 @@ def test_a_narrow_attention_equals_one_whose_heads_are_masked(
         assert weights.shape == (n, t, t)
     both = {"attn_mask": causal, "key_padding_mask": padding, "need_weights": False}
     torch.testing.assert_close(_attend(narrow, x, **both)[0], _attend(masked, x, **both)[0])
+    some = torch.rand(n, 1, t, t) < 0.5
+    some[..., 0] = False
+    each = {"attn_mask": some.expand(n, 2, t, t).flatten(0, 1)}
+    expected, _ = _attend(masked, x, attn_mask=some.expand(n, 3, t, t).flatten(0, 1))
+    torch.testing.assert_close(_attend(narrow, x, **each)[0], expected)
     single, weights = _attend(narrow, x[0], average_attn_weights=False)
     torch.testing.assert_close(single, _attend(masked, x[0])[0])
     assert weights.shape == (2, 5, 5)
@@ -154,3 +159,19 @@ def test_a_fixed_number_of_heads_is_refused() -> None:
     group = trace(model, torch.randn(2, 7, 5)).group("1.qkv")
     assert not group.prunable
     assert "does not run" in group.reason
+
+
+@pytest.mark.parametrize("returned", [0, 1])
+def test_averaged_weights_matter_only_where_they_are_read(returned: int) -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.MultiheadAttention(12, 3, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x, x, x)[returned]
+
+    model = nn.Sequential(nn.Linear(5, 12), Attention(), nn.Linear((12, 7)[returned], 2))
+    group = trace(model, torch.randn(2, 7, 5)).group("1.inner")
+    assert group.prunable == (returned == 0)
+    assert group.reason == ("", "averaged over its channels")[returned]
