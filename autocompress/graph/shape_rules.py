@@ -286,6 +286,16 @@ def index(run: Propagation, out: Tensor, x: Tensor, indices: Sequence[Tensor | N
     run.put(out, [*axes[: taken[0]], *new, *axes[len(axes) - rest :]])
 
 
+def restride(run: Propagation, out: Tensor, x: Tensor, size: Sequence[int], *_: Any) -> None:
+    """Memory is laid out anew under the same axes, as pooling does to channels-last tensors."""
+    axes = run.get(out)
+    if [len(marks) for marks in axes if marks is not None] != [
+        length for length, marks in zip(size, axes, strict=True) if marks is not None
+    ]:
+        for marks in axes:
+            run.labels.refuse(marks, "unsupported operator 'as_strided_'")
+
+
 def channel_shuffle(run: Propagation, out: Tensor, x: Tensor, groups: int) -> None:
     """Equal numbers of channels go from each part."""
     axes = list(run.get(x))
@@ -367,6 +377,7 @@ SHAPE_RULES: dict[str, Rule] = {
     "repeat": repeat,
     "roll": move,
     "flip": move,
+    "as_strided_": restride,
     "index_select": pick,
     "index": index,
     "channel_shuffle": channel_shuffle,

@@ -50,6 +50,18 @@ def test_a_trunk_is_named_by_its_first_layer() -> None:
     assert all(group.prunable for name, group in groups.items() if name != "fc")
 
 
+@pytest.mark.parametrize("make", [PlainNet, ResidualNet, InvertedResidualNet, ConcatNet])
+def test_the_memory_format_does_not_matter(make: Callable[[], nn.Module]) -> None:
+    model, x = (
+        make(),
+        torch.randn(2, 3, 16, 16) if make is not ConcatNet else torch.randn(2, 3, 8, 8),
+    )
+    last = trace(
+        model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+    )
+    assert last.groups == trace(model.to(memory_format=torch.contiguous_format), x).groups
+
+
 def test_depthwise_convolutions_follow_their_producer() -> None:
     groups = _groups(InvertedResidualNet(8), 2, 3, 16, 16)
     expand = groups["blocks.0.expand.0"]
