@@ -62,9 +62,7 @@ def channel_groups(
     run = _propagated(model, inputs)
     for count in run.counts:
         _follow_count(run, count)
-    roots = [layer.name for layer in layers]
-    roots += [name for name, m in run.modules.items() if isinstance(m, nn.MultiheadAttention)]
-    roots = sorted((name for name in roots if name in run.entered), key=run.entered.__getitem__)
+    roots = sorted((layer.name for layer in layers), key=run.entered.__getitem__)
     units, sizes = _units(run, roots, shared)
     computed = {
         name

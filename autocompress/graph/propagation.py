@@ -93,6 +93,8 @@ class Propagation(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _opening(self, name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: object) -> None:
             self.entered.setdefault(name, len(self.entered))
+            if isinstance(module, nn.MultiheadAttention):  # which uses its projection's weight
+                self.entered.setdefault(f"{name}.out_proj", len(self.entered))
             self._stack.append(name)
 
         return enter

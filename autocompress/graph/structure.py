@@ -113,6 +113,12 @@ class ChannelGroup:
     prunable: bool
     reason: str = ""
 
+    @property
+    def width(self) -> int:
+        """How many outputs of its first layer go with each channel, at least one."""
+        own = (m for m in self.members if (m.module, m.axis) == (self.name, "out"))
+        return next((len(member.indices[0]) for member in own), 1)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Block:

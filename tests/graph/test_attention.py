@@ -5,10 +5,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from autocompress.core.candidate import Candidate
+from autocompress.cost.analytic import count_costs
 from autocompress.graph.attention import NarrowAttention
 from autocompress.graph.slicing import prune_groups, remove_channels
 from autocompress.graph.structure import ChannelGroup
 from autocompress.graph.tracing import trace
+from autocompress.graph.widths import pruned_widths
 from zoo import VisionTransformer
 
 
@@ -175,3 +178,33 @@ def test_averaged_weights_matter_only_where_they_are_read(returned: int) -> None
     group = trace(model, torch.randn(2, 7, 5)).group("1.inner")
     assert group.prunable == (returned == 0)
     assert group.reason == ("", "averaged over its channels")[returned]
+
+
+def test_projections_of_attention_in_one_module_are_counted() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.MultiheadAttention(12, 3, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x, x[:, :2], x[:, :2], need_weights=False)[0]
+
+    model = nn.Sequential(nn.Linear(5, 12), Block(), nn.Linear(12, 2)).eval()
+    graph = trace(model, torch.randn(2, 7, 5))
+    packed, out = graph.layer("1.inner"), graph.layer("1.inner.out_proj")
+    assert packed.macs == (7 + 2 + 2) * 12 * 12
+    assert out.macs == 7 * 12 * 12
+    assert sum(layer.parameters for layer in graph.layers) == graph.parameters
+    assert not packed.quantisable
+    heads = graph.group("1.inner")
+    assert (heads.channels, heads.width) == (3, 12)
+    candidate = Candidate(pruning_ratios={"1.inner": 1 / 3})
+    widths = pruned_widths(graph, candidate)
+    prune_groups(model, [(heads, [1])])
+    assert widths["1.inner"].parameters == 24 * 12 + 24
+    assert widths["1.inner.out_proj"].parameters == 8 * 12 + 12
+    assert sum(w.parameters for w in widths.values()) == sum(p.numel() for p in model.parameters())
+    assert widths["1.inner"].macs == packed.macs * 2 // 3
+    assert count_costs(graph, candidate)["size_bytes"] == 4 * sum(
+        p.numel() for p in model.parameters()
+    )
