@@ -124,6 +124,8 @@ def searched(folder: Path) -> Result:
         patch.setattr(schedule, "SHORT_IMAGES", 64)
         patch.setattr(schedule, "FULL_IMAGES", 64)
         patch.setattr(finish, "FINALISTS", 1)
+        patch.setattr(finish, "MOST_FINALISTS", 1)
+        patch.setattr(finish, "FEWEST_FINALISTS", 1)
         return invoke("search", configured(folder))
 
 

@@ -12,7 +12,10 @@ from autocompress.controller.start import refit_profile
 from autocompress.errors import StorageError, StudyError
 
 FINALISTS = 6
-"""Members that a search adds to those it wrote on its way."""
+"""Members that a search adds to those it wrote on its way, where no time is set."""
+
+MOST_FINALISTS = 10
+"""Finalists where the time allows to train that many well."""
 
 LAST_SECONDS = 40.0
 """Longest measurement of all members side by side."""
@@ -59,10 +62,10 @@ def _choose(
 ) -> list[Finalist]:
     """Choose those that the budget still has room for, the least compressed first."""
     evaluations = [e for e in run.ledger.evaluations() if e.fidelities and e.slot not in failed]
-    room = FINALISTS - len(done) - len(failed)
-    left = run.schedule.seconds_left
+    over, left = len(done) + len(failed), run.schedule.seconds_left
+    room = FINALISTS - over
     if left is not None:
-        room = min(room, int(left // (1.5 * run.seconds_per_member)), _worthwhile(run, left))
+        room = min(int(left // (1.5 * run.seconds_per_member)), _worthwhile(run, left, over))
     if room <= 0 or not evaluations:
         return []
     forecast.learn(evaluations)
@@ -80,12 +83,13 @@ def _choose(
     )
 
 
-def _worthwhile(run: Run, seconds: float) -> int:
-    """Return how many finalists the time can train well, at the speed of earlier training."""
+def _worthwhile(run: Run, seconds: float, over: int) -> int:
+    """Return how many more finalists the time can train well, at the speed of earlier training."""
     if run.evaluator.seconds_per_image == 0.0:
-        return FINALISTS
+        return FINALISTS - over
     each = WORTHWHILE_EPOCHS * run.setup.epoch_images * run.evaluator.seconds_per_image
-    return max(FEWEST_FINALISTS, int(seconds // (each + run.seconds_per_member)))
+    trained_well = int(seconds // (each + run.seconds_per_member))
+    return min(MOST_FINALISTS - over, max(FEWEST_FINALISTS - over, trained_well, 0))
 
 
 def measure_members(run: Run, forecast: Forecast) -> None:
