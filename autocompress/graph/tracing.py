@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from autocompress.errors import TraceError, WrongTypeError, explain
+from autocompress.errors import TraceError, explain
 from autocompress.graph.blocks import find_blocks
 from autocompress.graph.coupling import channel_groups
 from autocompress.graph.inputs import ModelInputs, plain_copy
@@ -50,18 +50,9 @@ def trace(model: nn.Module, example_inputs: object) -> ModelGraph:
         >>> [(group.name, group.prunable, group.reason) for group in graph.groups]
         [('0', True, ''), ('2', False, 'output layer')]
     """
-    if not isinstance(model, nn.Module):
-        raise WrongTypeError(
-            explain(
-                "'model'",
-                expected="a torch.nn.Module",
-                got=type(model).__name__,
-                remedy="give the trained module itself, not its weights or its path",
-            )
-        )
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-        inputs = ModelInputs.of(example_inputs).plain()
         copied = plain_copy(model)
+        inputs = ModelInputs.of(example_inputs).plain()
         recording = record(copied, inputs)
         shared = _shared_modules(copied, recording)
         layers = _layers(recording, shared)
