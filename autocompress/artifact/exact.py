@@ -8,13 +8,12 @@ the order of ONNX Runtime's integer kernels.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from autocompress.artifact.integers import ExactAdd, ExactLayer, ExactProduct, Grid, exact_layer
-from autocompress.transform.attention import FUSED, attention
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.discovery import PRODUCT_FUNCTIONS
 from autocompress.transform.operations import (
@@ -89,7 +88,7 @@ class ExactModel(nn.Module):
             self.compressed._layer,
             self._skipped,
         )
-        mode.layers, mode.pairs = self._layers, self._pairs
+        mode.layers, mode.pairs, mode.counts = self._layers, self._pairs, True
         args, kwargs = map_inputs((args, kwargs), self._points, mode.on_point)
         with mode:
             return self.compressed.network(*args, **kwargs)
@@ -104,24 +103,16 @@ class _ExactMode(PlannedMode):
     layers: Mapping[str, ExactLayer]
     pairs: Mapping[int, ExactAdd | ExactProduct]
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
+    def compute(
+        self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """Run one operation, in integers where there is a form of it."""
-        name = getattr(func, "__name__", "")
-        if name == FUSED:
-            with self:
-                return attention(*args, **(kwargs or {}))
         layer = operand_owner(args, self.owners) if name in LAYER_FUNCTIONS else ""
         if layer in self.layers:
-            return self._place(self.layers[layer].run(func, args, kwargs or {}))
+            return self.layers[layer].run(func, args, kwargs)
         if name in PAIRED_FUNCTIONS and self.count in self.pairs:
-            return self._place(self.pairs[self.count].run(args[0], args[1]))
-        return super().__torch_function__(func, types, args, kwargs)
+            return self.pairs[self.count].run(args[0], args[1])
+        return super().compute(name, func, args, kwargs)
 
 
 class _Follow:

@@ -39,6 +39,7 @@ class PlannedMode(TorchFunctionMode):
         self.points, self.on_point = points, on_point
         self.owners, self.on_layer, self.skipped = owners, on_layer, skipped
         self.count = 0
+        self.counts = bool(points or skipped)  # whether the numbers of operations matter
 
     def __torch_function__(
         self,
@@ -49,22 +50,27 @@ class PlannedMode(TorchFunctionMode):
     ) -> Any:
         """Run one operation, with its weights and its output on their grids."""
         name = getattr(func, "__name__", "")
-        if name == FUSED and (self.points or self.skipped):
+        if name == FUSED and self.counts:
             with self:
                 return attention(*args, **(kwargs or {}))
-        layer = operand_owner(args, self.owners) if name in LAYER_FUNCTIONS else ""
-        if layer:
-            args = self.on_layer(layer, args)
-        if self.count in self.skipped and name == "batch_norm":
-            result = args[0]
-        else:
-            result = func(*args, **(kwargs or {}))
+        result = self.compute(name, func, args, kwargs or {})
         if isinstance(result, Tensor):
             return self._place(result)
         if isinstance(result, (tuple, list)) and tensors_in(result):
             placed = [self._place(t) if isinstance(t, Tensor) else t for t in result]
             return placed if isinstance(result, list) else tuple(placed)
         return result
+
+    def compute(
+        self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Run one operation, with its weight on its grid."""
+        layer = operand_owner(args, self.owners) if name in LAYER_FUNCTIONS else ""
+        if layer:
+            args = self.on_layer(layer, args)
+        if self.count in self.skipped and name == "batch_norm":
+            return args[0]
+        return func(*args, **kwargs)
 
     def _place(self, tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point():
