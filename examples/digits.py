@@ -19,6 +19,9 @@ import autocompress as ac
 SHIFT = 4
 """The 8x8 digits lie on a 16x16 canvas, at most so many pixels off its centre each way."""
 
+NOISE = 0.4
+"""Standard deviation of the noise on pixels from -1 to 1."""
+
 
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
@@ -63,12 +66,11 @@ class DigitsNet(nn.Module):
 
 
 def scatter(digits: Tensor) -> Tensor:
-    """Put n x 1 x 8 x 8 digits at random places of n x 1 x 16 x 16 canvases."""
+    """Put n x 1 x 8 x 8 digits at random places of noisy n x 1 x 16 x 16 canvases."""
     canvas = F.pad(digits, (SHIFT,) * 4, value=-1.0)
     shifts = torch.randint(-SHIFT, SHIFT + 1, (len(digits), 2)).tolist()
-    return torch.stack(
-        [image.roll(shift, (1, 2)) for image, shift in zip(canvas, shifts, strict=True)]
-    )
+    moved = [image.roll(shift, (1, 2)) for image, shift in zip(canvas, shifts, strict=True)]
+    return torch.stack(moved) + NOISE * torch.randn_like(canvas)
 
 
 class Digits:

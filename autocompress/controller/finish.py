@@ -9,6 +9,7 @@ from autocompress.controller.finalists import Finalist, choose_finalists
 from autocompress.controller.forecast import Forecast
 from autocompress.controller.run import Run
 from autocompress.controller.start import refit_profile
+from autocompress.core.budget import FINALIST_SHARE
 from autocompress.errors import StorageError, StudyError
 
 FINALISTS = 6
@@ -77,6 +78,7 @@ def _choose(
         np.array([forecast.losses(v) for v in values]),
         np.array(violations),
         forecast.reference(),
+        [forecast.gap(e) for e in evaluations],
         forecast.baseline["accuracy"],
         room,
         [e.slot for e in evaluations if e.origin in BASELINES or f"{e.slot:04d}" in done],
@@ -90,6 +92,16 @@ def _worthwhile(run: Run, seconds: float, over: int) -> int:
     each = WORTHWHILE_EPOCHS * run.setup.epoch_images * run.evaluator.seconds_per_image
     trained_well = int(seconds // (each + run.seconds_per_member))
     return min(MOST_FINALISTS - over, max(FEWEST_FINALISTS - over, trained_well, 0))
+
+
+def finalist_images(run: Run) -> int:
+    """Return how many training images a finalist is expected to see."""
+    total, each = run.schedule.total_seconds, run.evaluator.seconds_per_image
+    if total is None or each == 0.0:
+        return run.schedule.full_images
+    seconds = FINALIST_SHARE * total
+    share = seconds / _worthwhile(run, seconds, 0) - run.seconds_per_member
+    return max(1, int(share / each))
 
 
 def measure_members(run: Run, forecast: Forecast) -> None:
@@ -122,6 +134,7 @@ def _finalist(run: Run, finalist: Finalist, waiting: Sequence[Finalist]) -> None
         seconds=seconds,
         on_step=run.watch("finalists", f"finalist {evaluation.slot}"),
         fidelity=2,
+        inherit=finalist.share > 0.0,
     )
     run.ledger.record_final(evaluation.slot, result)
     member = run.write_member(

@@ -1,9 +1,10 @@
 """The search, stage by stage: baseline, profile, sensitivity, trials, finalists, front."""
 
+import functools
 from collections.abc import Sequence
 
 from autocompress.controller.designs import first_designs, ladder_start
-from autocompress.controller.finish import measure_members, train_finalists
+from autocompress.controller.finish import finalist_images, measure_members, train_finalists
 from autocompress.controller.forecast import Forecast
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.run import Run
@@ -25,7 +26,12 @@ def run_search(setup: SearchSetup, ledger: Ledger, callbacks: Sequence[Callback]
     run = Run(setup, ledger, callbacks)
     baseline = measure_baseline(run)
     forecast = Forecast(
-        setup.graph, device_profile(run), setup.objectives, setup.constraints, baseline
+        setup.graph,
+        device_profile(run),
+        setup.objectives,
+        setup.constraints,
+        baseline,
+        functools.partial(finalist_images, run),
     )
     _queue_designs(run, forecast)
     forecast.learn(ledger.evaluations())

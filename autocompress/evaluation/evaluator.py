@@ -126,8 +126,12 @@ class Evaluator:
         seconds: float | None = None,
         on_step: Callable[[float], None] | None = None,
         fidelity: int = 1,
+        inherit: bool = True,
     ) -> tuple[CompressedModel, FidelityResult]:
         """Fine-tune a candidate, from the closest trained relative if there is one.
+
+        Without `inherit` it starts from what an earlier training of its own
+        slot has made of it, or from the original.
 
         At fidelity 2 it is cut in the stages of the schedule. The relative is
         then one that is no smaller than the first stage, so that a schedule
@@ -141,6 +145,7 @@ class Evaluator:
             seconds: Wall time for the training; None for no limit.
             on_step: Called with the share done.
             fidelity: 1 cuts at once; 2 follows the schedule.
+            inherit: Whether weights of other slots may be used.
 
         Returns:
             The settled model, calibrated in float32, and its accuracy on all
@@ -150,7 +155,9 @@ class Evaluator:
         training = self.training if fidelity >= 2 and images > 0 else TrainingConfig()
         stages = plan_stages(candidate, training, self.graph)
         model = self._cut(stages[0], candidate)
-        ancestor = find_ancestor(model, list_checkpoints(self.checkpoints))
+        known = list_checkpoints(self.checkpoints)
+        own = [checkpoint for checkpoint in known if checkpoint.path == self._checkpoint(slot)]
+        ancestor = find_ancestor(model, known if inherit else own)
         before = trained = 0
         if ancestor is not None:
             load_weights(model, ancestor, self.model)
