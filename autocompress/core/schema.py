@@ -8,6 +8,19 @@ from autocompress.errors import InvalidInputError, WrongTypeError, explain
 
 SCHEMA_VERSION = 1
 
+_EXPECTED = {
+    "dict_type": "a mapping of keys to values",
+    "float_type": "a number",
+    "int_type": "an integer",
+    "invalid_key": "a name as key",
+    "missing": "a value",
+    "model_type": "a mapping of keys to values",
+    "string_type": "a text",
+    "too_short": "at least one entry",
+    "tuple_type": "a list",
+}
+"""Our words for pydantic's types of errors, where its own mislead."""
+
 
 def check_record(
     record: object, *, what: str, keys: Collection[str], required: Collection[str] = ()
@@ -54,6 +67,20 @@ def check_record(
                 )
             )
     return rest
+
+
+def expected_value(error: Mapping[str, Any]) -> str:
+    """Say what would have been accepted in place of what pydantic refused.
+
+    Args:
+        error: One of the errors of a `ValidationError`.
+
+    Example:
+        >>> expected_value({"type": "tuple_type", "msg": "Input should be a valid tuple"})
+        'a list'
+    """
+    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    return _EXPECTED.get(error["type"], message)
 
 
 def check_name(what: str, got: object, known: Collection[str]) -> None:

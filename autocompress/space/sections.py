@@ -15,17 +15,13 @@ Globs = tuple[Text, ...]
 Ties = tuple[Annotated[Globs, Field(min_length=1)], ...]
 
 
-def _bits(lowest: int) -> AfterValidator:
-    def check(bits: int) -> int:
-        if bits != FLOAT and not lowest <= bits <= 8:
-            raise ValueError(f"{lowest} to 8, or {FLOAT}")
-        return bits
-
-    return AfterValidator(check)
+def _check_bits(bits: int) -> int:
+    if bits != FLOAT and not 2 <= bits <= 8:
+        raise ValueError(f"2 to 8, or {FLOAT}")
+    return bits
 
 
-WeightBits = Annotated[int, Strict(), _bits(1)]
-ActivationBits = Annotated[int, Strict(), _bits(2)]
+Bits = Annotated[int, Strict(), AfterValidator(_check_bits)]
 
 
 class Section(BaseModel):
@@ -73,15 +69,15 @@ class Quantisation(Section):
     """Which bits each layer may take; 32, unquantised, is always offered.
 
     Attributes:
-        weight_bits: Bits of weights, 1 to 8 or 32.
+        weight_bits: Bits of weights, 2 to 8 or 32.
         activation_bits: Bits of activations, 2 to 8 or 32.
         include: Globs on layer names or types.
         exclude: Globs that take layers out again.
         ties: Lists of globs on layer names; layers that a list ties share their bits.
     """
 
-    weight_bits: tuple[WeightBits, ...] = (2, 3, 4, 5, 6, 8, 32)
-    activation_bits: tuple[ActivationBits, ...] = (8, 32)
+    weight_bits: tuple[Bits, ...] = (2, 3, 4, 5, 6, 8, 32)
+    activation_bits: tuple[Bits, ...] = (8, 32)
     include: Globs = ("*",)
     exclude: Globs = ()
     ties: Ties = ()

@@ -78,7 +78,7 @@ def compress_model(
                 explain(
                     f"layer '{name}'",
                     expected="2 to 8 or 32 weight bits",
-                    got="1 bits",
+                    got="1 bit",
                     remedy="choose other bits",
                 )
             )

@@ -97,7 +97,7 @@ def test_a_record_rebuilds_the_shape_on_other_weights() -> None:
     ("layers", "message"),
     [
         ({"layer1.0.conv3": LayerConfig(weight_bits=8)}, "did you mean 'layer1.0.conv[12]'"),
-        ({"fc": LayerConfig(weight_bits=1)}, "got 1 bits"),
+        ({"fc": LayerConfig(weight_bits=1)}, "got 1 bit"),
     ],
 )
 def test_settings_that_cannot_be_met_are_refused(
