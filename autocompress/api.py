@@ -301,6 +301,7 @@ def compress(
     Raises:
         InvalidInputError: If the candidate does not fit, or needs labels and has no task.
     """
+    check_type("'candidate'", candidate, Candidate)
     inputs = ModelInputs.of(example_inputs)
     original = frozen_copy(model, "cpu")
     if target is not None:
@@ -339,6 +340,7 @@ def load(packed_path: str | Path, model: nn.Module) -> CompressedModel:
         packed_path: The file.
         model: The original architecture, with any weights; not changed.
     """
+    check_type("'model'", model, nn.Module)
     return read_packed(Path(packed_path), model)
 
 
@@ -389,8 +391,10 @@ def measure_latency(
         target: How it runs: threads and batch size.
         example_inputs: A tensor, a tuple, or a dict of one forward call; the
             first examples are repeated to the target's batch size.
-        seconds: Time for the measurement.
+        seconds: Time for the measurement, > 0; at least one inference runs.
     """
+    if not isinstance(seconds, (int, float)):
+        check_type("'seconds'", seconds, float)
     resolved = resolve_target(target)[0]
     path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
     session = open_session(path, threads=resolved.threads)

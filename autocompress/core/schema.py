@@ -102,7 +102,12 @@ def unknown_name(what: str, got: str, known: Collection[str]) -> str:
     Example:
         >>> unknown_name("space", "cn", ["cnn"])
         "space: expected one of 'cnn', got 'cn'; did you mean 'cnn'?"
+        >>> unknown_name("block", "layer1", [])
+        "block: expected none, since there are none, got 'layer1'; leave it out."
     """
+    if not known:
+        expected = "none, since there are none"
+        return explain(what, expected=expected, got=f"'{got}'", remedy="leave it out")
     close = get_close_matches(got, list(known), n=1)
     listed = ", ".join(f"'{name}'" for name in sorted(known))
     hint = f"did you mean '{close[0]}'?" if close else "choose one of them."
