@@ -206,6 +206,7 @@ def _run(config: "SearchConfig", *, quiet: bool) -> None:
             study_dir=config.study_dir,
             executor=config.executor,
             training=config.make_training(),
+            quantisation=config.make_quantisation(),
             device=config.device,
             callbacks=(_keeper(config), *([display] if display else [])),
             verbose=False,

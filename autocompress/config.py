@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from autocompress.core.budget import Budget
 from autocompress.core.objective import parse_constraints, parse_objectives
+from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.schema import expected_value, unknown_name
 from autocompress.core.target import Target
 from autocompress.core.training import TrainingConfig
@@ -93,8 +94,9 @@ class SearchConfig(_Section):
         constraints: Limits by name, absolute or in percent of the original.
         space: Name of a preset, or path of a search space.
         budget: What may be spent in total.
-        training: How finalists are cut while they are trained; keys as in
-            `TrainingConfig`.
+        training: How candidates are cut and quantised while they are trained;
+            keys as in `TrainingConfig`.
+        quantisation: How grids are chosen; keys as in `QuantisationConfig`.
         executor: Where trials run.
         device: The torch device that trains and evaluates.
         seed: Seed of the run.
@@ -111,6 +113,7 @@ class SearchConfig(_Section):
     space: str = "cnn"
     budget: BudgetSection
     training: dict[str, Any] = Field(default_factory=dict)
+    quantisation: dict[str, Any] = Field(default_factory=dict)
     executor: Literal["inline"] = "inline"
     device: str = "cpu"
     seed: int = 0
@@ -150,6 +153,10 @@ class SearchConfig(_Section):
     def make_training(self) -> TrainingConfig:
         """Return the schedule as the search takes it."""
         return TrainingConfig.from_mapping(self.training)
+
+    def make_quantisation(self) -> QuantisationConfig:
+        """Return the choice of grids as the search takes it."""
+        return QuantisationConfig.from_mapping(self.quantisation)
 
     def make_model(self) -> "nn.Module":
         """Call the model factory, and load the weights if there are any."""
@@ -229,6 +236,7 @@ def load_config(
         config.make_target()
         config.make_budget()
         config.make_training()
+        config.make_quantisation()
         parse_objectives(config.objectives)
         parse_constraints(config.constraints)
     except (InvalidInputError, WrongTypeError) as error:

@@ -76,7 +76,7 @@ def export_artifact(
                     remedy="write only the packed file, or choose other bits",
                 )
             )
-    compressed, inputs = _on_cpu(compressed, inputs)
+    compressed, inputs = on_cpu(compressed, inputs)
     write_onnx(compressed, path, inputs)
     packed_path = path.parent / "weights.packed"
     size = write_packed(compressed, packed_path)
@@ -154,7 +154,7 @@ class RuntimeModule(nn.Module):
         return tree_unflatten(leaves, self._structure)
 
 
-def _on_cpu(compressed: CompressedModel, inputs: Inputs) -> tuple[CompressedModel, Inputs]:
+def on_cpu(compressed: CompressedModel, inputs: Inputs) -> tuple[CompressedModel, Inputs]:
     """Copy a model and its inputs to the CPU, where they are not there yet."""
     if all(parameter.device.type == "cpu" for parameter in compressed.parameters()):
         return compressed, inputs

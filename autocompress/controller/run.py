@@ -72,6 +72,7 @@ class Run:
             seed=setup.seed,
             device=setup.device,
             training=setup.training,
+            quantisation=setup.quantisation,
         )
         self.store = MemberStore(
             setup.study_dir, setup.model, setup.task, setup.splits, setup.target

@@ -19,6 +19,9 @@ PROXY_IMAGES = 2000
 CALIBRATION_IMAGES = 1024
 """Images of `train` that set activation grids."""
 
+ROUNDING_IMAGES = 512
+"""Images of `train` on which the errors of rounded weights cancel."""
+
 DEFAULT_EPOCH = 50_000
 """Training images assumed of an epoch when the loader has no length."""
 

@@ -158,6 +158,7 @@ class SearchSpace(Section):
             self.quantisation.activation_bits,
             target=target,
             costs=costs,
+            group_size=self.quantisation.group_size,
         )
         quantised = [
             layer.name
@@ -184,6 +185,9 @@ class SearchSpace(Section):
             pruning_ties=tied_sets(tuple(pruned), self.pruning.ties),
             precision_ties=tied_sets(quantised, self.quantisation.ties),
             sparsity_ties=tied_sets(sparse, self.sparsity.ties),
+            end_bits=self.quantisation.end_bits,
+            weight_format=self.quantisation.weight_format,
+            group_size=self.quantisation.group_size,
         )
 
 

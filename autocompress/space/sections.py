@@ -15,13 +15,17 @@ Globs = tuple[Text, ...]
 Ties = tuple[Annotated[Globs, Field(min_length=1)], ...]
 
 
-def _check_bits(bits: int) -> int:
-    if bits != FLOAT and not 2 <= bits <= 8:
-        raise ValueError(f"2 to 8, or {FLOAT}")
-    return bits
+def _bits(lowest: int) -> AfterValidator:
+    def check(bits: int) -> int:
+        if bits != FLOAT and not lowest <= bits <= 8:
+            raise ValueError(f"{lowest} to 8, or {FLOAT}")
+        return bits
+
+    return AfterValidator(check)
 
 
-Bits = Annotated[int, Strict(), AfterValidator(_check_bits)]
+WeightBits = Annotated[int, Strict(), _bits(1)]
+ActivationBits = Annotated[int, Strict(), _bits(2)]
 
 
 class Section(BaseModel):
@@ -69,15 +73,22 @@ class Quantisation(Section):
     """Which bits each layer may take; 32, unquantised, is always offered.
 
     Attributes:
-        weight_bits: Bits of weights, 2 to 8 or 32.
+        weight_bits: Bits of weights, 1 to 8 or 32.
         activation_bits: Bits of activations, 2 to 8 or 32.
         include: Globs on layer names or types.
         exclude: Globs that take layers out again.
+        end_bits: Fewest bits, of weights and activations, of the model's first
+            and last layer.
+        weight_format: How codes below 8 bits map to weights.
+        group_size: Inputs that share a scale; 0 for one scale per output.
         ties: Lists of globs on layer names; layers that a list ties share their bits.
     """
 
-    weight_bits: tuple[Bits, ...] = (2, 3, 4, 5, 6, 8, 32)
-    activation_bits: tuple[Bits, ...] = (8, 32)
+    weight_bits: tuple[WeightBits, ...] = (2, 3, 4, 5, 6, 8, 32)
+    activation_bits: tuple[ActivationBits, ...] = (8, 32)
+    end_bits: Annotated[int, Strict(), Field(ge=1, le=8)] = 1
+    weight_format: Literal["uniform", "codebook"] = "uniform"
+    group_size: Annotated[int, Strict(), Field(ge=0)] = 0
     include: Globs = ("*",)
     exclude: Globs = ()
     ties: Ties = ()

@@ -41,7 +41,7 @@ def test_values_that_mean_nothing_are_refused(section: type, values: dict[str, o
 
 def test_sections_take_their_bounds_and_cannot_change() -> None:
     assert Pruning(ratios=(0.0, 0.99)).ratios == (0.0, 0.99)
-    assert Quantisation(weight_bits=(2, 8, 32), activation_bits=(2, 32)).weight_bits == (2, 8, 32)
+    assert Quantisation(weight_bits=(1, 8, 32), activation_bits=(2, 32)).weight_bits == (1, 8, 32)
     assert Sparsity(levels=(0.0, 0.99, "2:4")).levels == (0.0, 0.99, "2:4")
     fixed = Range(low=4.0, high=4.0)
     with pytest.raises(ValidationError):
