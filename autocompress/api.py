@@ -316,7 +316,9 @@ def export(
     *,
     target: str | Target | None = None,
 ) -> Artifact:
-    """Write the ONNX file of a compressed model, and `weights.packed` beside it.
+    """Write the ONNX file of a compressed model, and its packed weights beside it.
+
+    Those of `model.onnx` are `weights.packed`, those of `name.onnx` `name.packed`.
 
     Args:
         compressed: From `compress`, or a member's `model()`.
@@ -333,7 +335,7 @@ def export(
 
 
 def load(packed_path: str | Path, model: nn.Module) -> CompressedModel:
-    """Rebuild a compressed module from `weights.packed`.
+    """Rebuild a compressed module from its packed weights.
 
     Args:
         packed_path: The file.
