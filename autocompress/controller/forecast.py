@@ -9,7 +9,7 @@ from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation
 from autocompress.core.objective import Constraint, Objective
 from autocompress.core.target import FLOAT
-from autocompress.cost.analytic import count_costs
+from autocompress.cost.analytic import StoredWeights, count_costs
 from autocompress.cost.profile import DeviceProfile
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.widths import pruned_widths
@@ -35,6 +35,7 @@ class Forecast:
             too: trials are judged by predictions against predictions, so that
             the same profile leads to the same decisions.
         full_images: Tells how many training images a full fine-tune will see; at least 1.
+        stored: Bits per stored weight; see `count_costs`.
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class Forecast:
         constraints: Sequence[Constraint],
         baseline: Mapping[str, float],
         full_images: Callable[[], int],
+        stored: StoredWeights | None = None,
     ) -> None:
-        self.graph, self.profile = graph, profile
+        self.graph, self.profile, self.stored = graph, profile, stored
         self.objectives, self.constraints = tuple(objectives), tuple(constraints)
         self.baseline, self.full_images = dict(baseline), full_images
         if "latency_ms" in baseline:
@@ -56,7 +58,7 @@ class Forecast:
 
     def costs(self, candidate: Candidate) -> dict[str, float]:
         """Predict all costs of a candidate without building it."""
-        counted = count_costs(self.graph, candidate)
+        counted = count_costs(self.graph, candidate, self.stored)
         return counted | {"latency_ms": self.profile.predict_latency(self.graph, candidate)}
 
     def learn(self, evaluations: Sequence[Evaluation]) -> None:

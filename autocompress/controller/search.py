@@ -13,6 +13,7 @@ from autocompress.controller.setup import SearchSetup
 from autocompress.controller.start import device_profile, measure_baseline
 from autocompress.controller.trials import run_trials
 from autocompress.core.events import Callback
+from autocompress.cost.stored_bits import StoredBits
 
 
 def run_search(setup: SearchSetup, ledger: Ledger, callbacks: Sequence[Callback] = ()) -> None:
@@ -32,6 +33,7 @@ def run_search(setup: SearchSetup, ledger: Ledger, callbacks: Sequence[Callback]
         setup.constraints,
         baseline,
         functools.partial(finalist_images, run),
+        StoredBits(setup.model),
     )
     _queue_designs(run, forecast)
     forecast.learn(ledger.evaluations())

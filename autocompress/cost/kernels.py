@@ -9,7 +9,7 @@ from itertools import chain, pairwise, product
 
 import numpy as np
 
-from autocompress.core.candidate import Candidate
+from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.target import FLOAT, Target
 from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import Layer, ModelGraph, Operation, loses_whole_groups
@@ -148,7 +148,7 @@ def executed_kernels(
 def precision_class(candidate: Candidate, target: Target) -> str:
     """Name the class of a candidate: "int8" if any layer is computed in integers, else "float"."""
     any_integer = any(
-        _executed_bits(target, config.weight_bits, config.activation_bits) == INT8
+        _executed_bits(target, config) == INT8
         for name, config in candidate.layers.items()
         if not candidate.drops(name)
     )
@@ -172,7 +172,9 @@ class KernelPlan:
         self.graph = graph
         self.target = target
         adds = [operation for operation in graph.operations if operation.kind == "add"]
-        self._places: list[Layer | Operation] = [*graph.layers, *adds]
+        layers = [layer for layer in graph.layers if layer.macs]  # looking up takes no time
+        self._places: list[Layer | Operation] = [*layers, *adds]
+        self._layer_count = len(layers)
         self._carriers = [
             place if isinstance(place, Layer) else self._carrier(place) for place in self._places
         ]
@@ -187,7 +189,7 @@ class KernelPlan:
             frozenset(block.name for block in graph.blocks if _inside(_scope(place), block.name))
             for place in self._places
         ]
-        self._bits: dict[tuple[int, int], int] = {}
+        self._bits: dict[LayerConfig, int] = {}
         self._kernels: dict[Site, KernelKey] = {}
         self._widths: dict[
             tuple[tuple[str, ...], tuple[float, ...]], Mapping[str, LayerWidths]
@@ -202,7 +204,7 @@ class KernelPlan:
             if not dropped.isdisjoint(self._blocks[index]):
                 continue
             if isinstance(place, Layer):
-                bits = self._layer_bits(place.name, candidate)
+                bits = self._layer_bits(place, candidate)
                 any_integer = any_integer or bits == INT8
             else:
                 bits = INT8 if any_integer else FLOAT
@@ -211,7 +213,7 @@ class KernelPlan:
 
     def boundaries(self, candidate: Candidate) -> int:
         """Count the layers of a candidate that run in another precision than the one before."""
-        layers = [site for site in self.sites(candidate) if site[0] < len(self.graph.layers)]
+        layers = [site for site in self.sites(candidate) if site[0] < self._layer_count]
         return sum(before[2] != after[2] for before, after in pairwise(layers))
 
     def kernel(self, site: Site) -> KernelKey:
@@ -233,10 +235,12 @@ class KernelPlan:
             levels: Most ratios of each group, evenly spaced, the ends among them.
             rows: Likewise, for the inputs of layers whose outputs vary too.
         """
-        precisions = {_executed_bits(self.target, *pair) for pair in self.target.precisions}
+        pairs = self.target.precisions
+        configs = [LayerConfig(weight_bits=w, activation_bits=a) for w, a in pairs]
+        precisions = {_executed_bits(self.target, config) for config in configs}
         for index, axes in enumerate(self._axes):
             place = self._places[index]
-            fixed = isinstance(place, Layer) and not place.quantisable
+            fixed = isinstance(place, Layer) and not (place.quantisable and _has_integers(place))
             steps = self._steps(axes, ratios, levels, rows)
             for chosen, bits in product(product(*steps), {FLOAT} if fixed else precisions):
                 ratio = dict(chain.from_iterable(chosen))
@@ -263,14 +267,13 @@ class KernelPlan:
             ]
             yield list(zip(*spread, strict=True))
 
-    def _layer_bits(self, name: str, candidate: Candidate) -> int:
-        config = candidate.layers.get(name)
-        if config is None:
+    def _layer_bits(self, layer: Layer, candidate: Candidate) -> int:
+        config = candidate.layers.get(layer.name)
+        if config is None or not _has_integers(layer):
             return FLOAT
-        pair = (config.weight_bits, config.activation_bits)
-        if pair not in self._bits:
-            self._bits[pair] = _executed_bits(self.target, *pair)
-        return self._bits[pair]
+        if config not in self._bits:
+            self._bits[config] = _executed_bits(self.target, config)
+        return self._bits[config]
 
     def _build(self, site: Site) -> KernelKey:
         index, ratios, bits = site
@@ -329,8 +332,14 @@ def _inside(name: str, module: str) -> bool:
     return not module or name == module or name.startswith(f"{module}.")
 
 
-def _executed_bits(target: Target, weight_bits: int, activation_bits: int) -> int:
-    return INT8 if max(target.executed(weight_bits, activation_bits)) <= INT8 else FLOAT
+def _executed_bits(target: Target, config: LayerConfig) -> int:
+    pair = target.executed(config.weight_bits, config.activation_bits, config.group_size)
+    return INT8 if max(pair) <= INT8 else FLOAT
+
+
+def _has_integers(layer: Layer) -> bool:
+    """Tell whether runtimes have an integer kernel for a layer of this type."""
+    return "Transpose" not in layer.type
 
 
 def _groups_left(layer: Layer, widths: LayerWidths) -> int:

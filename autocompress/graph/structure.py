@@ -8,7 +8,7 @@ from autocompress.core.schema import check_name
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layer:
-    """A convolution or linear layer, in order of execution.
+    """A convolution, linear layer or embedding, in order of execution.
 
     Attributes:
         name: Fully qualified module name.
@@ -16,9 +16,9 @@ class Layer:
         input_shape: Shape of one example, batch axis removed.
         output_shape: The same of the output.
         weight_shape: Shape of the weight tensor.
-        kernel_size: Kernel per spatial axis; () for a linear layer.
-        stride: Stride per spatial axis; () for a linear layer.
-        groups: Convolution groups; 1 for a linear layer.
+        kernel_size: Kernel per spatial axis; () where there is none.
+        stride: Stride per spatial axis; () where there is none.
+        groups: Convolution groups; 1 for other layers.
         macs: Multiply-accumulates for one example.
         parameters: Number of weights and biases.
         quantisable: Whether bits below 32 can be given.
@@ -37,6 +37,11 @@ class Layer:
     parameters: int = 0
     quantisable: bool = True
     reason: str = ""
+
+    @property
+    def inputs_first(self) -> bool:
+        """Whether the first axis of the weight is its inputs, or the entries of an embedding."""
+        return self.type.startswith("ConvTranspose") or self.type == "Embedding"
 
 
 def loses_whole_groups(inputs_per_group: int, groups: int) -> bool:

@@ -17,9 +17,6 @@ from autocompress.graph.mask_check import check_groups
 from autocompress.graph.recording import LAYER_TYPES, ModuleCall, Recording, call_macs, record
 from autocompress.graph.structure import Layer, ModelGraph
 
-QUANTISABLE_TYPES = (nn.Conv1d, nn.Conv2d, nn.Linear)
-"""Layer types that can be given fewer than 32 bits."""
-
 
 def trace(model: nn.Module, example_inputs: object) -> ModelGraph:
     """Find layers, operations, channel groups and residual blocks of a model.
@@ -120,7 +117,7 @@ def _layers(recording: Recording, shared: Collection[str]) -> tuple[Layer, ...]:
     layers: dict[str, Layer] = {}
     for call in recording.calls:
         found: tuple[Layer, ...] = ()
-        if isinstance(call.module, LAYER_TYPES):
+        if isinstance(call.module, (*LAYER_TYPES, nn.Embedding)):
             found = (_layer(call, recording.batch_size, call.name in shared),)
         elif isinstance(call.module, nn.MultiheadAttention) and call.module._qkv_same_embed_dim:
             found = _attention_layers(call, call.module, recording.batch_size)
@@ -164,13 +161,11 @@ def _attention_layers(
 def _layer(call: ModuleCall, batch_size: int, shared: bool) -> Layer:
     module = call.module
     weight = module.get_parameter("weight") if "weight" in module._parameters else None
-    spatial = not isinstance(module, nn.Linear)
+    spatial = not isinstance(module, (nn.Linear, nn.Embedding))
     if shared:
         reason = "shared weights"
-    elif weight is None:
+    elif weight is None or getattr(module, "max_norm", None) is not None:
         reason = "computed weights"
-    elif not isinstance(module, QUANTISABLE_TYPES):
-        reason = f"{type(module).__name__} is not quantised"
     else:
         reason = ""
     shape: torch.Size = module.weight.shape  # type: ignore[assignment]
@@ -183,7 +178,7 @@ def _layer(call: ModuleCall, batch_size: int, shared: bool) -> Layer:
         kernel_size=tuple(module.kernel_size) if spatial else (),  # type: ignore[arg-type]
         stride=tuple(module.stride) if spatial else (),  # type: ignore[arg-type]
         groups=module.groups if spatial else 1,  # type: ignore[arg-type]
-        macs=call_macs(call, batch_size),
+        macs=call_macs(call, batch_size) if isinstance(module, LAYER_TYPES) else 0,
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         quantisable=not reason,
         reason=reason,

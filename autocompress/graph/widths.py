@@ -115,10 +115,9 @@ def _plan(graph: ModelGraph) -> _Plan:
 def _whole(layer: Layer) -> LayerWidths:
     """Read the widths of a layer off its weight, whose axes depend on its type."""
     first, second = layer.weight_shape[0], layer.weight_shape[1] * layer.groups
-    transposed = layer.type.startswith("ConvTranspose")
     return LayerWidths(
-        in_channels=first if transposed else second,
-        out_channels=second if transposed else first,
+        in_channels=first if layer.inputs_first else second,
+        out_channels=second if layer.inputs_first else first,
         macs=layer.macs,
         parameters=layer.parameters,
     )

@@ -153,6 +153,10 @@ def test_tokens_and_transposed_convolutions_have_kernels() -> None:
     )
     (key,) = executed_kernels(transposed, Candidate(), CPU)
     assert key.operations == transposed.layers[0].macs
+    config = LayerConfig(weight_bits=8, activation_bits=8)
+    for graph, bits in ((tokens, 8), (transposed, 32)):  # no runtime has integer kernels of these
+        (key,) = executed_kernels(graph, Candidate(layers={"0": config}), CPU)
+        assert key.bits == bits
 
 
 def test_possible_kernels_cover_uniform_candidates_and_span_all_others() -> None:
