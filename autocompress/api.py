@@ -298,6 +298,7 @@ def compress(
     Raises:
         InvalidInputError: If the candidate does not fit, or needs labels and has no task.
     """
+    check_type("'candidate'", candidate, Candidate)
     inputs = ModelInputs.of(example_inputs)
     original = frozen_copy(model, "cpu")
     if target is not None:
@@ -315,7 +316,9 @@ def export(
     *,
     target: str | Target | None = None,
 ) -> Artifact:
-    """Write the ONNX file of a compressed model, and `weights.packed` beside it.
+    """Write the ONNX file of a compressed model, and its packed weights beside it.
+
+    Those of `model.onnx` are `weights.packed`, those of `name.onnx` `name.packed`.
 
     Args:
         compressed: From `compress`, or a member's `model()`.
@@ -332,12 +335,13 @@ def export(
 
 
 def load(packed_path: str | Path, model: nn.Module) -> CompressedModel:
-    """Rebuild a compressed module from `weights.packed`.
+    """Rebuild a compressed module from its packed weights.
 
     Args:
         packed_path: The file.
         model: The original architecture, with any weights; not changed.
     """
+    check_type("'model'", model, nn.Module)
     return read_packed(Path(packed_path), model)
 
 
@@ -388,8 +392,10 @@ def measure_latency(
         target: How it runs: threads and batch size.
         example_inputs: A tensor, a tuple, or a dict of one forward call; the
             first examples are repeated to the target's batch size.
-        seconds: Time for the measurement.
+        seconds: Time for the measurement, > 0; at least one inference runs.
     """
+    if not isinstance(seconds, (int, float)):
+        check_type("'seconds'", seconds, float)
     resolved = resolve_target(target)[0]
     path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
     session = open_session(path, threads=resolved.threads)

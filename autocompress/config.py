@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from autocompress.core.budget import Budget
 from autocompress.core.objective import parse_constraints, parse_objectives
 from autocompress.core.quantisation import QuantisationConfig
-from autocompress.core.schema import unknown_name
+from autocompress.core.schema import expected_value, unknown_name
 from autocompress.core.target import Target
 from autocompress.core.training import TrainingConfig
 from autocompress.errors import InvalidInputError, MissingFileError, WrongTypeError, explain
@@ -346,14 +346,19 @@ class _Loader(yaml.SafeLoader):
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingFileError(
-            explain(f"'{path}'", expected="a file", got="nothing there", remedy="check the path")
+            explain(
+                f"'{path}'",
+                expected="a file",
+                got="a folder" if path.is_dir() else "nothing there",
+                remedy="check the path",
+            )
         )
     try:
         record = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         got: object = error
         if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-            got = f"{error.problem} in line {error.problem_mark.line + 1}"
+            got = f"a mistake in line {error.problem_mark.line + 1} ({error.problem})"
         raise InvalidInputError(
             explain(f"'{path}'", expected="YAML", got=got, remedy="correct the file")
         ) from error
@@ -362,7 +367,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             explain(
                 f"'{path}'",
                 expected="a mapping of keys to values",
-                got=type(record).__name__,
+                got="an empty file" if record is None else type(record).__name__,
                 remedy="begin with 'model:'",
             )
         )
@@ -395,5 +400,6 @@ def _sentence(refusal: ValidationError) -> str:
         return unknown_name(what, location[-1], _SECTIONS[section].model_fields)
     if error["type"] == "missing":
         return explain(key, expected="a value", got="nothing", remedy="add the key")
-    expected = error["msg"].removeprefix("Input should be ")
-    return explain(key, expected=expected, got=repr(error["input"]), remedy="correct the value")
+    return explain(
+        key, expected=expected_value(error), got=repr(error["input"]), remedy="correct the value"
+    )

@@ -158,6 +158,22 @@ def test_compress_and_export_refuse_what_the_target_cannot_run(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ac.compress(Mlp(), {}, torch.zeros(2, 12)), "'candidate': expected a Candidate"),
+        (lambda: ac.load("weights.packed", "model.pt"), "'model': expected a Module"),
+        (
+            lambda: ac.measure_latency("a.onnx", "onnxruntime-cpu", torch.zeros(2), seconds="1"),
+            "'seconds': expected a float, got '1'",
+        ),
+    ],
+)
+def test_arguments_of_another_type_are_refused(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(WrongTypeError, match=message):
+        call()
+
+
 def test_studies_that_are_not_there_are_named(tmp_path: Path) -> None:
     for call in (ac.open, lambda path: ac.resume(path, Mlp(), make_task())):
         with pytest.raises(MissingFileError, match=r"none"):

@@ -230,6 +230,14 @@ def test_a_model_that_cannot_be_exported_is_one_sentence_and_leaves_no_folder(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_check_refuses_a_model_that_cannot_be_exported_after_its_tables(folder: Path) -> None:
+    result = invoke("check", configured(folder, set_model(kind="Fork")))
+    assert result.exit_code == 2, result.output
+    assert "conv1" in result.stdout
+    assert "control flow that depends on values" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("verb", ["search", "check", "resume", "report"])
 def test_a_missing_file_is_one_sentence(tmp_path: Path, verb: str) -> None:
     result = invoke(verb, tmp_path / "absent")

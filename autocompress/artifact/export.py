@@ -44,7 +44,10 @@ class Artifact:
 def export_artifact(
     compressed: CompressedModel, path: Path, inputs: Inputs, *, target: Target
 ) -> Artifact:
-    """Write `path` (ONNX) and `weights.packed` beside it.
+    """Write `path` (ONNX) and the packed weights beside it.
+
+    Those of `model.onnx` are `weights.packed`, those of any other `name.onnx`
+    are `name.packed`, so that several models can lie in one folder.
 
     Args:
         compressed: A calibrated model.
@@ -78,7 +81,9 @@ def export_artifact(
             )
     compressed, inputs = on_cpu(compressed, inputs)
     write_onnx(compressed, path, inputs)
-    packed_path = path.parent / "weights.packed"
+    packed_path = path.with_name(
+        "weights.packed" if path.stem == "model" else f"{path.stem}.packed"
+    )
     size = write_packed(compressed, packed_path)
     check_outputs(compressed, path, inputs)
     return Artifact(

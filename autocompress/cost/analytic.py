@@ -95,7 +95,7 @@ def _grid_bytes(layer: Layer, width: LayerWidths, config: LayerConfig) -> int:
         rows, inputs = inputs, rows
     elif layer.groups > 1:
         inputs = (
-            layer.weight_shape[0] // layer.groups if layer.inputs_first else (layer.weight_shape[1])
+            layer.weight_shape[0] // layer.groups if layer.inputs_first else layer.weight_shape[1]
         )
     groups = -(-inputs // config.group_size) if config.group_size else 1
     codebook = 2**config.weight_bits if config.weight_format == CODEBOOK else 0

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -58,11 +59,21 @@ def drop_blocks(model: nn.Module, names: Sequence[str]) -> None:
     """
     for name in names:
         parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, Passthrough())
+        setattr(model.get_submodule(parent), child, Passthrough(model.get_submodule(name)))
 
 
 class Passthrough(nn.Identity):
-    """The identity on the first argument; further ones, such as masks, are ignored."""
+    """The identity on the first argument; further ones, such as masks, are ignored.
+
+    Args:
+        replaced: The module that it stands for.
+    """
+
+    def __init__(self, replaced: nn.Module) -> None:
+        super().__init__()
+        attention = getattr(replaced, "self_attn", None)
+        if isinstance(attention, nn.MultiheadAttention):  # an nn.TransformerEncoder asks for this
+            self.self_attn = SimpleNamespace(batch_first=attention.batch_first)
 
     def forward(self, input: Tensor, *_: object, **__: object) -> Tensor:
         """Return the first argument."""

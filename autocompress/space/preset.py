@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 from torch import nn
 
-from autocompress.core.schema import unknown_name
+from autocompress.core.schema import expected_value, unknown_name
 from autocompress.core.target import CHANNEL_UNIT, Target
 from autocompress.errors import InvalidInputError, MissingFileError, WrongTypeError, explain
 from autocompress.graph.structure import ModelGraph
@@ -253,16 +253,6 @@ def _validated(content: object, what: str) -> SearchSpace:
         raise InvalidInputError(_sentence(what, error)) from error
 
 
-_EXPECTED = {
-    "model_type": "a mapping of keys to values",
-    "tuple_type": "a list",
-    "too_short": "at least one entry",
-    "missing": "a value",
-    "invalid_key": "a name as key",
-}
-"""Our words for pydantic's types of errors, where its own mislead."""
-
-
 def _sentence(what: str, error: ValidationError) -> str:
     """Word one thing that pydantic found, an unknown key before others."""
     found = error.errors(include_url=False)
@@ -274,10 +264,9 @@ def _sentence(what: str, error: ValidationError) -> str:
             section = section.model_fields[part].annotation
         inside = f", '{'.'.join(location[:-1])}'" if location[:-1] else ""
         return unknown_name(f"{what}{inside}, key", location[-1], tuple(section.model_fields))
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return explain(
         what + (f", '{'.'.join(location)}'" if location else ""),
-        expected=_EXPECTED.get(first["type"], message),
+        expected=expected_value(first),
         got="none" if first["type"] == "missing" else repr(first["input"]),
         remedy="correct the value",
     )

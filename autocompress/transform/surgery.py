@@ -107,7 +107,8 @@ def cut_model(model: nn.Module, dropped: Sequence[str], cuts: Sequence[Cut]) -> 
     for name in dropped:
         if name not in originals:
             raise InvalidInputError(unknown_name("block", name, originals))
-        known[id(originals[name])] = Passthrough().train(originals[name].training)
+        block = originals[name]
+        known[id(block)] = Passthrough(block).train(block.training)
     owners = Counter(id(tensor) for module in originals.values() for tensor in _tensors(module))
     borrowed = {
         id(tensor): tensor

@@ -76,6 +76,18 @@ def test_identity_shortcuts_in_place_adds_and_add_modules(add: nn.Module | None)
     assert _blocks(model, 2, 4) == {"0": Block(name="0", layers=("0.fc",), droppable=True)}
 
 
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_every_layer_of_an_encoder_can_be_dropped(norm_first: bool) -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True, norm_first=norm_first)
+    encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    model = nn.Sequential(nn.Linear(4, 8), encoder, nn.Linear(8, 2)).eval()
+    blocks = _blocks(model, 2, 5, 4)
+    assert {n: b.droppable for n, b in blocks.items()} == {"1.layers.0": True, "1.layers.1": True}
+    drop_blocks(model, list(blocks))
+    x = torch.randn(2, 5, 4)
+    assert torch.equal(model(x), model[2](model[0](x)))
+
+
 def test_only_the_innermost_block_is_listed() -> None:
     class Nested(nn.Module):
         def __init__(self) -> None:

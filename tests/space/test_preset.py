@@ -67,6 +67,7 @@ def test_a_space_cannot_be_changed():
         ({"pruning": {"criteria": ["l3"]}}, ["pruning.criteria.0", "'l1'", "'l3'"]),
         ({"pruning": {"criteria": []}}, ["pruning.criteria", "at least one entry"]),
         ({"quantisation": {"weight_bits": [9]}}, ["weight_bits.0", "1 to 8, or 32", "got 9"]),
+        ({"quantisation": {"weight_bits": [0]}}, ["weight_bits.0", "1 to 8, or 32", "got 0"]),
         ({"quantisation": {"weight_bits": [True]}}, ["weight_bits.0", "got True"]),
         ({"quantisation": {"activation_bits": [1]}}, ["activation_bits.0", "2 to 8, or 32"]),
         ({"blocks": {"drop": "yes"}}, ["blocks.drop", "got 'yes'"]),
