@@ -153,7 +153,7 @@ def test_compress_and_export_refuse_what_the_target_cannot_run(tmp_path: Path) -
         ac.export(result, tmp_path / "model.onnx", inputs)
     with pytest.raises(WrongTypeError, match="call compress"):
         ac.export(model, tmp_path / "model.onnx", inputs)  # type: ignore[arg-type]
-    with pytest.raises(WrongTypeError, match="pass the trained module itself"):
+    with pytest.raises(WrongTypeError, match="give the trained module itself"):
         ac.compress(model.state_dict(), narrow, inputs)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 

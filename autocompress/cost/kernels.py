@@ -5,12 +5,14 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import chain, pairwise, product
+
+import numpy as np
 
 from autocompress.core.candidate import Candidate
 from autocompress.core.target import FLOAT, Target
 from autocompress.errors import InvalidInputError, explain
-from autocompress.graph.structure import Layer, ModelGraph, Operation
+from autocompress.graph.structure import Layer, ModelGraph, Operation, loses_whole_groups
 from autocompress.graph.widths import LayerWidths, pruned_widths
 
 KINDS = ("conv", "linear", "add")
@@ -176,14 +178,13 @@ class KernelPlan:
         self._carriers = [
             place if isinstance(place, Layer) else self._carrier(place) for place in self._places
         ]
-        members: dict[str, list[str]] = {}
+        axes: dict[str, dict[str, tuple[str, ...]]] = {}  # layer name to axes by group
         for group in graph.groups:
-            for name in dict.fromkeys(member.module for member in group.members):
-                if group.prunable:
-                    members.setdefault(name, []).append(group.name)
-        self._groups = [
-            tuple(members.get(carrier.name, ())) if carrier else () for carrier in self._carriers
-        ]
+            for member in group.members if group.prunable else ():
+                by_group = axes.setdefault(member.module, {})
+                by_group[group.name] = (*by_group.get(group.name, ()), member.axis)
+        self._axes = [axes.get(carrier.name, {}) if carrier else {} for carrier in self._carriers]
+        self._groups = [tuple(by_group) for by_group in self._axes]
         self._blocks = [
             frozenset(block.name for block in graph.blocks if _inside(_scope(place), block.name))
             for place in self._places
@@ -221,19 +222,48 @@ class KernelPlan:
             self._kernels[site] = self._build(site)
         return self._kernels[site]
 
-    def possible_kernels(self, ratios: Mapping[str, Sequence[float]]) -> Iterator[KernelKey]:
-        """List every kernel that candidates can run, repeats included.
+    def possible_kernels(
+        self, ratios: Mapping[str, Sequence[float]], levels: int, rows: int
+    ) -> Iterator[KernelKey]:
+        """List kernels that span what candidates can run, repeats included.
+
+        Groups that make up the same axes of a layer, as those of concatenated
+        tensors do, are narrowed together; widths between are interpolated.
 
         Args:
             ratios: Pruning ratios by group; groups left out stay whole.
+            levels: Most ratios of each group, evenly spaced, the ends among them.
+            rows: Likewise, for the inputs of layers whose outputs vary too.
         """
         precisions = {_executed_bits(self.target, *pair) for pair in self.target.precisions}
-        for index, groups in enumerate(self._groups):
+        for index, axes in enumerate(self._axes):
             place = self._places[index]
             fixed = isinstance(place, Layer) and not place.quantisable
+            steps = self._steps(axes, ratios, levels, rows)
+            for chosen, bits in product(product(*steps), {FLOAT} if fixed else precisions):
+                ratio = dict(chain.from_iterable(chosen))
+                yield self.kernel((index, tuple(ratio[group] for group in axes), bits))
+
+    @staticmethod
+    def _steps(
+        axes: Mapping[str, tuple[str, ...]],
+        ratios: Mapping[str, Sequence[float]],
+        levels: int,
+        rows: int,
+    ) -> Iterator[list[tuple[tuple[str, float], ...]]]:
+        """For groups that make up the same axes, list the ratios that they take together."""
+        together: dict[tuple[str, ...], list[str]] = {}
+        for group, named in axes.items():
+            together.setdefault(named, []).append(group)
+        for named, groups in together.items():
             choices = [sorted({0.0, *ratios.get(group, ())}) for group in groups]
-            for values, bits in product(product(*choices), {FLOAT} if fixed else precisions):
-                yield self.kernel((index, values, bits))
+            most = rows if named == ("in",) and len(together) > 1 else levels
+            count = min(most, max(map(len, choices)))
+            spread = [
+                [(group, ratio) for ratio in spaced(values, count)]
+                for group, values in zip(groups, choices, strict=True)
+            ]
+            yield list(zip(*spread, strict=True))
 
     def _layer_bits(self, name: str, candidate: Candidate) -> int:
         config = candidate.layers.get(name)
@@ -306,9 +336,16 @@ def _executed_bits(target: Target, weight_bits: int, activation_bits: int) -> in
 
 
 def _groups_left(layer: Layer, widths: LayerWidths) -> int:
-    """Convolution groups after pruning: a depthwise one keeps one group per channel."""
-    per_group = max(layer.input_shape[0] // layer.groups, 1) if layer.groups > 1 else 0
-    return widths.in_channels // per_group if per_group else 1
+    """Convolution groups after pruning: whole groups go where they are many and small."""
+    if loses_whole_groups(layer.weight_shape[1], layer.groups):
+        return widths.in_channels // max(layer.input_shape[0] // layer.groups, 1)
+    return layer.groups
+
+
+def spaced(values: Sequence[float], count: int) -> list[float]:
+    """Take evenly spaced values, the first and the last among them; repeats if there are few."""
+    places = np.linspace(0, len(values) - 1, count)
+    return [values[round(place)] for place in places]
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """What a search may vary, read from YAML and not yet bound to a model."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -100,7 +101,9 @@ class SearchSpace(Section):
         """List the ratios of the groups that may be pruned, those with a choice."""
         unit = self.pruning.round_to or (CHANNEL_UNIT if target is None else target.round_to)
         ratios = {
-            group.name: achieved_ratios(group.channels, self.pruning.ratios, round_to=unit)
+            group.name: achieved_ratios(
+                group.channels, self.pruning.ratios, round_to=math.ceil(unit / group.width)
+            )
             for group in graph.groups
             if group.prunable and _chosen(self.pruning, group.name, _type(graph, group.name))
         }

@@ -50,11 +50,11 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Keep the shape."""
-        n, tokens, width = x.shape
-        split = self.qkv(self.norm1(x)).reshape(n, tokens, 3, self.heads, width // self.heads)
+        n, tokens, _ = x.shape
+        split = self.qkv(self.norm1(x)).reshape(n, tokens, 3, self.heads, -1)
         query, key, value = split.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(query, key, value)
-        x = x + self.project(mixed.transpose(1, 2).reshape(n, tokens, width))
+        x = x + self.project(mixed.transpose(1, 2).flatten(2))
         return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
 
 

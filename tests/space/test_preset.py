@@ -5,10 +5,12 @@ import pytest
 import torch
 import yaml
 from pydantic import ValidationError
+from torch import nn
 
 import zoo
 from autocompress.core.target import Target
 from autocompress.errors import InvalidInputError, MissingFileError, WrongTypeError
+from autocompress.graph.tracing import trace
 from autocompress.space.preset import SearchSpace, preset_folder, preset_names
 from toy_graphs import residual_graph
 
@@ -198,3 +200,11 @@ def test_channels_move_in_the_unit_of_the_target_unless_the_space_has_one(
             assert {round(channels * (1.0 - ratio)) % step for ratio in ratios} == {0}
     narrowest = min(round(32 * (1 - r)) for rs in bound.pruning_choices.values() for r in rs)
     assert narrowest == 16
+
+
+def test_a_channel_of_several_outputs_counts_as_many() -> None:
+    layers = nn.Conv2d(16, 64, 1), nn.GroupNorm(16, 64), nn.ReLU(), nn.Conv2d(64, 3, 1)
+    graph = trace(nn.Sequential(*layers), torch.zeros(2, 16, 4, 4))
+    assert (graph.group("0").channels, graph.group("0").width) == (16, 4)
+    space = SearchSpace.load({"pruning": {"ratios": [0.1, 0.5, 0.8], "round_to": 8}})
+    assert space.group_choices(graph) == {"0": (0.0, 0.125, 0.5, 0.75)}
