@@ -96,7 +96,8 @@ def check_model(
     graph = trace(model, example_inputs)
     if task is None or budget is None:
         return report_on(graph, space)
-    once = seconds_per_image(frozen_copy(model, "cpu").eval(), ModelInputs.of(example_inputs))
+    inputs = ModelInputs.of(example_inputs)
+    once = seconds_per_image(frozen_copy(model, "cpu", inputs).eval(), inputs)
     images = epoch_images(task)
     estimate = estimate_seconds(budget, graph, epoch_images=images, image_seconds=once)
     return report_on(graph, space, estimate)
