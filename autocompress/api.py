@@ -14,7 +14,7 @@ from autocompress.artifact.packed import read_packed
 from autocompress.artifact.runtime import open_session
 from autocompress.config import text_to_keep
 from autocompress.controller.ledger import Ledger
-from autocompress.controller.preflight import CheckReport, check_model
+from autocompress.controller.preflight import check_model
 from autocompress.controller.sampler import SAMPLER_NAMES
 from autocompress.controller.search import run_search
 from autocompress.controller.setup import EXECUTORS, SearchSetup, study_identity, study_settings
@@ -40,6 +40,7 @@ from autocompress.graph.tracing import trace
 from autocompress.report.console import ProgressDisplay
 from autocompress.report.environment import environment
 from autocompress.report.log_file import LogFile
+from autocompress.report.preflight import CheckReport
 from autocompress.result import FrontMember, SearchResult
 from autocompress.space.bound import BoundSpace
 from autocompress.space.preset import SearchSpace
@@ -258,14 +259,20 @@ def check(
     Args:
         model: Any module; not changed.
         example_inputs: A tensor, a tuple, or a dict of one forward call.
-        space: Which groups and blocks may be cut, and how far.
-        task: With `budget`, tells how long a search takes.
+        space: Which groups and blocks may be cut, and how far; what it
+            leaves out is listed with that reason.
+        task: Tried as `search` would; with `budget`, tells how long a search takes.
         budget: With `task`, likewise.
 
     Returns:
-        `.groups`, `.blocks`, `.layers`, `.savings` and `.search_seconds`.
+        `.groups`, `.blocks`, `.layers`, `.savings` and `.search_seconds`;
+        `.to_dict()` is all of it for JSON, and `print` shows it as tables.
+
+    Raises:
+        TraceError: If the model does not run on the inputs.
+        InvalidInputError: If a search would refuse the task.
     """
-    return check_model(model, example_inputs, SearchSpace.load(space), task, budget)
+    return CheckReport.of(check_model(model, example_inputs, SearchSpace.load(space), task, budget))
 
 
 def compress(

@@ -14,7 +14,7 @@ class Dataflow:
     """
 
     def __init__(self) -> None:
-        self._number = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call]
+        self._number = WeakTensorKeyDictionary()
         self._sources: list[frozenset[int]] = []
         self._running: list[tuple[int, ...]] = []
         self._carried: dict[int, int] = {}
