@@ -44,7 +44,6 @@ from autocompress.report.preflight import CheckReport
 from autocompress.result import FrontMember, SearchResult
 from autocompress.space.bound import BoundSpace
 from autocompress.space.preset import SearchSpace
-from autocompress.transform.compress import check_runnable
 from autocompress.transform.compressed import CompressedModel
 
 __all__ = [
@@ -283,6 +282,7 @@ def compress(
     task: Task | None = None,
     calibration: Iterable[Batch] | None = None,
     target: str | Target | None = None,
+    pruning_ratio: float | None = None,
     quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
 ) -> CompressedModel:
     """Apply a candidate to a copy of a model, without training.
@@ -297,6 +297,9 @@ def compress(
             criteria; as the task's, or with the example inputs' arguments
             first. None takes the task's, or else the example inputs.
         target: Its runtime must execute the activation bits; None allows all.
+        pruning_ratio: Fraction of all channels to remove, [0, 1), those that
+            the criterion scores lowest in one ranking of all groups; none is
+            emptied. None prunes as the candidate says.
         quantisation: How grids are chosen.
 
     Returns:
@@ -308,11 +311,16 @@ def compress(
     check_type("'candidate'", candidate, Candidate)
     inputs = ModelInputs.of(example_inputs)
     original = frozen_copy(model, "cpu")
-    if target is not None:
-        check_runnable(candidate, resolve_target(target)[0])
-    graph = trace(original, example_inputs)
     return compress_on(
-        original, graph, candidate, inputs, quantisation, task=task, calibration=calibration
+        original,
+        trace(original, example_inputs),
+        candidate,
+        inputs,
+        quantisation,
+        task=task,
+        calibration=calibration,
+        target=None if target is None else resolve_target(target)[0],
+        pruning_ratio=pruning_ratio,
     )
 
 
