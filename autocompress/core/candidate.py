@@ -13,7 +13,16 @@ from autocompress.core.target import FLOAT
 from autocompress.errors import InvalidInputError, WrongTypeError, check_type, explain
 
 CriterionName = Literal[
-    "random", "l1", "l2", "bn_scale", "taylor", "hessian", "apoz", "fpgm", "thinet"
+    "random",
+    "l1",
+    "l2",
+    "group_norm",
+    "bn_scale",
+    "taylor",
+    "hessian",
+    "apoz",
+    "fpgm",
+    "thinet",
 ]
 """Ways to rank the channels of a group."""
 
