@@ -78,6 +78,6 @@ def input_rows(module: nn.Module, weight: Tensor) -> Tensor:
     if isinstance(module, nn.modules.conv._ConvNd):
         if module.transposed:
             return weight.flatten(1)
-        weight = weight.unflatten(0, (module.groups, -1))  # groups x outputs x inputs x kernel
-        return weight.transpose(1, 2).flatten(0, 1).flatten(1)
+        by_group = weight.reshape(module.groups, -1, *weight.shape[1:])
+        return by_group.transpose(1, 2).flatten(0, 1).flatten(1)
     return weight.transpose(0, 1)
