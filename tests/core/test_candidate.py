@@ -18,7 +18,7 @@ bit_widths = {
 }
 layer_configs = st.builds(
     LayerConfig, sparsity=st.floats(0.0, 1.0, exclude_max=True), **bit_widths
-) | st.builds(LayerConfig, sparsity=st.just(0.5), sparsity_pattern=st.just("2:4"), **bit_widths)
+) | st.builds(LayerConfig, sparsity=st.just(0.75), sparsity_pattern=st.just("1:4"), **bit_widths)
 distill_configs = st.builds(
     DistillConfig,
     temperature=st.floats(0.1, 20.0) | st.integers(1, 20),
@@ -113,7 +113,8 @@ def test_the_json_carries_its_version() -> None:
         {"sparsity": -0.1},
         {"sparsity": float("nan")},
         {"weight_format": "log"},
-        {"sparsity_pattern": "1:4"},
+        {"sparsity_pattern": "4:4"},
+        {"sparsity": 0.5, "sparsity_pattern": "1:4"},
         {"sparsity": 0.25, "sparsity_pattern": "2:4"},
         {"sparsity": 0.0, "sparsity_pattern": "2:4"},
     ],

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,7 +8,8 @@ from torch import nn
 from autocompress.core.candidate import Candidate
 from autocompress.errors import InvalidInputError, WrongTypeError
 from autocompress.graph.tracing import trace
-from autocompress.transform.record import Cut
+from autocompress.transform.compress import compress_model
+from autocompress.transform.record import Cut, SurgeryRecord
 from autocompress.transform.surgery import axis_size, cut_model, plan_cuts
 from seasoned import pruned, seasoned
 
@@ -128,3 +130,17 @@ def test_axes_are_counted() -> None:
     assert axis_size(nn.LayerNorm(6), "out") == 6
     with pytest.raises(WrongTypeError, match="module ReLU"):
         axis_size(nn.ReLU(), "out")
+
+
+def test_a_dropped_branch_is_as_if_it_made_zeros() -> None:
+    model, inputs = seasoned("BranchNet")
+    graph = trace(model, inputs)
+    assert graph.branches == {"first", "second"}
+    model.second.register_forward_hook(lambda _, __, output: torch.zeros_like(output))
+    candidate = Candidate(dropped_blocks=("second",), pruning_ratios={"first.0.0": 0.5})
+    pruned = compress_model(model, graph, candidate, ((inputs,), {}))
+    whole = compress_model(model, graph, replace(candidate, dropped_blocks=()), ((inputs,), {}))
+    with torch.no_grad():
+        torch.testing.assert_close(pruned(inputs), whole(inputs))
+    assert pruned.record.branches == ("second",)
+    assert SurgeryRecord.from_json(pruned.record.to_json()) == pruned.record
