@@ -18,6 +18,7 @@ SHAPES = {
     "InvertedResidualNet": (3, 16, 16),
     "ConcatNet": (3, 8, 8),
     "Mlp": (12,),
+    "EveryKind": (3, 8, 8),
 }
 """Shape of one example, by the name of the model in the zoo."""
 

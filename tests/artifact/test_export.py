@@ -1,5 +1,6 @@
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnxruntime
@@ -17,12 +18,13 @@ from autocompress.artifact.export import (
 )
 from autocompress.artifact.packed import read_packed, write_packed
 from autocompress.artifact.runtime import open_session
-from autocompress.core.candidate import Candidate
+from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.target import Target
 from autocompress.errors import ExportError, WrongTypeError
 from autocompress.graph.tracing import trace
 from autocompress.transform.compressed import CompressedModel
 from seasoned import compressed, pruned, seasoned, uniform
+from zoo import EveryKind
 
 TARGET = Target.named("onnxruntime-cpu")
 
@@ -70,6 +72,31 @@ def test_the_runtime_computes_what_torch_does(
     assert artifact.size_bytes == artifact.packed_path.stat().st_size
     assert artifact.onnx_bytes == artifact.path.stat().st_size
     assert artifact.packed_path == tmp_path / "weights.packed"
+
+
+def test_every_kind_of_layer_and_format_runs_as_it_does_in_torch(tmp_path: Path) -> None:
+    formats: dict[str, dict[str, Any]] = {
+        "conv": {"weight_bits": 3, "weight_format": "codebook"},
+        "volume": {"weight_bits": 4},
+        "up": {"weight_bits": 4, "group_size": 2},
+        "line": {"weight_bits": 2},
+        "positions": {"weight_bits": 4},
+        "qkv": {"weight_bits": 5, "sparsity": 0.5, "sparsity_pattern": "2:4"},
+        "out": {"weight_bits": 1},
+        "fc": {"weight_bits": 4, "group_size": 4},
+    }
+    layers = {name: LayerConfig(activation_bits=8, **kinds) for name, kinds in formats.items()}
+    model, inputs = seasoned("EveryKind", examples=32)
+    result = compressed(model, inputs, Candidate(layers=layers))
+    artifact = export_artifact(result, tmp_path / "model.onnx", ((inputs[:2],), {}), target=TARGET)
+    fresh = torch.randn(200, *inputs.shape[1:])
+    rebuilt = read_packed(artifact.packed_path, EveryKind())
+    with torch.no_grad():
+        expected = result(fresh)
+        assert torch.equal(rebuilt(fresh), expected)
+    got = RuntimeModule(artifact.path)(fresh)
+    assert (got - expected).abs().mean() <= 0.01 * expected.abs().mean()
+    assert (got.argmax(dim=1) == expected.argmax(dim=1)).float().mean() >= 0.97
 
 
 def test_models_in_one_folder_keep_their_own_weights(tmp_path: Path) -> None:
