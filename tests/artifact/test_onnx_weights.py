@@ -104,7 +104,7 @@ def test_the_runtime_rounds_no_weights_of_its_own_accord(
     write_onnx(result, path, ((inputs[:2],), {}))
     run = _optimised(path)
     assert run["Max"] == 1
-    assert run["QLinearConv"] == 1  # the first; outputs of the others stay in floating point
+    assert (run["QLinearConv"], run["Conv"] + run["FusedConv"]) == (3, 1)
     fresh = torch.randn(100, 3, 6, 6)
     with torch.no_grad():
         expected = result(fresh)
