@@ -13,6 +13,7 @@ import torch.ao.quantization.fx._decomposed
 from torch import Tensor, nn
 
 from autocompress.artifact.folding import fold_layer
+from autocompress.artifact.onnx_weights import fits_int4, shield_float_weights, store_weights
 from autocompress.core.candidate import Candidate
 from autocompress.core.files import write_atomic
 from autocompress.errors import AutocompressError, ExportError, TraceError, explain
@@ -22,9 +23,10 @@ from autocompress.transform.operations import Inputs, weight_owners
 from autocompress.transform.planned import PlannedMode, map_inputs, site_points
 from autocompress.transform.quantiser import TensorQuantiser
 from autocompress.transform.record import SurgeryRecord
+from autocompress.transform.weights import WeightLayout
 
-OPSET = 20
-"""ONNX operator set of the artifacts."""
+OPSET, INT4_OPSET = 20, 21
+"""ONNX operator set of the artifacts, and of those with INT4 weights."""
 
 
 class _Exportable(nn.Module):
@@ -52,20 +54,24 @@ class _Exportable(nn.Module):
         self.skipped = frozenset(
             number for name, (_, number) in plan.folds.items() if name in self.keys
         )
-        self.axes = {}
+        self.layouts: dict[str, tuple[WeightLayout, bool]] = {}
+        self.codes: list[str] = []
+        self.floats: list[str] = []
         for name, key in self.keys.items():
             folded = fold_layer(compressed, name)
-            self.axes[name] = folded.layout.axis if folded.per_channel else None
-            self.register_buffer(f"{key}_codes", folded.codes)
-            scales = folded.scales[:, 0] if folded.per_channel else folded.spread()
-            self.register_buffer(f"{key}_scales", scales)
-            codes = folded.bias_codes()
-            if codes is None:
+            layout, whole = folded.layout, folded.per_channel
+            self.layouts[name] = layout, whole
+            codes = folded.codes if whole else layout.shared(folded.codes).flatten(0, 1)
+            self.codes.append(f"{key}_codes")
+            self.register_buffer(f"{key}_codes", codes)
+            self.register_buffer(f"{key}_scales", folded.scales.flatten())
+            bias = folded.bias_codes()
+            if bias is None:
+                self.floats.append(f"{key}_codes")
                 self.register_buffer(f"{key}_bias", folded.bias)
             else:
-                self.register_buffer(f"{key}_bias", codes)
+                self.register_buffer(f"{key}_bias", bias)
                 self.register_buffer(f"{key}_bias_scales", folded.bias_scales)
-            self.register_buffer(f"{key}_zeros", torch.zeros(len(folded.bias), dtype=torch.int64))
 
     def forward(self, *inputs: Any) -> Any:
         first = len(inputs) - len(self.names)
@@ -89,21 +95,28 @@ class _Exportable(nn.Module):
     def _layer(self, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
         if name not in self.keys:
             return args
-        key, axis = self.keys[name], self.axes[name]
-        zeros, scales = self.get_buffer(f"{key}_zeros"), self.get_buffer(f"{key}_scales")
-        codes = self.get_buffer(f"{key}_codes")
-        dequantize = torch.ops.quantized_decomposed.dequantize_per_channel
-        if axis is None:  # no one axis has the scales, so that no runtime computes in integers
-            weight = codes.float() * scales
-        else:
-            weight = dequantize(codes, scales, zeros, axis, -127, 127, torch.int8)
+        key, (layout, whole) = self.keys[name], self.layouts[name]
+        codes, scales = self.get_buffer(f"{key}_codes"), self.get_buffer(f"{key}_scales")
+        axis = layout.axis if whole else 0
+        weight = _dequantised(codes, scales, axis, 127)
+        if not whole:
+            weight = layout.unshared(weight)
         if isinstance(self.network.get_submodule(name), nn.Embedding):
             return (args[0], weight, *args[2:])
         bias = self.get_buffer(f"{key}_bias")
         if bias.dtype == torch.int32:
             steps = self.get_buffer(f"{key}_bias_scales")
-            bias = dequantize(bias, steps, zeros, 0, -(2**31), 2**31 - 1, torch.int32)
+            bias = _dequantised(bias, steps, 0, 2**31 - 1)
         return (args[0], weight, bias, *args[3:])
+
+
+def _dequantised(codes: Tensor, scales: Tensor, axis: int, limit: int) -> Tensor:
+    """Multiply integers with the scales along an axis, as DequantizeLinear."""
+    dequantize = torch.ops.quantized_decomposed.dequantize_per_channel
+    zeros = torch.zeros_like(scales, dtype=torch.int64)
+    low = -limit if codes.dtype == torch.int8 else -limit - 1
+    result: Tensor = dequantize(codes, scales, zeros, axis, low, limit, codes.dtype)
+    return result
 
 
 def write_onnx(compressed: CompressedModel, path: Path, inputs: Inputs) -> None:
@@ -129,14 +142,17 @@ def write_onnx(compressed: CompressedModel, path: Path, inputs: Inputs) -> None:
         )
     compressed.eval()
     values, names = _example_call(inputs)
+    exportable = _Exportable(compressed, names).eval()
+    narrow = any(fits_int4(exportable.get_buffer(name).numpy()) for name in exportable.codes)
+    opset = INT4_OPSET if narrow else OPSET
     with torch.no_grad(), _quiet():
         try:
             program = torch.onnx.export(
-                _Exportable(compressed, names).eval(),
+                exportable,
                 values,
                 input_names=_input_names(values, names),
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=opset,
                 dynamic_shapes=(_dynamic(values),),
                 verbose=False,
             )
@@ -155,8 +171,11 @@ def write_onnx(compressed: CompressedModel, path: Path, inputs: Inputs) -> None:
             ) from error
     if program is None:
         raise ExportError("export: torch.onnx.export returned nothing; report this.")
-    program.model.graph.metadata_props.clear()
-    for node in program.model.graph.all_nodes():
+    graph = program.model.graph
+    store_weights(graph, exportable.codes, exportable.floats)
+    shield_float_weights(graph)
+    graph.metadata_props.clear()
+    for node in graph.all_nodes():
         node.metadata_props.clear()  # source lines and paths of this host, half of a small file
     write_atomic(path, lambda temporary: program.save(temporary))
 
