@@ -25,10 +25,13 @@ from autocompress.core.files import write_json, write_text
 from autocompress.core.objective import cost_names, parse_constraints, parse_objectives, study_names
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.schema import check_name
+from autocompress.core.simulation import Accelerator, LookupTable, Roofline
 from autocompress.core.target import TARGET_NAMES, Target
 from autocompress.core.training import TrainingConfig
 from autocompress.cost.measurement import LatencyMeasurement, measure_interleaved
-from autocompress.cost.profile import DeviceProfile, profile_device, resolve_target
+from autocompress.cost.profile import DeviceProfile, profile_device
+from autocompress.cost.resolve import Profile, check_measurable, resolve_target
+from autocompress.cost.simulated import SimulatedProfile
 from autocompress.errors import check_type
 from autocompress.evaluation.calibration import compress_on
 from autocompress.evaluation.original import frozen_copy, weights_digest
@@ -47,6 +50,7 @@ from autocompress.transform.compress import check_runnable
 from autocompress.transform.compressed import CompressedModel
 
 __all__ = [
+    "Accelerator",
     "Artifact",
     "BoundSpace",
     "Budget",
@@ -59,10 +63,13 @@ __all__ = [
     "FrontMember",
     "LatencyMeasurement",
     "LayerConfig",
+    "LookupTable",
     "QuantisationConfig",
+    "Roofline",
     "RuntimeModule",
     "SearchResult",
     "SearchSpace",
+    "SimulatedProfile",
     "Target",
     "Task",
     "TrainingConfig",
@@ -137,6 +144,7 @@ def search(
     check_name("'sampler'", sampler, SAMPLER_NAMES)
     resolved, given = resolve_target(target)
     goals, limits = parse_objectives(objectives), parse_constraints(constraints)
+    resolved.check_costs(cost_names(goals, limits))
     chosen = SearchSpace.load(space)
     folder = Path(study_dir)
 
@@ -146,7 +154,7 @@ def search(
     graph = trace(original, ModelInputs(args=inputs[0], kwargs=inputs[1]))
     bound = chosen.bind_graph(graph, resolved, cost_names(goals, limits))
     check_splits(task, original, splits)
-    if not (folder / "study.db").is_file():
+    if resolved.simulation is None and not (folder / "study.db").is_file():
         check_exportable(original, inputs)
     setup = SearchSetup(
         model=original,
@@ -348,31 +356,37 @@ def load(packed_path: str | Path, model: nn.Module) -> CompressedModel:
 def profile(
     target: str | Target = "onnxruntime-cpu",
     *,
-    space: BoundSpace,
+    space: BoundSpace | None = None,
     out: str | Path | None = None,
     threads: int = 1,
     seconds: float = 60.0,
     on_progress: Callable[[int, int], None] | None = None,
-) -> DeviceProfile:
-    """Measure the kernels of a search space on this host.
+) -> Profile:
+    """Measure the kernels of a search space on this host; a simulated target needs none.
 
     Args:
         target: Name of a target, or a `Target`.
-        space: The space, bound to a model.
+        space: The space, bound to a model; only simulated targets do without.
         out: File to save the profile to; None saves nothing.
         threads: Threads per inference, for a target given by name.
         seconds: Time for the measurement.
         on_progress: Told how many kernels are done, and of how many.
     """
     resolved = target if isinstance(target, Target) else Target.named(target, threads=threads)
-    measured = profile_device(
-        space.graph,
-        space.pruning_choices,
-        resolved,
-        seconds=seconds,
-        find_unit=True,
-        on_progress=on_progress,
-    )
+    measured: Profile
+    if resolved.simulation is not None:
+        measured = SimulatedProfile(target=resolved)
+    else:
+        check_type("'space'", space, BoundSpace)
+        assert space is not None
+        measured = profile_device(
+            space.graph,
+            space.pruning_choices,
+            resolved,
+            seconds=seconds,
+            find_unit=True,
+            on_progress=on_progress,
+        )
     if out is not None:
         measured.save(Path(out))
     return measured
@@ -397,6 +411,7 @@ def measure_latency(
     if not isinstance(seconds, (int, float)):
         check_type("'seconds'", seconds, float)
     resolved = resolve_target(target)[0]
+    check_measurable(resolved)
     path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
     session = open_session(path, threads=resolved.threads)
     inputs, size = ModelInputs.of(example_inputs), resolved.batch_size

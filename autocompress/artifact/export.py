@@ -68,13 +68,13 @@ def export_artifact(
                 remedy="call compress() first",
             )
         )
-    runnable = (*target.activation_bits, FLOAT)
+    runnable = (8, FLOAT) if target.simulation else (*target.activation_bits, FLOAT)
     for site in compressed.record.plan.sites:
         if site.bits not in runnable:
             raise ExportError(
                 explain(
                     f"export for {target.name}",
-                    expected=f"activation bits among {sorted(set(runnable))}",
+                    expected=f"activation bits among {sorted(set(runnable))} in an ONNX file",
                     got=f"{site.bits} bits at '{site.name}'",
                     remedy="write only the packed file, or choose other bits",
                 )

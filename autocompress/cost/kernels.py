@@ -174,7 +174,7 @@ class KernelPlan:
         adds = [operation for operation in graph.operations if operation.kind == "add"]
         layers = [layer for layer in graph.layers if layer.macs]  # looking up takes no time
         self._places: list[Layer | Operation] = [*layers, *adds]
-        self._layer_count = len(layers)
+        self.layer_count = len(layers)
         self._carriers = [
             place if isinstance(place, Layer) else self._carrier(place) for place in self._places
         ]
@@ -195,6 +195,10 @@ class KernelPlan:
             tuple[tuple[str, ...], tuple[float, ...]], Mapping[str, LayerWidths]
         ] = {}
 
+    def place(self, site: Site) -> Layer | Operation:
+        """Return the layer or the addition at a site."""
+        return self._places[site[0]]
+
     def sites(self, candidate: Candidate) -> list[Site]:
         """List what a candidate runs, in a form that is quick to make and to look up."""
         ratios, dropped = candidate.pruning_ratios, set(candidate.dropped_blocks)
@@ -213,7 +217,7 @@ class KernelPlan:
 
     def boundaries(self, candidate: Candidate) -> int:
         """Count the layers of a candidate that run in another precision than the one before."""
-        layers = [site for site in self.sites(candidate) if site[0] < self._layer_count]
+        layers = [site for site in self.sites(candidate) if site[0] < self.layer_count]
         return sum(before[2] != after[2] for before, after in pairwise(layers))
 
     def kernel(self, site: Site) -> KernelKey:

@@ -88,6 +88,10 @@ class DeviceProfile:
         corrected = correction.offset_ms + correction.scale * self.kernel_ms(space, candidate)
         return corrected + self.boundary_ms * self._table(space).plan.boundaries(candidate)
 
+    def predict_costs(self, space: HasGraph | ModelGraph, candidate: Candidate) -> dict[str, float]:
+        """Predict what only the device tells: "latency_ms"."""
+        return {"latency_ms": self.predict_latency(space, candidate)}
+
     def kernel_ms(self, space: HasGraph | ModelGraph, candidate: Candidate) -> float:
         """Sum the kernels of a candidate, in milliseconds, uncorrected."""
         return self._table(space).total(candidate)
@@ -243,16 +247,6 @@ def profile_device(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         kernels=kernels,
     )
-
-
-def resolve_target(target: str | Path | Target) -> tuple[Target, DeviceProfile | None]:
-    """Resolve a target; a path gives the profile, and the target it was made for."""
-    if isinstance(target, Target):
-        return target, None
-    if isinstance(target, Path) or (isinstance(target, str) and target.endswith(".json")):
-        given = DeviceProfile.load(Path(target))
-        return given.target, given
-    return Target.named(target), None
 
 
 def _from_record(decoded: object) -> DeviceProfile:
