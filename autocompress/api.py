@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from autocompress.artifact.export import Artifact, RuntimeModule, export_artifact, feed_of
 from autocompress.artifact.onnx_file import check_exportable
 from autocompress.artifact.packed import read_packed
-from autocompress.artifact.runtime import open_session
+from autocompress.artifact.session import Session, check_available, open_model
 from autocompress.config import text_to_keep
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.preflight import CheckReport, check_model
@@ -29,8 +31,9 @@ from autocompress.core.simulation import Accelerator, LookupTable, Roofline
 from autocompress.core.target import TARGET_NAMES, Target
 from autocompress.core.training import TrainingConfig
 from autocompress.cost.measurement import LatencyMeasurement, measure_interleaved
+from autocompress.cost.process_memory import peak_growth
 from autocompress.cost.profile import DeviceProfile, profile_device
-from autocompress.cost.resolve import Profile, check_measurable, resolve_target
+from autocompress.cost.resolve import Profile, resolve_target
 from autocompress.cost.simulated import SimulatedProfile
 from autocompress.errors import check_type
 from autocompress.evaluation.calibration import compress_on
@@ -145,6 +148,8 @@ def search(
     resolved, given = resolve_target(target)
     goals, limits = parse_objectives(objectives), parse_constraints(constraints)
     resolved.check_costs(cost_names(goals, limits))
+    if resolved.simulation is None:
+        check_available(resolved)
     chosen = SearchSpace.load(space)
     folder = Path(study_dir)
 
@@ -399,7 +404,10 @@ def measure_latency(
     *,
     seconds: float = 20.0,
 ) -> LatencyMeasurement:
-    """Measure an artifact alone; `median_ms`, `ci95_ms` and raw `samples`.
+    """Measure an artifact alone: latency, its interval and raw samples, and peak memory.
+
+    It goes on until the 95 % interval is within 3 % of the median, or says
+    (`noisy`, `describe()`) that the host is too noisy for that.
 
     Args:
         artifact: From `export`, or the path of an ONNX file.
@@ -411,9 +419,22 @@ def measure_latency(
     if not isinstance(seconds, (int, float)):
         check_type("'seconds'", seconds, float)
     resolved = resolve_target(target)[0]
-    check_measurable(resolved)
     path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
-    session = open_session(path, threads=resolved.threads)
     inputs, size = ModelInputs.of(example_inputs), resolved.batch_size
-    feed = feed_of(session, [t[torch.arange(size) % len(t)] for t in inputs.tensors])
-    return measure_interleaved([session], feed, threads=resolved.threads, max_seconds=seconds)[0]
+    tensors = [t[torch.arange(size) % len(t)] for t in inputs.tensors]
+
+    def first() -> tuple[Session, dict[str, NDArray[Any]]]:
+        session = open_model(path, resolved)
+        feed = feed_of(session, tensors)
+        session.run(None, feed)
+        return session, feed
+
+    (session, feed), memory = peak_growth(first)
+    measured = measure_interleaved(
+        [session],
+        feed,
+        threads=resolved.threads,
+        runtime=resolved.runtime,
+        max_seconds=seconds,
+    )[0]
+    return replace(measured, peak_memory_bytes=memory)

@@ -128,8 +128,8 @@ def write_onnx(compressed: CompressedModel, path: Path, inputs: Inputs) -> None:
             )
         )
     compressed.eval()
-    values, names = _example_call(inputs)
-    with torch.no_grad(), _quiet():
+    values, names = example_call(inputs)
+    with torch.no_grad(), quiet():
         try:
             program = torch.onnx.export(
                 _Exportable(compressed, names).eval(),
@@ -137,7 +137,7 @@ def write_onnx(compressed: CompressedModel, path: Path, inputs: Inputs) -> None:
                 input_names=_input_names(values, names),
                 dynamo=True,
                 opset_version=OPSET,
-                dynamic_shapes=(_dynamic(values),),
+                dynamic_shapes=(dynamic_shapes(values),),
                 verbose=False,
             )
         except AutocompressError:
@@ -172,13 +172,13 @@ def check_exportable(model: nn.Module, inputs: Inputs) -> None:
         TraceError: If what the model computes depends on the values it sees.
     """
     whole = CompressedModel(model, SurgeryRecord(candidate=Candidate()))
-    values, names = _example_call(inputs)
-    with torch.no_grad(), _quiet():
+    values, names = example_call(inputs)
+    with torch.no_grad(), quiet():
         try:
             torch.export.export(
                 _Exportable(whole, names).eval(),
                 values,
-                dynamic_shapes=(_dynamic(values),),
+                dynamic_shapes=(dynamic_shapes(values),),
                 strict=False,
             )
         except Exception as error:
@@ -193,7 +193,7 @@ def check_exportable(model: nn.Module, inputs: Inputs) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporter's notes about itself off the user's terminal."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx", "torch.export")]
     levels = [logger.level for logger in loggers]
@@ -209,7 +209,7 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _example_call(inputs: Inputs) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+def example_call(inputs: Inputs) -> tuple[tuple[Any, ...], tuple[str, ...]]:
     """Return arguments to capture a call with, and the names of the last ones."""
     args, kwargs = inputs
     return _pairs_of_examples((*args, *kwargs.values())), tuple(kwargs)
@@ -236,11 +236,12 @@ def _pairs_of_examples(value: Any) -> Any:
     return value
 
 
-def _dynamic(value: Any) -> Any:
+def dynamic_shapes(value: Any) -> Any:
+    """Say that the first axis of every tensor in a structure is open, as torch.export wants it."""
     if isinstance(value, Tensor):
         return {0: torch.export.Dim("batch")} if value.dim() else None
     if isinstance(value, Mapping):
-        return {key: _dynamic(item) for key, item in value.items()}
+        return {key: dynamic_shapes(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return tuple(_dynamic(item) for item in value)
+        return tuple(dynamic_shapes(item) for item in value)
     return None

@@ -15,7 +15,7 @@ from autocompress.artifact.export import RuntimeModule, export_artifact, on_cpu
 from autocompress.artifact.packed import read_packed, write_packed
 from autocompress.core.evaluation import MeasuredMember, front_document
 from autocompress.core.files import read_json, write_json, write_text
-from autocompress.core.objective import Constraint, Objective
+from autocompress.core.objective import COSTS, Constraint, Objective
 from autocompress.core.pareto import non_dominated_mask
 from autocompress.core.target import Target
 from autocompress.cost.measurement import LatencyMeasurement, measure_interleaved
@@ -106,11 +106,12 @@ class MemberStore:
         exact: nn.Module = model
         runtime: nn.Module
         if self.target.simulation is None:
-            path = folder / "model.onnx"
+            path = folder / self.target.file_name
             artifact = export_artifact(model, path, (args, kwargs), target=self.target)
             with torch.inference_mode():
                 like = model(*args, **kwargs)
-            runtime = RuntimeModule(path, threads=torch.get_num_threads(), like=like)
+            threads = torch.get_num_threads()
+            runtime = RuntimeModule(path, threads=threads, like=like, target=self.target)
             exact = ExactModel(*on_cpu(model, (args, kwargs)))
             sizes = {"size_bytes": artifact.size_bytes, "onnx_bytes": artifact.onnx_bytes}
         else:  # runs nowhere: the file is the packed one
@@ -124,7 +125,7 @@ class MemberStore:
             "val_images": count(self.splits.val),
             "test_images": count(self.splits.test),
             **sizes,
-            **{key: costs[key] for key in ("macs", "bops", "parameters", "peak_memory_bytes")},
+            **{key: costs[key] for key in COSTS if key in costs and key not in sizes},
             "trained_images": trained_images,
             "origin": origin,
         }
@@ -189,7 +190,13 @@ class MemberStore:
         args, kwargs = example_inputs(self.task, self.model, (batch,), self.target.batch_size)
         tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)]
         arrays = [_of_size(tensor, self.target.batch_size) for tensor in tensors]
-        return measure_interleaved(paths, arrays, threads=self.target.threads, max_seconds=seconds)
+        return measure_interleaved(
+            paths,
+            arrays,
+            threads=self.target.threads,
+            runtime=self.target.runtime,
+            max_seconds=seconds,
+        )
 
     def predict(self, name: str, values: Mapping[str, float]) -> None:
         """Give a member on disk what was predicted of it, if it has nothing yet."""

@@ -4,13 +4,33 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from autocompress.core.schema import SCHEMA_VERSION, check_record, unknown_name
+from autocompress.core.schema import SCHEMA_VERSION, check_name, check_record, unknown_name
 from autocompress.core.simulation import BUILT_IN, Simulation, parse_simulation
 from autocompress.core.simulation import FLOAT as FLOAT  # read here by all other modules
 from autocompress.errors import InvalidInputError, WrongTypeError, explain
 
 CHANNEL_UNIT = 8
 """Unit of channels assumed of a target until it is measured."""
+
+ONNXRUNTIME, OPENVINO, TORCH, TORCH_COMPILED = "onnxruntime", "openvino", "torch", "torch-compiled"
+ONNXRUNTIME_CUDA, TORCH_CUDA, SIMULATED = "onnxruntime-cuda", "torch-cuda", "simulation"
+RUNTIMES = (
+    *(ONNXRUNTIME, OPENVINO, TORCH, TORCH_COMPILED),
+    *(ONNXRUNTIME_CUDA, TORCH_CUDA, SIMULATED),
+)
+"""What runs artifacts; simulated hardware runs none."""
+
+INTEGERS, FLOATS = ((FLOAT, FLOAT), (8, 8)), ((FLOAT, FLOAT),)
+
+NAMED: Mapping[str, tuple[str, tuple[tuple[int, int], ...]]] = {
+    "onnxruntime-cpu": (ONNXRUNTIME, INTEGERS),
+    "openvino-cpu": (OPENVINO, INTEGERS),
+    "torch-cpu": (TORCH, FLOATS),
+    "torch-compiled-cpu": (TORCH_COMPILED, FLOATS),
+    "torch-cuda": (TORCH_CUDA, FLOATS),
+    "onnxruntime-cuda": (ONNXRUNTIME_CUDA, FLOATS),
+}
+"""Runtimes on a device, and the precisions that they execute, by the name of the target."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,7 +39,7 @@ class Target:
 
     Attributes:
         name: What the user calls it, for example "onnxruntime-cpu".
-        runtime: The runtime that runs the artifact.
+        runtime: The runtime that runs the artifact, one of `RUNTIMES`.
         threads: Threads that one inference uses, >= 1.
         batch_size: Images per inference when latency is measured, >= 1.
         precisions: (weight bits, activation bits) pairs that run as such.
@@ -29,14 +49,15 @@ class Target:
     """
 
     name: str
-    runtime: str = "onnxruntime"
+    runtime: str = ONNXRUNTIME
     threads: int = 1
     batch_size: int = 1
-    precisions: tuple[tuple[int, int], ...] = ((FLOAT, FLOAT), (8, 8))
+    precisions: tuple[tuple[int, int], ...] = INTEGERS
     round_to: int = CHANNEL_UNIT
     simulation: Simulation | None = None
 
     def __post_init__(self) -> None:
+        check_name("target 'runtime'", self.runtime, RUNTIMES)
         if self.simulation is not None:
             object.__setattr__(self, "runtime", SIMULATED)
             object.__setattr__(self, "precisions", self.simulation.precisions)
@@ -104,6 +125,13 @@ class Target:
             )
 
     @property
+    def file_name(self) -> str:
+        """What the artifact of a member is called, beside its `weights.packed`."""
+        if self.simulation is not None:
+            return "weights.packed"
+        return "model.pt2" if self.runtime.startswith(TORCH) else "model.onnx"
+
+    @property
     def activation_bits(self) -> tuple[int, ...]:
         """The activation bit-widths that the runtime executes, narrowest first."""
         return tuple(sorted({activation for _, activation in self.precisions}))
@@ -117,7 +145,11 @@ class Target:
         """
         if name not in TARGET_NAMES:
             raise InvalidInputError(unknown_name("target", str(name), TARGET_NAMES))
-        return cls(name=name, threads=threads, batch_size=batch_size, simulation=BUILT_IN.get(name))
+        usage: dict[str, Any] = {"name": name, "threads": threads, "batch_size": batch_size}
+        if name in BUILT_IN:
+            return cls(simulation=BUILT_IN[name], **usage)
+        runtime, precisions = NAMED[name]
+        return cls(runtime=runtime, precisions=precisions, **usage)
 
     def to_json(self) -> dict[str, Any]:
         """Return the target as a JSON object."""
@@ -144,8 +176,5 @@ class Target:
         return cls(**fields)
 
 
-SIMULATED = "simulation"
-"""Runtime of a target that is computed from a description."""
-
-TARGET_NAMES = ("onnxruntime-cpu", *BUILT_IN)
+TARGET_NAMES = (*NAMED, *BUILT_IN)
 """Names of the built-in targets."""

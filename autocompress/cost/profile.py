@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import onnxruntime
 
+from autocompress.artifact.session import check_available, runtime_version
 from autocompress.core.candidate import Candidate
 from autocompress.core.files import read_json, write_json
 from autocompress.core.schema import SCHEMA_VERSION, check_record
@@ -224,6 +224,7 @@ def profile_device(
     Returns:
         A profile without anchors.
     """
+    check_available(target)
     plan = KernelPlan(graph, target)
     levels = max((len(set(ratios)) + 1 for ratios in widths.values()), default=1)
     rows = levels
@@ -235,6 +236,7 @@ def profile_device(
         sorted(keys, key=str),
         threads=target.threads,
         batch_size=target.batch_size,
+        runtime=target.runtime,
         seconds=seconds,
         on_progress=on_progress,
     )
@@ -242,8 +244,8 @@ def profile_device(
         target = replace(target, round_to=measure_step(target))
     return DeviceProfile(
         target=target,
-        device=device_name(),
-        versions={"onnxruntime": onnxruntime.__version__, "python": platform.python_version()},
+        device=device_name(target.runtime),
+        versions={**runtime_version(target), "python": platform.python_version()},
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         kernels=kernels,
     )

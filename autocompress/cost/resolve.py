@@ -6,7 +6,6 @@ from autocompress.core.files import read_json
 from autocompress.core.target import Target
 from autocompress.cost.profile import DeviceProfile
 from autocompress.cost.simulated import SimulatedProfile
-from autocompress.errors import InvalidInputError, explain
 
 Profile = DeviceProfile | SimulatedProfile
 """What predicts the costs of candidates on a target."""
@@ -37,16 +36,3 @@ def resolve_target(target: str | Path | Target) -> tuple[Target, Profile | None]
     if resolved.simulation is not None:
         return resolved, SimulatedProfile(target=resolved)
     return resolved, None
-
-
-def check_measurable(target: Target) -> None:
-    """Refuse to measure on a target that is simulated."""
-    if target.simulation is not None:
-        raise InvalidInputError(
-            explain(
-                f"target '{target.name}'",
-                expected="a runtime on this host",
-                got="simulated hardware",
-                remedy="ask its profile, ac.profile(target).predict_costs(space, candidate)",
-            )
-        )

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from autocompress.artifact.session import check_available
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.simulation import LookupTable, Roofline
 from autocompress.core.target import Target
 from autocompress.cost.kernels import KernelKey
-from autocompress.cost.resolve import check_measurable, load_profile, resolve_target
+from autocompress.cost.resolve import load_profile, resolve_target
 from autocompress.cost.simulated import SimulatedProfile
 from autocompress.cost.simulator import simulate_kernel
 from autocompress.errors import InvalidInputError
@@ -90,7 +91,7 @@ def test_a_simulated_target_is_its_own_profile(tmp_path: Path) -> None:
 
 def test_what_is_simulated_is_not_measured_and_the_other_way_round() -> None:
     with pytest.raises(InvalidInputError, match="simulated hardware"):
-        check_measurable(Target.named("bit-serial"))
+        check_available(Target.named("bit-serial"))
     with pytest.raises(InvalidInputError, match="simulated one"):
         SimulatedProfile(target=Target.named("onnxruntime-cpu"))
 
