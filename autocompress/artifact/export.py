@@ -78,7 +78,7 @@ def export_artifact(
             raise ExportError(
                 explain(
                     f"export for {target.name}",
-                    expected=f"activation bits among {sorted(set(runnable))} in an ONNX file",
+                    expected=f"activation bits among {sorted(set(runnable))}",
                     got=f"{site.bits} bits at '{site.name}'",
                     remedy="write only the packed file, or choose other bits",
                 )
