@@ -87,7 +87,7 @@ def export_artifact(
     if target.file_name.endswith(".pt2"):
         write_program(compressed, path, inputs)
     else:
-        write_onnx(compressed, path, inputs)
+        write_onnx(compressed, path, inputs, runtime=target.runtime)
     packed_path = path.with_name(
         "weights.packed" if path.stem == "model" else f"{path.stem}.packed"
     )

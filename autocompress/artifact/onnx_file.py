@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ import torch
 import torch.ao.quantization.fx._decomposed
 from torch import Tensor, nn
 
+from autocompress.artifact.executed import integer_layers
 from autocompress.artifact.folding import fold_layer
 from autocompress.core.candidate import Candidate
 from autocompress.core.files import write_atomic
+from autocompress.core.target import ONNXRUNTIME
 from autocompress.errors import AutocompressError, ExportError, TraceError, explain
 from autocompress.graph.inputs import one_line
 from autocompress.transform.compressed import CompressedModel
@@ -35,9 +37,12 @@ class _Exportable(nn.Module):
     Args:
         compressed: A calibrated model.
         names: Names of those of its arguments, the last ones, that go by name.
+        integer: Names of the quantised layers that are computed in integers.
     """
 
-    def __init__(self, compressed: CompressedModel, names: tuple[str, ...]) -> None:
+    def __init__(
+        self, compressed: CompressedModel, names: tuple[str, ...], integer: Collection[str]
+    ) -> None:
         super().__init__()
         self.network = compressed.network
         self.names = names
@@ -55,11 +60,11 @@ class _Exportable(nn.Module):
         self.axes = {}
         for name, key in self.keys.items():
             folded = fold_layer(compressed, name)
-            self.axes[name] = folded.layout.axis if folded.per_channel else None
+            whole = folded.per_channel and name in integer
+            self.axes[name] = folded.layout.axis if whole else None
             self.register_buffer(f"{key}_codes", folded.codes)
-            scales = folded.scales[:, 0] if folded.per_channel else folded.spread()
-            self.register_buffer(f"{key}_scales", scales)
-            codes = folded.bias_codes()
+            self.register_buffer(f"{key}_scales", folded.scales[:, 0] if whole else folded.spread())
+            codes = folded.bias_codes() if whole else None
             if codes is None:
                 self.register_buffer(f"{key}_bias", folded.bias)
             else:
@@ -93,7 +98,7 @@ class _Exportable(nn.Module):
         zeros, scales = self.get_buffer(f"{key}_zeros"), self.get_buffer(f"{key}_scales")
         codes = self.get_buffer(f"{key}_codes")
         dequantize = torch.ops.quantized_decomposed.dequantize_per_channel
-        if axis is None:  # no one axis has the scales, so that no runtime computes in integers
+        if axis is None:  # for floats: runtimes multiply once, when they open the file
             weight = codes.float() * scales
         else:
             weight = dequantize(codes, scales, zeros, axis, -127, 127, torch.int8)
@@ -106,14 +111,20 @@ class _Exportable(nn.Module):
         return (args[0], weight, bias, *args[3:])
 
 
-def write_onnx(compressed: CompressedModel, path: Path, inputs: Inputs) -> None:
+def write_onnx(
+    compressed: CompressedModel, path: Path, inputs: Inputs, *, runtime: str = ONNXRUNTIME
+) -> None:
     """Export a compressed model; the batch axis is dynamic.
+
+    Layers that the runtime cannot compute in integers, since it would have to
+    read or write floats, are written for floats.
 
     Args:
         compressed: A calibrated model; put in eval mode.
         path: The file to write.
         inputs: Positional and keyword arguments of one forward call, with at
             least one example along each first axis.
+        runtime: What will run the file.
 
     Raises:
         ExportError: If the model is not calibrated or cannot be exported.
@@ -129,10 +140,11 @@ def write_onnx(compressed: CompressedModel, path: Path, inputs: Inputs) -> None:
         )
     compressed.eval()
     values, names = example_call(inputs)
+    integer = integer_layers(compressed, inputs, runtime)
     with torch.no_grad(), quiet():
         try:
             program = torch.onnx.export(
-                _Exportable(compressed, names).eval(),
+                _Exportable(compressed, names, integer).eval(),
                 values,
                 input_names=_input_names(values, names),
                 dynamo=True,
@@ -176,7 +188,7 @@ def check_exportable(model: nn.Module, inputs: Inputs) -> None:
     with torch.no_grad(), quiet():
         try:
             torch.export.export(
-                _Exportable(whole, names).eval(),
+                _Exportable(whole, names, ()).eval(),
                 values,
                 dynamic_shapes=(dynamic_shapes(values),),
                 strict=False,
