@@ -3,8 +3,8 @@
 from collections import defaultdict
 
 from autocompress.core.target import OPENVINO
+from autocompress.graph.operations import Inputs, TracedOperation, record_operations
 from autocompress.transform.compressed import CompressedModel
-from autocompress.transform.operations import Inputs, TracedOperation, record_operations
 
 FUSED_FUNCTIONS = frozenset(
     {

@@ -18,8 +18,8 @@ from autocompress.artifact.session import open_model
 from autocompress.artifact.torch_file import write_program
 from autocompress.core.target import FLOAT, Target
 from autocompress.errors import ExportError, WrongTypeError, explain
+from autocompress.graph.operations import Inputs
 from autocompress.transform.compressed import CompressedModel
-from autocompress.transform.operations import Inputs
 
 DEFAULT = Target.named("onnxruntime-cpu")
 """The target of files that name none."""

@@ -19,8 +19,8 @@ from autocompress.core.files import write_atomic
 from autocompress.core.target import ONNXRUNTIME
 from autocompress.errors import AutocompressError, ExportError, TraceError, explain
 from autocompress.graph.inputs import one_line
+from autocompress.graph.operations import Inputs, weight_owners
 from autocompress.transform.compressed import CompressedModel
-from autocompress.transform.operations import Inputs, weight_owners
 from autocompress.transform.planned import PlannedMode, map_inputs, site_points
 from autocompress.transform.quantiser import TensorQuantiser
 from autocompress.transform.record import SurgeryRecord

@@ -11,8 +11,8 @@ from autocompress.artifact.onnx_file import dynamic_shapes, example_call, quiet
 from autocompress.core.files import write_atomic
 from autocompress.errors import ExportError, InvalidInputError, MissingFileError, explain
 from autocompress.graph.inputs import one_line
+from autocompress.graph.operations import Inputs
 from autocompress.transform.compressed import CompressedModel
-from autocompress.transform.operations import Inputs
 
 
 def write_program(compressed: CompressedModel, path: Path, inputs: Inputs) -> None:

@@ -15,7 +15,7 @@ from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import Layer, ModelGraph, Operation, loses_whole_groups
 from autocompress.graph.widths import LayerWidths, pruned_widths
 
-KINDS = ("conv", "linear", "add")
+KINDS = ("conv", "linear", "add", "quantise", "dequantise")
 """What a kernel computes; a convolution or an addition includes its activation function."""
 
 INT8 = 8
@@ -32,7 +32,8 @@ class KernelKey:
     """One kernel as the runtime sees it; equal keys take equal time.
 
     Attributes:
-        kind: "conv", "linear" or "add".
+        kind: "conv", "linear", "add", or one of the conversions "quantise",
+            which reads floats, and "dequantise", which reads integers.
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel: Kernel per spatial axis; () unless a convolution.
@@ -117,13 +118,13 @@ class KernelKey:
 
     @property
     def operations(self) -> int:
-        """Multiply-accumulates for one example; element additions for an add."""
+        """Multiply-accumulates for one example; elements for what has no weights."""
         return max(self.weights, self.out_channels) * math.prod(self.size)
 
     @property
     def weights(self) -> int:
-        """Number of weights; 0 for an add."""
-        if self.kind == "add":
+        """Number of weights; 0 for what has none."""
+        if self.kind not in ("conv", "linear"):
             return 0
         return self.out_channels * math.prod(self.kernel) * self.in_channels // self.groups
 
@@ -194,6 +195,12 @@ class KernelPlan:
         self._widths: dict[
             tuple[tuple[str, ...], tuple[float, ...]], Mapping[str, LayerWidths]
         ] = {}
+
+    @property
+    def layers(self) -> list[tuple[Layer, tuple[str, ...]]]:
+        """The layers that take time, with the groups that decide their widths."""
+        found = zip(self._places[: self.layer_count], self._groups, strict=False)
+        return [(place, groups) for place, groups in found if isinstance(place, Layer)]
 
     def place(self, site: Site) -> Layer | Operation:
         """Return the layer or the addition at a site."""
