@@ -29,7 +29,7 @@ OPSET = 20
 """ONNX operator set of the artifacts."""
 
 
-class _Exportable(nn.Module):
+class ExportableModel(nn.Module):
     """A compressed model written with integer weights and quantise-dequantise pairs.
 
     It is called with positional arguments alone, which torch.export handles best.
@@ -73,6 +73,7 @@ class _Exportable(nn.Module):
             self.register_buffer(f"{key}_zeros", torch.zeros(len(folded.bias), dtype=torch.int64))
 
     def forward(self, *inputs: Any) -> Any:
+        """Compute what the compressed model computes, on grids that exporters know."""
         first = len(inputs) - len(self.names)
         args, kwargs = inputs[:first], dict(zip(self.names, inputs[first:], strict=True))
         mode = PlannedMode(
@@ -144,9 +145,9 @@ def write_onnx(
     with torch.no_grad(), quiet():
         try:
             program = torch.onnx.export(
-                _Exportable(compressed, names, integer).eval(),
+                ExportableModel(compressed, names, integer).eval(),
                 values,
-                input_names=_input_names(values, names),
+                input_names=input_names(values, names),
                 dynamo=True,
                 opset_version=OPSET,
                 dynamic_shapes=(dynamic_shapes(values),),
@@ -188,7 +189,7 @@ def check_exportable(model: nn.Module, inputs: Inputs) -> None:
     with torch.no_grad(), quiet():
         try:
             torch.export.export(
-                _Exportable(whole, names, ()).eval(),
+                ExportableModel(whole, names, ()).eval(),
                 values,
                 dynamic_shapes=(dynamic_shapes(values),),
                 strict=False,
@@ -227,7 +228,7 @@ def example_call(inputs: Inputs) -> tuple[tuple[Any, ...], tuple[str, ...]]:
     return _pairs_of_examples((*args, *kwargs.values())), tuple(kwargs)
 
 
-def _input_names(values: tuple[Any, ...], names: tuple[str, ...]) -> list[str]:
+def input_names(values: tuple[Any, ...], names: tuple[str, ...]) -> list[str]:
     """Name the inputs of the file, one per tensor."""
     positional = [f"input_{number}" for number in range(len(values) - len(names))]
     return [

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.artifact.executed import FUSED_FUNCTIONS
-from autocompress.core.target import OPENVINO, Target
+from autocompress.core.target import ONNXRUNTIME, OPENVINO, Target
 from autocompress.graph.operations import LAYER_FUNCTIONS, OperationTrace, TracedOperation
 from autocompress.graph.structure import ModelGraph
 from autocompress.transform.discovery import (
@@ -250,9 +250,11 @@ class _Pass:
         layer = operation.owner if operation.kind in LAYER_FUNCTIONS else ""
         if layer:
             integer = integer & self.executable.get(layer, self.never)
-        convolution = operation.kind.startswith("conv")
-        floats_follow = self.graph.target.runtime == OPENVINO or not convolution
-        if not (layer and floats_follow):
+        runtime, convolution = self.graph.target.runtime, operation.kind.startswith("conv")
+        if layer and convolution and runtime == ONNXRUNTIME and operation.inputs:
+            # Between two quantised tensors it quantises the weights itself.
+            integer = self._look(operation.inputs[0], self.sites) & alive
+        if not layer or (convolution and runtime != OPENVINO):
             integer = integer & self._written(position)
         self.fused |= dict.fromkeys(self.graph.chains[position], integer)
         for number in operation.inputs:

@@ -10,7 +10,7 @@ from autocompress.core.target import FLOAT, Target
 from autocompress.cost.executed_graph import ExecutedGraph, Execution, flow_of
 from autocompress.cost.kernels import INT8, KernelKey, KernelPlan
 from autocompress.cost.latency_table import LatencyTable
-from autocompress.graph.structure import Layer, ModelGraph
+from autocompress.graph.structure import ModelGraph
 
 Columns = NDArray[np.float64]
 
@@ -168,21 +168,16 @@ class LatencyFeatures:
     def _times(self, index: int, ratios: tuple[float, ...]) -> tuple[float, float, float]:
         key = (index, ratios)
         if key not in self.times:
-            layer, _ = self.layers[index]
             integers = self.plan.kernel((index, ratios, INT8))
             floats = self.plan.kernel((index, ratios, FLOAT))
             possible = any(known.bits == INT8 for known in self.kernels.kernels)
             whole = self.plan.kernel((index, tuple(0.0 for _ in ratios), FLOAT)).out_channels
             self.times[key] = (
-                self.kernels.time(integers) if possible and _quantisable(layer) else 0.0,
+                self.kernels.time(integers) if possible else 0.0,
                 self.kernels.time(floats),
                 floats.out_channels / whole,
             )
         return self.times[key]
-
-
-def _quantisable(layer: Layer) -> bool:
-    return layer.quantisable and "Transpose" not in layer.type
 
 
 def _line(kernels: Mapping[KernelKey, float], kind: str, bits: int) -> tuple[float, float]:

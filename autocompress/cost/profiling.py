@@ -142,6 +142,8 @@ class _Builder:
         self.batch_size = batch_size
         self.quantised = key.bits == INT8
         self.type = TensorProto.UINT8 if self.quantised else TensorProto.FLOAT
+        converted = {"quantise": TensorProto.UINT8, "dequantise": TensorProto.FLOAT}
+        self.output_type = converted.get(key.kind, self.type)
         self.rng = np.random.default_rng(derive_seed(0, -1, str(key)))
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
@@ -152,6 +154,9 @@ class _Builder:
     def add_kernel(self, index: int) -> None:
         """Add the kernel once more."""
         key = self.key
+        if key.kind in ("quantise", "dequantise"):
+            self.results.append(self._conversion(index))
+            return
         if key.kind == "add":
             before = self.results[-1] if self.results else "x"
             made = self._node("Add", self._read(before, index), self._read("y", index))
@@ -173,9 +178,16 @@ class _Builder:
                 )
         self.results.append(self._write(self._node("Relu", made), f"result{index}"))
 
+    def _conversion(self, index: int) -> str:
+        """Convert the input once more; scales differ, so that conversions are not merged."""
+        scale = self._constant(f"scale{index}", np.array(SCALE * (1 + index), np.float32))
+        kind = "QuantizeLinear" if self.key.kind == "quantise" else "DequantizeLinear"
+        return self._node(kind, "x", scale, self.zero)
+
     def finish(self) -> onnx.ModelProto:
         """Return the model of the kernels added so far."""
-        outputs = self._pixels() if self.key.kind == "conv" else self.results
+        cut = self.key.kind not in ("add", "linear") and bool(self.key.size)
+        outputs = self._pixels() if cut else self.results
         shape = self._input_shape()
         graph = helper.make_graph(
             self.nodes,
@@ -185,7 +197,7 @@ class _Builder:
                 for name in (("x", "y") if self.key.kind == "add" else ("x",))
             ],
             [
-                helper.make_tensor_value_info(name, self.type, [None] * len(shape))
+                helper.make_tensor_value_info(name, self.output_type, [None] * len(shape))
                 for name in outputs
             ],
             self.constants,
@@ -210,7 +222,7 @@ class _Builder:
         key = self.key
         if key.kind == "linear":
             return [self.batch_size * math.prod(key.size), key.in_channels]
-        if key.kind == "add":
+        if key.kind not in ("conv", "linear"):
             return [self.batch_size, key.out_channels, *key.size]
         spatial = [n * s for n, s in zip(key.size, key.stride, strict=True)]
         return [self.batch_size, key.in_channels, *spatial]
