@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from autocompress.artifact.export import Artifact, RuntimeModule, export_artifact, feed_of
 from autocompress.artifact.onnx_file import check_exportable
 from autocompress.artifact.packed import read_packed
-from autocompress.artifact.runtime import open_session
+from autocompress.artifact.session import Session, check_available, open_model
 from autocompress.config import text_to_keep
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.preflight import check_model
@@ -25,10 +27,14 @@ from autocompress.core.files import write_json, write_text
 from autocompress.core.objective import cost_names, parse_constraints, parse_objectives, study_names
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.schema import check_name
+from autocompress.core.simulation import Accelerator, LookupTable, Roofline
 from autocompress.core.target import TARGET_NAMES, Target
 from autocompress.core.training import TrainingConfig
 from autocompress.cost.measurement import LatencyMeasurement, measure_interleaved
-from autocompress.cost.profile import DeviceProfile, profile_device, resolve_target
+from autocompress.cost.process_memory import peak_growth
+from autocompress.cost.profile import DeviceProfile, profile_device
+from autocompress.cost.resolve import Profile, resolve_target
+from autocompress.cost.simulated import SimulatedProfile
 from autocompress.errors import check_type
 from autocompress.evaluation.calibration import compress_on
 from autocompress.evaluation.original import check_device, frozen_copy, weights_digest
@@ -47,6 +53,7 @@ from autocompress.space.preset import SearchSpace
 from autocompress.transform.compressed import CompressedModel
 
 __all__ = [
+    "Accelerator",
     "Artifact",
     "BoundSpace",
     "Budget",
@@ -59,10 +66,13 @@ __all__ = [
     "FrontMember",
     "LatencyMeasurement",
     "LayerConfig",
+    "LookupTable",
     "QuantisationConfig",
+    "Roofline",
     "RuntimeModule",
     "SearchResult",
     "SearchSpace",
+    "SimulatedProfile",
     "Target",
     "Task",
     "TrainingConfig",
@@ -137,6 +147,9 @@ def search(
     check_name("'sampler'", sampler, SAMPLER_NAMES)
     resolved, given = resolve_target(target)
     goals, limits = parse_objectives(objectives), parse_constraints(constraints)
+    resolved.check_costs(cost_names(goals, limits))
+    if resolved.simulation is None:
+        check_available(resolved)
     chosen = SearchSpace.load(space)
     folder = Path(study_dir)
 
@@ -147,7 +160,7 @@ def search(
     graph = trace(original, ModelInputs(args=inputs[0], kwargs=inputs[1]))
     bound = chosen.bind_graph(graph, resolved, cost_names(goals, limits))
     check_splits(task, original, splits)
-    if not (folder / "study.db").is_file():
+    if resolved.simulation is None and not (folder / "study.db").is_file():
         check_exportable(original, inputs)
     setup = SearchSetup(
         model=original,
@@ -364,31 +377,37 @@ def load(packed_path: str | Path, model: nn.Module) -> CompressedModel:
 def profile(
     target: str | Target = "onnxruntime-cpu",
     *,
-    space: BoundSpace,
+    space: BoundSpace | None = None,
     out: str | Path | None = None,
     threads: int = 1,
     seconds: float = 60.0,
     on_progress: Callable[[int, int], None] | None = None,
-) -> DeviceProfile:
-    """Measure the kernels of a search space on this host.
+) -> Profile:
+    """Measure the kernels of a search space on this host; a simulated target needs none.
 
     Args:
         target: Name of a target, or a `Target`.
-        space: The space, bound to a model.
+        space: The space, bound to a model; only simulated targets do without.
         out: File to save the profile to; None saves nothing.
         threads: Threads per inference, for a target given by name.
         seconds: Time for the measurement.
         on_progress: Told how many kernels are done, and of how many.
     """
     resolved = target if isinstance(target, Target) else Target.named(target, threads=threads)
-    measured = profile_device(
-        space.graph,
-        space.pruning_choices,
-        resolved,
-        seconds=seconds,
-        find_unit=True,
-        on_progress=on_progress,
-    )
+    measured: Profile
+    if resolved.simulation is not None:
+        measured = SimulatedProfile(target=resolved)
+    else:
+        check_type("'space'", space, BoundSpace)
+        assert space is not None
+        measured = profile_device(
+            space.graph,
+            space.pruning_choices,
+            resolved,
+            seconds=seconds,
+            find_unit=True,
+            on_progress=on_progress,
+        )
     if out is not None:
         measured.save(Path(out))
     return measured
@@ -401,7 +420,10 @@ def measure_latency(
     *,
     seconds: float = 20.0,
 ) -> LatencyMeasurement:
-    """Measure an artifact alone; `median_ms`, `ci95_ms` and raw `samples`.
+    """Measure an artifact alone: latency, its interval and raw samples, and peak memory.
+
+    It goes on until the 95 % interval is within 3 % of the median, or says
+    (`noisy`, `describe()`) that the host is too noisy for that.
 
     Args:
         artifact: From `export`, or the path of an ONNX file.
@@ -414,7 +436,21 @@ def measure_latency(
         check_type("'seconds'", seconds, float)
     resolved = resolve_target(target)[0]
     path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
-    session = open_session(path, threads=resolved.threads)
     inputs, size = ModelInputs.of(example_inputs), resolved.batch_size
-    feed = feed_of(session, [t[torch.arange(size) % len(t)] for t in inputs.tensors])
-    return measure_interleaved([session], feed, threads=resolved.threads, max_seconds=seconds)[0]
+    tensors = [t[torch.arange(size) % len(t)] for t in inputs.tensors]
+
+    def first() -> tuple[Session, dict[str, NDArray[Any]]]:
+        session = open_model(path, resolved)
+        feed = feed_of(session, tensors)
+        session.run(None, feed)
+        return session, feed
+
+    (session, feed), memory = peak_growth(first)
+    measured = measure_interleaved(
+        [session],
+        feed,
+        threads=resolved.threads,
+        runtime=resolved.runtime,
+        max_seconds=seconds,
+    )[0]
+    return replace(measured, peak_memory_bytes=memory)

@@ -257,7 +257,7 @@ def _show(result: "SearchResult") -> None:
     else:
         _say(console, _unfinished(result))
     if result.members:
-        _say(console, f"files: {result.study_dir / 'front'}/<id>/model.onnx")
+        _say(console, f"files: {result.study_dir / 'front'}/<id>/{result.members[0].path.name}")
     _say(console, f"report: {page}")
     if result.members and not result.front:
         limits = " and ".join(limit.describe() for limit in parse_constraints(result.constraints))

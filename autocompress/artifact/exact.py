@@ -14,9 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from autocompress.artifact.integers import ExactAdd, ExactLayer, ExactProduct, Grid, exact_layer
-from autocompress.transform.compressed import CompressedModel
-from autocompress.transform.discovery import MONOTONE_FUNCTIONS, PRODUCT_FUNCTIONS
-from autocompress.transform.operations import (
+from autocompress.graph.operations import (
     ADD_FUNCTIONS,
     LAYER_FUNCTIONS,
     Inputs,
@@ -26,6 +24,8 @@ from autocompress.transform.operations import (
     record_operations,
     weight_owners,
 )
+from autocompress.transform.compressed import CompressedModel
+from autocompress.transform.discovery import MONOTONE_FUNCTIONS, PRODUCT_FUNCTIONS
 from autocompress.transform.planned import PlannedMode, map_inputs, site_points
 
 PAIRED_FUNCTIONS = (ADD_FUNCTIONS | PRODUCT_FUNCTIONS) - {"__rmatmul__"}

@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,16 @@ import torch
 import torch.ao.quantization.fx._decomposed
 from torch import Tensor, nn
 
+from autocompress.artifact.executed import integer_layers
 from autocompress.artifact.folding import fold_layer
 from autocompress.artifact.onnx_weights import fits_int4, shield_float_weights, store_weights
 from autocompress.core.candidate import Candidate
 from autocompress.core.files import write_atomic
+from autocompress.core.target import ONNXRUNTIME
 from autocompress.errors import AutocompressError, ExportError, TraceError, explain
 from autocompress.graph.inputs import one_line
+from autocompress.graph.operations import Inputs, weight_owners
 from autocompress.transform.compressed import CompressedModel
-from autocompress.transform.operations import Inputs, weight_owners
 from autocompress.transform.planned import PlannedMode, map_inputs, site_points
 from autocompress.transform.quantiser import TensorQuantiser
 from autocompress.transform.record import SurgeryRecord
@@ -29,7 +31,7 @@ OPSET, INT4_OPSET = 20, 21
 """ONNX operator set of the artifacts, and of those with INT4 weights."""
 
 
-class _Exportable(nn.Module):
+class ExportableModel(nn.Module):
     """A compressed model written with integer weights and quantise-dequantise pairs.
 
     It is called with positional arguments alone, which torch.export handles best.
@@ -37,9 +39,12 @@ class _Exportable(nn.Module):
     Args:
         compressed: A calibrated model.
         names: Names of those of its arguments, the last ones, that go by name.
+        integer: Names of the quantised layers that are computed in integers.
     """
 
-    def __init__(self, compressed: CompressedModel, names: tuple[str, ...]) -> None:
+    def __init__(
+        self, compressed: CompressedModel, names: tuple[str, ...], integer: Collection[str]
+    ) -> None:
         super().__init__()
         self.network = compressed.network
         self.names = names
@@ -59,13 +64,13 @@ class _Exportable(nn.Module):
         self.floats: list[str] = []
         for name, key in self.keys.items():
             folded = fold_layer(compressed, name)
-            layout, whole = folded.layout, folded.per_channel
+            layout, whole = folded.layout, folded.per_channel and name in integer
             self.layouts[name] = layout, whole
             codes = folded.codes if whole else layout.shared(folded.codes).flatten(0, 1)
             self.codes.append(f"{key}_codes")
             self.register_buffer(f"{key}_codes", codes)
             self.register_buffer(f"{key}_scales", folded.scales.flatten())
-            bias = folded.bias_codes()
+            bias = folded.bias_codes() if whole else None
             if bias is None:
                 self.floats.append(f"{key}_codes")
                 self.register_buffer(f"{key}_bias", folded.bias)
@@ -74,6 +79,7 @@ class _Exportable(nn.Module):
                 self.register_buffer(f"{key}_bias_scales", folded.bias_scales)
 
     def forward(self, *inputs: Any) -> Any:
+        """Compute what the compressed model computes, on grids that exporters know."""
         first = len(inputs) - len(self.names)
         args, kwargs = inputs[:first], dict(zip(self.names, inputs[first:], strict=True))
         mode = PlannedMode(
@@ -119,14 +125,20 @@ def _dequantised(codes: Tensor, scales: Tensor, axis: int, limit: int) -> Tensor
     return result
 
 
-def write_onnx(compressed: CompressedModel, path: Path, inputs: Inputs) -> None:
+def write_onnx(
+    compressed: CompressedModel, path: Path, inputs: Inputs, *, runtime: str = ONNXRUNTIME
+) -> None:
     """Export a compressed model; the batch axis is dynamic.
+
+    Layers that the runtime cannot compute in integers, since it would have to
+    read or write floats, are written for floats.
 
     Args:
         compressed: A calibrated model; put in eval mode.
         path: The file to write.
         inputs: Positional and keyword arguments of one forward call, with at
             least one example along each first axis.
+        runtime: What will run the file.
 
     Raises:
         ExportError: If the model is not calibrated or cannot be exported.
@@ -141,19 +153,21 @@ def write_onnx(compressed: CompressedModel, path: Path, inputs: Inputs) -> None:
             )
         )
     compressed.eval()
-    values, names = _example_call(inputs)
-    exportable = _Exportable(compressed, names).eval()
+    values, names = example_call(inputs)
+    exportable = ExportableModel(
+        compressed, names, integer_layers(compressed, inputs, runtime)
+    ).eval()
     narrow = any(fits_int4(exportable.get_buffer(name).numpy()) for name in exportable.codes)
     opset = INT4_OPSET if narrow else OPSET
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         try:
             program = torch.onnx.export(
                 exportable,
                 values,
-                input_names=_input_names(values, names),
+                input_names=input_names(values, names),
                 dynamo=True,
                 opset_version=opset,
-                dynamic_shapes=(_dynamic(values),),
+                dynamic_shapes=(dynamic_shapes(values),),
                 verbose=False,
             )
         except AutocompressError:
@@ -191,13 +205,13 @@ def check_exportable(model: nn.Module, inputs: Inputs) -> None:
         TraceError: If what the model computes depends on the values it sees.
     """
     whole = CompressedModel(model, SurgeryRecord(candidate=Candidate()))
-    values, names = _example_call(inputs)
-    with torch.no_grad(), _quiet():
+    values, names = example_call(inputs)
+    with torch.no_grad(), quiet():
         try:
             torch.export.export(
-                _Exportable(whole, names).eval(),
+                ExportableModel(whole, names, ()).eval(),
                 values,
-                dynamic_shapes=(_dynamic(values),),
+                dynamic_shapes=(dynamic_shapes(values),),
                 strict=False,
             )
         except Exception as error:
@@ -212,7 +226,7 @@ def check_exportable(model: nn.Module, inputs: Inputs) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporter's notes about itself off the user's terminal."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx", "torch.export")]
     levels = [logger.level for logger in loggers]
@@ -228,13 +242,13 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _example_call(inputs: Inputs) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+def example_call(inputs: Inputs) -> tuple[tuple[Any, ...], tuple[str, ...]]:
     """Return arguments to capture a call with, and the names of the last ones."""
     args, kwargs = inputs
     return _pairs_of_examples((*args, *kwargs.values())), tuple(kwargs)
 
 
-def _input_names(values: tuple[Any, ...], names: tuple[str, ...]) -> list[str]:
+def input_names(values: tuple[Any, ...], names: tuple[str, ...]) -> list[str]:
     """Name the inputs of the file, one per tensor."""
     positional = [f"input_{number}" for number in range(len(values) - len(names))]
     return [
@@ -255,11 +269,12 @@ def _pairs_of_examples(value: Any) -> Any:
     return value
 
 
-def _dynamic(value: Any) -> Any:
+def dynamic_shapes(value: Any) -> Any:
+    """Say that the first axis of every tensor in a structure is open, as torch.export wants it."""
     if isinstance(value, Tensor):
         return {0: torch.export.Dim("batch")} if value.dim() else None
     if isinstance(value, Mapping):
-        return {key: _dynamic(item) for key, item in value.items()}
+        return {key: dynamic_shapes(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return tuple(_dynamic(item) for item in value)
+        return tuple(dynamic_shapes(item) for item in value)
     return None

@@ -7,8 +7,11 @@ from autocompress.controller.designs import ladder_start, plain_int8, unmodified
 from autocompress.controller.run import CONTENDER, Run
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import MeasuredMember
+from autocompress.core.objective import COSTS
 from autocompress.core.target import FLOAT
 from autocompress.cost.profile import DeviceProfile, profile_device
+from autocompress.cost.resolve import Profile, load_profile
+from autocompress.cost.simulated import SimulatedProfile
 from autocompress.errors import ExportError
 from autocompress.evaluation.proxy import score
 from autocompress.transform.compress import calibrate_grids
@@ -47,7 +50,7 @@ def measure_baseline(run: Run) -> dict[str, float]:
     baseline = {
         "accuracy": values["accuracy"],
         "proxy_accuracy": proxy_accuracy,
-        **{key: values[key] for key in ("latency_ms", "size_bytes", "macs", "bops", "parameters")},
+        **{key: values[key] for key in COSTS if key in values},
     }
     run.ledger.set("baseline", baseline)
     return baseline
@@ -59,12 +62,12 @@ def _untrained(run: Run, name: str, origin: str, candidate: Candidate) -> Measur
     return run.write_member(name, model, {}, origin=origin, trained_images=0)
 
 
-def device_profile(run: Run) -> DeviceProfile:
+def device_profile(run: Run) -> Profile:
     """Return the study's profile: kept, given, or measured now and corrected by the baseline."""
     setup = run.setup
     path = setup.study_dir / "profile.json"
     if path.exists():
-        return DeviceProfile.load(path)
+        return load_profile(path)
     if setup.profile is not None:
         setup.profile.save(path)
         return setup.profile
@@ -76,15 +79,19 @@ def device_profile(run: Run) -> DeviceProfile:
         setup.target,
         seconds=PROFILE_SECONDS if total is None else min(PROFILE_SECONDS, 0.04 * total),
     )
-    profile = _probe_boundaries(run, refit_profile(run, profile))
+    profile = _probe_boundaries(run, _refit(run, profile))
     profile.save(path)
     return profile
 
 
-def refit_profile(run: Run, profile: DeviceProfile) -> DeviceProfile:
+def refit_profile(run: Run, profile: Profile) -> Profile:
     """Correct a profile by measured members; one that the user gave stays as it is."""
-    if run.setup.profile is not None:
+    if run.setup.profile is not None or isinstance(profile, SimulatedProfile):
         return profile
+    return _refit(run, profile)
+
+
+def _refit(run: Run, profile: DeviceProfile) -> DeviceProfile:
     latencies = run.ledger.get("latency_ms", {})
     anchors = [
         profile.anchor(run.setup.graph, member.candidate, latencies[member.id])

@@ -15,7 +15,7 @@ from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import Block, Layer, ModelGraph, Operation, loses_whole_groups
 from autocompress.graph.widths import LayerWidths, pruned_widths
 
-KINDS = ("conv", "linear", "add")
+KINDS = ("conv", "linear", "add", "quantise", "dequantise")
 """What a kernel computes; a convolution or an addition includes its activation function."""
 
 INT8 = 8
@@ -32,7 +32,8 @@ class KernelKey:
     """One kernel as the runtime sees it; equal keys take equal time.
 
     Attributes:
-        kind: "conv", "linear" or "add".
+        kind: "conv", "linear", "add", or one of the conversions "quantise",
+            which reads floats, and "dequantise", which reads integers.
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel: Kernel per spatial axis; () unless a convolution.
@@ -117,13 +118,13 @@ class KernelKey:
 
     @property
     def operations(self) -> int:
-        """Multiply-accumulates for one example; element additions for an add."""
+        """Multiply-accumulates for one example; elements for what has no weights."""
         return max(self.weights, self.out_channels) * math.prod(self.size)
 
     @property
     def weights(self) -> int:
-        """Number of weights; 0 for an add."""
-        if self.kind == "add":
+        """Number of weights; 0 for what has none."""
+        if self.kind not in ("conv", "linear"):
             return 0
         return self.out_channels * math.prod(self.kernel) * self.in_channels // self.groups
 
@@ -174,7 +175,7 @@ class KernelPlan:
         adds = [operation for operation in graph.operations if operation.kind == "add"]
         layers = [layer for layer in graph.layers if layer.macs]  # looking up takes no time
         self._places: list[Layer | Operation] = [*layers, *adds]
-        self._layer_count = len(layers)
+        self.layer_count = len(layers)
         self._carriers = [
             place if isinstance(place, Layer) else self._carrier(place) for place in self._places
         ]
@@ -195,6 +196,16 @@ class KernelPlan:
             tuple[tuple[str, ...], tuple[float, ...]], Mapping[str, LayerWidths]
         ] = {}
 
+    @property
+    def layers(self) -> list[tuple[Layer, tuple[str, ...]]]:
+        """The layers that take time, with the groups that decide their widths."""
+        found = zip(self._places[: self.layer_count], self._groups, strict=False)
+        return [(place, groups) for place, groups in found if isinstance(place, Layer)]
+
+    def place(self, site: Site) -> Layer | Operation:
+        """Return the layer or the addition at a site."""
+        return self._places[site[0]]
+
     def sites(self, candidate: Candidate) -> list[Site]:
         """List what a candidate runs, in a form that is quick to make and to look up."""
         ratios, dropped = candidate.pruning_ratios, set(candidate.dropped_blocks)
@@ -213,7 +224,7 @@ class KernelPlan:
 
     def boundaries(self, candidate: Candidate) -> int:
         """Count the layers of a candidate that run in another precision than the one before."""
-        layers = [site for site in self.sites(candidate) if site[0] < self._layer_count]
+        layers = [site for site in self.sites(candidate) if site[0] < self.layer_count]
         return sum(before[2] != after[2] for before, after in pairwise(layers))
 
     def kernel(self, site: Site) -> KernelKey:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import onnxruntime
 
+from autocompress.artifact.session import check_available, runtime_version
 from autocompress.core.candidate import Candidate
 from autocompress.core.files import read_json, write_json
 from autocompress.core.schema import SCHEMA_VERSION, check_record
@@ -87,6 +87,10 @@ class DeviceProfile:
         correction = self.corrections.get(name, Correction())
         corrected = correction.offset_ms + correction.scale * self.kernel_ms(space, candidate)
         return corrected + self.boundary_ms * self._table(space).plan.boundaries(candidate)
+
+    def predict_costs(self, space: HasGraph | ModelGraph, candidate: Candidate) -> dict[str, float]:
+        """Predict what only the device tells: "latency_ms"."""
+        return {"latency_ms": self.predict_latency(space, candidate)}
 
     def kernel_ms(self, space: HasGraph | ModelGraph, candidate: Candidate) -> float:
         """Sum the kernels of a candidate, in milliseconds, uncorrected."""
@@ -220,6 +224,7 @@ def profile_device(
     Returns:
         A profile without anchors.
     """
+    check_available(target)
     plan = KernelPlan(graph, target)
     levels = max((len(set(ratios)) + 1 for ratios in widths.values()), default=1)
     rows = levels
@@ -231,6 +236,7 @@ def profile_device(
         sorted(keys, key=str),
         threads=target.threads,
         batch_size=target.batch_size,
+        runtime=target.runtime,
         seconds=seconds,
         on_progress=on_progress,
     )
@@ -238,21 +244,11 @@ def profile_device(
         target = replace(target, round_to=measure_step(target))
     return DeviceProfile(
         target=target,
-        device=device_name(),
-        versions={"onnxruntime": onnxruntime.__version__, "python": platform.python_version()},
+        device=device_name(target.runtime),
+        versions={**runtime_version(target), "python": platform.python_version()},
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         kernels=kernels,
     )
-
-
-def resolve_target(target: str | Path | Target) -> tuple[Target, DeviceProfile | None]:
-    """Resolve a target; a path gives the profile, and the target it was made for."""
-    if isinstance(target, Target):
-        return target, None
-    if isinstance(target, Path) or (isinstance(target, str) and target.endswith(".json")):
-        given = DeviceProfile.load(Path(target))
-        return given.target, given
-    return Target.named(target), None
 
 
 def _from_record(decoded: object) -> DeviceProfile:

@@ -7,7 +7,7 @@ from torch import nn
 from autocompress.core.candidate import LayerConfig
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.target import FLOAT
-from autocompress.transform.operations import (
+from autocompress.graph.operations import (
     LAYER_FUNCTIONS,
     Inputs,
     OperationTrace,

@@ -124,6 +124,37 @@ def test_everything_that_is_promised_is_on_disk(
 
 
 @pytest.mark.slow
+def test_a_simulated_target_takes_narrow_activations_in_packed_files(
+    model: torch.nn.Module, task: ac.Task, tmp_path: Path
+) -> None:
+    space = ac.SearchSpace.load(
+        {"quantisation": {"weight_bits": [4, 8, 32], "activation_bits": [4, 8, 32]}}
+    )
+    result = _search(
+        model,
+        task,
+        tmp_path,
+        target="bit-serial",
+        objectives=("accuracy", "energy_mj", "peak_memory_bytes"),
+        constraints={"latency_ms": "90%"},
+        space=space,
+    )
+    profile = ac.profile("bit-serial")
+    bound = space.bind(model, torch.zeros(2, 3, 16, 16), ac.Target.named("bit-serial"))
+    assert (4, 4) in bound.layer_precisions
+    assert result.members
+    for member in result.members:
+        costs = profile.predict_costs(bound, member.candidate)
+        assert {name: member.measured[name] for name in costs} == costs
+        assert "simulated" in member.measured["device"]
+        assert member.path.name == "weights.packed"
+        assert member.path.stat().st_size == member.measured["size_bytes"]
+    images = task.val[0][0]
+    with torch.inference_mode():
+        assert len(result.members[-1].model()(images)) == len(images)
+
+
+@pytest.mark.slow
 def test_a_space_of_several_criteria_queues_a_ranking_of_each(
     model: torch.nn.Module, task: ac.Task, tmp_path: Path
 ) -> None:

@@ -5,8 +5,8 @@ from torch.nn import functional
 
 from autocompress.core.candidate import LayerConfig
 from autocompress.core.quantisation import QuantisationConfig
+from autocompress.graph.operations import weight_owners
 from autocompress.transform.discovery import discover_plan
-from autocompress.transform.operations import weight_owners
 from autocompress.transform.record import QuantisationPlan
 from seasoned import SHAPES, seasoned
 
