@@ -39,14 +39,15 @@ def store_weights(graph: ir.Graph, codes: Iterable[str], floats: Collection[str]
         if stored is None or stored.const_value is None:
             continue
         array = stored.const_value.numpy()
+        narrow = fits_int4(array)
         for node, _ in tuple(stored.uses()):
             if name in floats:
                 _multiply(graph, node, stored)
-            elif fits_int4(array):
+            elif narrow:
                 cast = ir.node("Cast", [stored], {"to": ir.DataType.INT8.value})
                 graph.insert_before(node, cast)
                 node.replace_input_with(0, cast.outputs[0])
-        if fits_int4(array):
+        if narrow:
             stored.const_value = ir.tensor(array.astype(ir.DataType.INT4.numpy()), name=name)
             stored.type = ir.TensorType(ir.DataType.INT4)
     for name, value in tuple(graph.initializers.items()):
