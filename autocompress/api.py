@@ -31,7 +31,7 @@ from autocompress.cost.measurement import LatencyMeasurement, measure_interleave
 from autocompress.cost.profile import DeviceProfile, profile_device, resolve_target
 from autocompress.errors import check_type
 from autocompress.evaluation.calibration import compress_on
-from autocompress.evaluation.original import frozen_copy, weights_digest
+from autocompress.evaluation.original import check_device, frozen_copy, weights_digest
 from autocompress.evaluation.splits import check_splits, epoch_images, make_splits
 from autocompress.evaluation.splits import example_inputs as first_inputs
 from autocompress.evaluation.task import Batch, Task
@@ -140,9 +140,10 @@ def search(
     chosen = SearchSpace.load(space)
     folder = Path(study_dir)
 
-    original = frozen_copy(model, device)
+    check_device(device)
     splits = make_splits(task, seed=seed, device=device)
-    inputs = first_inputs(task, original, splits.val)
+    inputs = first_inputs(task, model, splits.val)
+    original = frozen_copy(model, device, ModelInputs(args=inputs[0], kwargs=inputs[1]))
     graph = trace(original, ModelInputs(args=inputs[0], kwargs=inputs[1]))
     bound = chosen.bind_graph(graph, resolved, cost_names(goals, limits))
     check_splits(task, original, splits)
@@ -310,7 +311,7 @@ def compress(
     """
     check_type("'candidate'", candidate, Candidate)
     inputs = ModelInputs.of(example_inputs)
-    original = frozen_copy(model, "cpu")
+    original = frozen_copy(model, "cpu", inputs)
     return compress_on(
         original,
         trace(original, example_inputs),

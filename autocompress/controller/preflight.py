@@ -102,13 +102,14 @@ def check_model(
             empty or fails, or the model, the metric or the loss do not take
             its batches.
     """
-    original = frozen_copy(model, "cpu")
+    inputs = ModelInputs.of(example_inputs)
+    original = frozen_copy(model, "cpu", inputs)
     if task is not None:
         check_splits(task, original, make_splits(task, seed=0))
     graph = trace(model, example_inputs)
     if task is None or budget is None:
         return report_on(graph, space)
-    once = seconds_per_image(original, ModelInputs.of(example_inputs))
+    once = seconds_per_image(original, inputs)
     images = epoch_images(task)
     estimate = estimate_seconds(budget, graph, epoch_images=images, image_seconds=once)
     return report_on(graph, space, estimate)

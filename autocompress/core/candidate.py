@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from autocompress.core.schema import SCHEMA_VERSION, check_record, unknown_name
 from autocompress.core.sparsity import UNSTRUCTURED, parse_pattern, pattern_sparsity
@@ -164,6 +164,10 @@ class Candidate:
         if not isinstance(self.criterion, str):
             raise WrongTypeError(
                 explain("'criterion'", expected="a name", got=self.criterion, remedy="write 'l1'")
+            )
+        if self.criterion not in get_args(CriterionName):
+            raise InvalidInputError(
+                unknown_name("'criterion'", self.criterion, get_args(CriterionName))
             )
         ratios = {str(k): _plain(v) for k, v in sorted(self.pruning_ratios.items())}
         object.__setattr__(self, "pruning_ratios", MappingProxyType(ratios))

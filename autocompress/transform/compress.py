@@ -14,7 +14,6 @@ from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.widths import removed_channels
 from autocompress.transform.compressed import CompressedModel
-from autocompress.transform.criteria import find_criterion
 from autocompress.transform.discovery import discover_plan
 from autocompress.transform.operations import Inputs
 from autocompress.transform.plans import Plans
@@ -58,7 +57,6 @@ def compress_model(
         InvalidInputError: If the candidate names what the model does not
             have, or asks for what this version cannot do.
     """
-    find_criterion(candidate.criterion)
     achieved = {
         name: removed_channels(group, ratio) / group.channels
         for name, ratio in candidate.pruning_ratios.items()

@@ -202,3 +202,8 @@ def test_candidates_written_before_patterns_are_read() -> None:
     record = json.loads(Candidate(layers={"a": LayerConfig(sparsity=0.25)}).to_json())
     del record["layers"]["a"]["sparsity_pattern"]
     assert Candidate.from_json(json.dumps(record)).layer("a") == LayerConfig(sparsity=0.25)
+
+
+def test_an_unknown_criterion_is_refused_with_the_closest_name() -> None:
+    with pytest.raises(InvalidInputError, match=r"'criterion': expected one of .*'l1'.*got 'l3'"):
+        Candidate(criterion="l3")
