@@ -1,9 +1,9 @@
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, numpy_helper
@@ -25,6 +25,8 @@ from autocompress.graph.tracing import trace
 from autocompress.transform.compressed import CompressedModel
 from seasoned import compressed, pruned, season, seasoned, uniform
 from zoo import EveryKind
+
+Optimised = Callable[[Path], Counter[str]]
 
 TARGET = Target.named("onnxruntime-cpu")
 
@@ -109,32 +111,27 @@ def test_models_in_one_folder_keep_their_own_weights(tmp_path: Path) -> None:
         assert torch.equal(rebuilt(inputs), model(inputs)), name
 
 
-def _optimised(path: Path) -> Counter[str]:
-    """Count the operators that ONNX Runtime runs."""
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(path.with_name("optimised.onnx"))
-    options.log_severity_level = 3
-    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return Counter(n.op_type for n in onnx.load(options.optimized_model_filepath).graph.node)
-
-
-def test_convolutions_run_in_integers_whatever_reads_them(tmp_path: Path) -> None:
+def test_convolutions_run_in_integers_whatever_reads_them(
+    tmp_path: Path, optimised: Optimised
+) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.SiLU(), nn.Conv2d(8, 8, 3))
     inputs = torch.randn(8, 3, 6, 6)
     model = season(nn.Sequential(*model, nn.Hardswish(), nn.Flatten(), nn.Linear(32, 4)), inputs)
     layers = uniform(trace(model, inputs), 8)
     result = compressed(model, inputs, Candidate(layers=layers))
     artifact = export_artifact(result, tmp_path / "model.onnx", ((inputs,), {}), target=TARGET)
-    kinds = _optimised(artifact.path)
+    kinds = optimised(artifact.path)
     assert (kinds["QLinearConv"], kinds["QGemm"], kinds["Conv"]) == (2, 1, 0)
 
 
-def test_the_runtime_fuses_convolutions_and_residual_adds_to_integers(tmp_path: Path) -> None:
+def test_the_runtime_fuses_convolutions_and_residual_adds_to_integers(
+    tmp_path: Path, optimised: Optimised
+) -> None:
     model, inputs = seasoned("ResidualNet")
     graph = trace(model, inputs)
     result = compressed(model, inputs, Candidate(layers=uniform(graph, 8)))
     artifact = export_artifact(result, tmp_path / "model.onnx", ((inputs,), {}), target=TARGET)
-    kinds = _optimised(artifact.path)
+    kinds = optimised(artifact.path)
     convolutions = sum(layer.type == "Conv2d" for layer in graph.layers)
     assert kinds["QLinearConv"] == convolutions
     assert kinds["QLinearAdd"] == 4

@@ -1,11 +1,11 @@
 """What ONNX Runtime makes of weights: small in the file, computed as they are, and once."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto
@@ -18,14 +18,7 @@ from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.transform.compressed import CompressedModel
 from seasoned import compressed
 
-
-def _optimised(path: Path) -> Counter[str]:
-    """Count the operators that ONNX Runtime runs."""
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(path.with_name("optimised.onnx"))
-    options.log_severity_level = 3
-    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return Counter(n.op_type for n in onnx.load(options.optimized_model_filepath).graph.node)
+Optimised = Callable[[Path], Counter[str]]
 
 
 def _written(
@@ -45,7 +38,7 @@ def test_four_bits_hold_sixteen_integers(low: int, high: int, fits: bool) -> Non
     assert fits_int4(np.array([low, 0, high], dtype=np.int8)) == fits
 
 
-def test_weights_in_int4_are_computed_in_int8(tmp_path: Path) -> None:
+def test_weights_in_int4_are_computed_in_int8(tmp_path: Path, optimised: Optimised) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten())
     config = LayerConfig(weight_bits=4, activation_bits=8)
     inputs = torch.randn(32, 3, 6, 6)
@@ -54,12 +47,12 @@ def test_weights_in_int4_are_computed_in_int8(tmp_path: Path) -> None:
     onnx.checker.check_model(str(path), full_check=True)
     kinds = [entry.data_type for entry in onnx.load(path).graph.initializer if len(entry.dims) > 1]
     assert kinds == [TensorProto.INT4] * 3
-    run = _optimised(path)
+    run = optimised(path)
     assert (run["QLinearConv"], run["QGemm"]) == (2, 1)
     assert run["Cast"] == 0
 
 
-def test_no_inference_dequantises_weights(tmp_path: Path) -> None:
+def test_no_inference_dequantises_weights(tmp_path: Path, optimised: Optimised) -> None:
     class Words(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -70,7 +63,7 @@ def test_no_inference_dequantises_weights(tmp_path: Path) -> None:
 
     config = LayerConfig(weight_bits=4, group_size=16)
     path, result = _written(tmp_path, Words(), torch.randint(60, (8, 5)), config, "table", "fc")
-    assert set(_optimised(path)) <= {"Gather", "MatMul", "Add"}
+    assert set(optimised(path)) <= {"Gather", "MatMul", "Add"}
     large = [e for e in onnx.load(path).graph.initializer if np.prod(e.dims) >= 40 * 50]
     assert [entry.data_type for entry in large] == [TensorProto.INT4] * 2
     fresh = torch.randint(60, (20, 5))
@@ -80,7 +73,7 @@ def test_no_inference_dequantises_weights(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("group_size", [None, 4])
 def test_the_runtime_rounds_no_weights_of_its_own_accord(
-    tmp_path: Path, group_size: int | None
+    tmp_path: Path, optimised: Optimised, group_size: int | None
 ) -> None:
     class Joined(nn.Module):
         """The middle layer reads and writes tensors that have grids."""
@@ -102,7 +95,7 @@ def test_the_runtime_rounds_no_weights_of_its_own_accord(
     result = compressed(Joined().eval(), inputs, Candidate(layers=layers))
     path = tmp_path / "model.onnx"
     write_onnx(result, path, ((inputs[:2],), {}))
-    run = _optimised(path)
+    run = optimised(path)
     assert run["Max"] == 1
     assert (run["QLinearConv"], run["Conv"] + run["FusedConv"]) == (3, 1)
     fresh = torch.randn(100, 3, 6, 6)
