@@ -26,12 +26,14 @@ class History:
     """Completed trials, in the order of their completion.
 
     Attributes:
+        numbers: `n` numbers of the trials.
         rows: `n x d` genes, 0 where a parameter was not active.
         active: `n x d`, which parameters were.
         losses: `n x m`, all minimised.
         constraints: By key, `n` values, feasible at most 0; NaN where not set.
     """
 
+    numbers: NDArray[np.int64]
     rows: FloatArray
     active: Mask
     losses: FloatArray
@@ -49,6 +51,7 @@ class History:
     def first(self, count: int) -> "History":
         """Return the history as it was after so many trials."""
         return History(
+            numbers=self.numbers[:count],
             rows=self.rows[:count],
             active=self.active[:count],
             losses=self.losses[:count],

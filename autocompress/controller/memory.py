@@ -48,15 +48,18 @@ class Memory:
             self._genes, self._records = genes, {}
         signs = self.signs(study)
         found: list[Record] = []
+        numbers: list[int] = []
         for trial in _completed(study):
             if trial.number not in self._records:
                 self._records[trial.number] = _read(trial, genes, signs)
             record = self._records[trial.number]
             if record is not None:
                 found.append(record)
+                numbers.append(trial.number)
         rows = np.array([row for row, _, _ in found]).reshape(-1, len(genes.sizes))
         keys = sorted({key for _, _, constraints in found for key in constraints})
         return History(
+            numbers=np.array(numbers, dtype=np.int64),
             rows=np.nan_to_num(rows, nan=0.0),
             active=~np.isnan(rows),
             losses=np.array([losses for _, losses, _ in found]).reshape(-1, len(signs)),

@@ -33,8 +33,8 @@ DRAWS = 64
 REPAIRS = 4
 """Times that an infeasible row is mixed with a feasible one, ever more of it."""
 
-MARGIN = 0.1
-"""Share of the first trials' range by which the reference point lies beyond their worst."""
+FENCE = 1.5
+"""Interquartile ranges beyond the quartiles up to which the first trials are no outliers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -219,10 +219,10 @@ def _front(history: History) -> NDArray[np.int64]:
 
 
 def _reference(losses: FloatArray) -> FloatArray:
-    """Return a corner somewhat beyond the worst of each loss."""
-    worst = losses.max(axis=0)
-    span = worst - losses.min(axis=0)
-    return np.asarray(worst + MARGIN * np.where(span > 0.0, span, np.maximum(np.abs(worst), 1.0)))
+    """Return the worst of each loss, collapses left out (Tukey 1977)."""
+    low, high = np.quantile(losses, (0.25, 0.75), axis=0)
+    worst = np.minimum(losses.max(axis=0), high + FENCE * (high - low))
+    return np.asarray(np.where(worst > losses.min(axis=0), worst, worst + 1.0))
 
 
 def _unseen(rows: FloatArray, known: FloatArray) -> NDArray[np.bool_]:

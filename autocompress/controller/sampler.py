@@ -10,19 +10,21 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.samplers import (
     BaseGASampler,
     BaseSampler,
+    GPSampler,
     NSGAIISampler,
     RandomSampler,
     TPESampler,
 )
 from optuna.trial import FrozenTrial
 
+from autocompress.controller.haq import HaqSampler
 from autocompress.core.candidate import Candidate
 from autocompress.core.schema import unknown_name
 from autocompress.core.seeds import derive_seed
 from autocompress.errors import InvalidInputError
 from autocompress.space.bound import BoundSpace
 
-SAMPLER_NAMES = ("tpe", "random", "nsga2")
+SAMPLER_NAMES = ("tpe", "random", "nsga2", "gp", "haq")
 """Names of the samplers."""
 
 STARTUP_TRIALS = 10
@@ -64,7 +66,9 @@ def make_sampler(name: str, seed: int, slot: int) -> BaseSampler:
 
     Args:
         name: "tpe" (multivariate, Bergstra et al. 2011; Falkner et al. 2018),
-            "random" (stratified draws) or "nsga2" (Deb et al. 2002).
+            "random" (stratified draws), "nsga2" (Deb et al. 2002), "gp"
+            (logEHVI, Ament et al. 2023) or "haq" (the agent of Wang et al.
+            2019; it learns anew from all trials at each slot).
         seed: The seed of the run.
         slot: The trial slot, >= 0.
 
@@ -80,6 +84,10 @@ def make_sampler(name: str, seed: int, slot: int) -> BaseSampler:
         return RandomSampler(seed=own)
     if name == "nsga2":
         return NSGAIISampler(population_size=_POPULATION, seed=own)
+    if name == "gp":
+        return GPSampler(seed=own, n_startup_trials=STARTUP_TRIALS)
+    if name == "haq":  # its weights of the objectives belong to trials, not to slots
+        return HaqSampler(seed=derive_seed(seed, -1, "sampler"))
     raise InvalidInputError(unknown_name("sampler", name, SAMPLER_NAMES))
 
 
