@@ -42,7 +42,7 @@ MOST_ROWS = 400
 BEST_SHARE = 0.2
 """Share of them that are the best."""
 
-TREES = 100
+TREES = 60
 MANY_COLUMNS = 20
 SMALLEST_ERROR = 1e-6
 
@@ -125,6 +125,12 @@ class AccuracyPredictor:
         if any(not 0 <= column < table.shape[1] for column in self.common_scale):
             raise _refusal("'common_scale'", f"columns below {table.shape[1]}", self.common_scale)
         self._X, self._y = table, values
+        with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
+            self._fit(table, values)  # checked above; many small fits wait for their checks
+        return self
+
+    def _fit(self, table: FloatArray, values: FloatArray) -> None:
+        """Fit, weigh and calibrate the members."""
         rng = np.random.default_rng(self.seed)
         rows = _representative(values, rng)
         table, values = table[rows], values[rows]
@@ -156,7 +162,6 @@ class AccuracyPredictor:
         self.rank_correlation_ = (
             float(kendalltau(mean, values).statistic) if np.ptp(values) > 0.0 else float("nan")
         )
-        return self
 
     @overload
     def predict(self, X: ArrayLike, return_std: Literal[False] = False) -> FloatArray: ...  # noqa: N803
@@ -258,7 +263,7 @@ class AccuracyPredictor:
         """Make trees that see a part of many columns at a time."""
         return GradientBoostingRegressor(
             n_estimators=TREES,
-            learning_rate=0.1,
+            learning_rate=0.15,
             max_depth=3,
             subsample=0.7,
             max_features=0.5 if columns < MANY_COLUMNS else 0.2,
