@@ -22,6 +22,9 @@ NEAR = 0.1
 SMALL = 0.5
 """Share of the mutations that are small; the others draw anew."""
 
+FEW = 10
+"""Values of a parameter up to which all are tried."""
+
 CHANGES = (1, 2, 4)
 """Parameters that a child changes on average; one of these for each child."""
 
@@ -138,7 +141,7 @@ class Genes:
         """Change a few columns of each row: by a little, or to any value."""
         shape = rows.shape
         rate = rng.choice(CHANGES, (shape[0], 1)) / shape[1]
-        few = (self.sizes > 0) & (self.sizes <= 1 / NEAR)
+        few = (self.sizes > 0) & (self.sizes <= FEW)
         step = np.where(rng.random(shape) < 0.5, -1.0, 1.0)
         far = rng.normal(size=shape) * NEAR * np.maximum(self.sizes, 1)
         moved = rows + np.where(few, step, far)
@@ -146,6 +149,28 @@ class Genes:
         fresh = self.draw(shape[0], rng)
         mutated = np.where(small, self._inside(moved), fresh)
         return np.where(rng.random(shape) < rate, mutated, rows)
+
+    def neighbours(
+        self, row: FloatArray, rng: np.random.Generator
+    ) -> tuple[NDArray[np.int64], FloatArray]:
+        """Change each parameter alone: to all other values if they are few, or to some.
+
+        Returns:
+            `n` columns that were changed, ascending; `n x d` changed rows.
+        """
+        columns, values = [], []
+        for column, size in enumerate(self.sizes.tolist()):
+            if 0 < size <= FEW:
+                options = np.delete(np.arange(size, dtype=np.float64), int(row[column]))
+            else:
+                drawn = rng.random(FEW - 1)
+                options = np.floor(drawn * size) if size else drawn
+            columns.append(np.full(len(options), column))
+            values.append(options)
+        where = np.concatenate(columns)
+        rows = np.repeat(row[None], len(where), axis=0)
+        rows[np.arange(len(where)), where] = np.concatenate(values)
+        return where, rows
 
     def _round(self, places: FloatArray) -> FloatArray:
         """Turn uniform numbers in [0, 1) into genes."""

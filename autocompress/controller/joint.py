@@ -28,9 +28,6 @@ STARTUP = 10
 GROWTH = 0.1
 """Growth of the history after which they are fitted again."""
 
-MUTATION_TURN = 8
-"""One proposal of so many is a mutation of the front, whatever is predicted."""
-
 ROUND = "joint:round"
 """Prefix of the study's system attributes that hold what each fit showed."""
 
@@ -146,7 +143,7 @@ class JointSampler(BaseSampler):
                 own = derive_seed(self._seed, trial.number, "tpe")
                 tpe = TPESampler(multivariate=True, constant_liar=True, seed=own)
                 return tpe.sample_relative(study, trial, search_space)
-            if not model.trusted or trial.number % MUTATION_TURN == MUTATION_TURN - 1:
+            if not model.trusted:
                 row = mutated(model.landscape, history, pending, rng)
             else:
                 row = model.best(history, pending, trial.number, rng)
