@@ -19,6 +19,11 @@ FloatArray = NDArray[np.float64]
 NEAR = 0.1
 """Share of a parameter's range by which a small mutation moves it, on average."""
 
+AROUND = 0.35
+"""Standard deviation of the places of parameters around their row's level."""
+
+BELOW_ONE = float(np.nextafter(1.0, 0.0))
+
 SMALL = 0.5
 """Share of the mutations that are small; the others draw anew."""
 
@@ -43,11 +48,13 @@ class Genes:
     Attributes:
         distributions: By name, in the order of the columns.
         sizes: `d` numbers of values, 0 for a continuum.
+        categorical: `d`, which columns are choices without an order.
         grids: The values of each parameter that has at most `MOST_LISTED`.
     """
 
     distributions: Mapping[str, BaseDistribution]
     sizes: NDArray[np.int64]
+    categorical: NDArray[np.bool_]
     grids: tuple[tuple[Any, ...], ...]
 
     @classmethod
@@ -60,18 +67,13 @@ class Genes:
             )
             for distribution, size in zip(space.values(), sizes.tolist(), strict=True)
         ]
-        return cls(distributions=dict(space), sizes=sizes, grids=tuple(grids))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the parameters in the order of the columns."""
-        return tuple(self.distributions)
-
-    @property
-    def categorical(self) -> NDArray[np.bool_]:
-        """Which columns are choices without an order."""
-        kinds = [isinstance(d, CategoricalDistribution) for d in self.distributions.values()]
-        return np.array(kinds, dtype=bool)
+        kinds = [isinstance(d, CategoricalDistribution) for d in space.values()]
+        return cls(
+            distributions=dict(space),
+            sizes=sizes,
+            categorical=np.array(kinds, dtype=bool),
+            grids=tuple(grids),
+        )
 
     def encode(self, params: Mapping[str, Any]) -> FloatArray:
         """Return the row of some parameters, NaN where one is missing or out of range."""
@@ -121,6 +123,12 @@ class Genes:
     def draw(self, count: int, rng: np.random.Generator) -> FloatArray:
         """Draw rows uniformly, `count x d`."""
         return self._round(rng.random((count, len(self.sizes))))
+
+    def draw_level(self, count: int, rng: np.random.Generator) -> FloatArray:
+        """Draw rows of which each has a level, [0, 1], that its ordered parameters vary around."""
+        places = rng.random((count, 1)) + rng.normal(0.0, AROUND, (count, len(self.sizes)))
+        level = self._round(np.clip(places, 0.0, BELOW_ONE))
+        return np.where(self.categorical, self.draw(count, rng), level)
 
     def vary(self, first: FloatArray, second: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Cross pairs of parents uniformly, then mutate a few columns of each child.

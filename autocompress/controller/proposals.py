@@ -201,8 +201,13 @@ def separable_steps(
 
 
 def drawn(landscape: Landscape, known: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Draw a row at random: feasible if possible, and not known."""
-    rows = landscape.canonical(landscape.genes.draw(DRAWS, rng))
+    """Draw a row at random: feasible if possible, and not known.
+
+    Every other row has all its parameters at a similar level, low or high:
+    with many of them, independent draws are all alike.
+    """
+    draw = landscape.genes.draw_level if len(known) % 2 else landscape.genes.draw
+    rows = landscape.canonical(draw(DRAWS, rng))
     violations = landscape.violations(rows)
     if violations.all():  # none is feasible: go towards it
         rows = evolve(

@@ -60,8 +60,7 @@ class Surrogate:
         losses = np.empty((len(view.rows), self._objectives))
         losses[:, list(self._landscape.costs)] = view.costs
         for number, predictor in self._losses.items():
-            mean, deviation = predictor.predict(table, return_std=True)
-            losses[:, number] = -(mean + exploration * deviation)
+            losses[:, number] = -predictor.predict_bound(table, exploration)
         violations = view.violations.copy()
         for predictor in self._violations.values():
             violations += np.maximum(-predictor.predict(table), 0.0)

@@ -43,6 +43,9 @@ BEST_SHARE = 0.2
 """Share of them that are the best."""
 
 TREES = 60
+TREES_FROM = 30
+"""Boosted trees: how many, and from how many rows on they are worth their time."""
+
 MANY_COLUMNS = 20
 SMALLEST_ERROR = 1e-6
 
@@ -60,9 +63,10 @@ class _Fitted:
     warp: Warp
     process: GaussianProcess
     ridge: Ridge
-    trees: GradientBoostingRegressor
+    trees: GradientBoostingRegressor | None
     weights: FloatArray
     widening: float
+    stretch: float
 
 
 class AccuracyPredictor:
@@ -139,24 +143,28 @@ class AccuracyPredictor:
         warp, target, process = _likeliest_scale(wide, values)
         ridge = RidgeCV(PENALTIES).fit(wide, target)
         folds = np.array_split(rng.permutation(len(values)), min(FOLDS, len(values)))
-        left_out = np.empty((len(values), len(MEMBERS)))
+        left_out = np.zeros((len(values), len(MEMBERS)))
         left_out[:, 0], deviation = process.left_out(target, folds)
+        with_trees = len(values) >= TREES_FROM
         for fold in folds:
             others = np.setdiff1d(np.arange(len(values)), fold)
             alone = Ridge(ridge.alpha_).fit(wide[others], target[others])
             left_out[fold, 1] = alone.predict(wide[fold])
-            trees = self._trees(narrow.shape[1]).fit(narrow[others], target[others])
-            left_out[fold, 2] = trees.predict(narrow[fold])
-        weights = _weights(((left_out - target[:, None]) ** 2).mean(axis=0))
-        mean, spread = _combine(left_out, deviation, weights, warp)
+            if with_trees:
+                trees = self._trees(narrow.shape[1]).fit(narrow[others], target[others])
+                left_out[fold, 2] = trees.predict(narrow[fold])
+        weights = _weights(((left_out - target[:, None]) ** 2).mean(axis=0), with_trees)
+        place, spread = _combine(left_out, deviation, weights, warp)
+        mean = warp.inverse(place)
         self._fitted = _Fitted(
             columns=columns,
             warp=warp,
             process=process,
             ridge=ridge,
-            trees=self._trees(narrow.shape[1]).fit(narrow, target),
+            trees=self._trees(narrow.shape[1]).fit(narrow, target) if weights[2] else None,
             weights=weights,
-            widening=_widening(np.abs(values - mean) / spread),
+            widening=_widening(np.abs(values - mean) / (warp.slope(place) * spread)),
+            stretch=_widening(np.abs(target - place) / spread),
         )
         self.weights_ = tuple(float(weight) for weight in weights)
         self.rank_correlation_ = (
@@ -191,6 +199,28 @@ class AccuracyPredictor:
             InvalidInputError: If the predictor is not fitted, the shape does
                 not fit or values are not finite.
         """
+        model, place, spread = self._places(X)
+        mean = model.warp.inverse(place)
+        return (mean, model.widening * model.warp.slope(place) * spread) if return_std else mean
+
+    def predict_bound(self, X: ArrayLike, deviations: float) -> FloatArray:  # noqa: N803
+        """Predict the accuracy that lies some standard deviations above the mean.
+
+        They are added on the scale that is modelled: where that is a
+        logarithm of the gap, a bound is never far above the best value seen.
+
+        Args:
+            X: `m x d` numbers that describe the candidates.
+            deviations: Calibrated standard deviations; 0 for the mean.
+
+        Returns:
+            `m` values.
+        """
+        model, place, spread = self._places(X)
+        return model.warp.inverse(place + deviations * model.stretch * spread)
+
+    def _places(self, X: ArrayLike) -> tuple[_Fitted, FloatArray, FloatArray]:  # noqa: N803
+        """Return what was fitted, and means and deviations on the modelled scale."""
         if self._fitted is None:
             raise _refusal("the predictor", "data before predictions", "none")
         model, table = self._fitted, _checked_rows(X)
@@ -201,10 +231,9 @@ class AccuracyPredictor:
         members[:, 0], deviation = model.process.predict(wide)
         if model.weights[1]:
             members[:, 1] = model.ridge.predict(wide)
-        if model.weights[2]:
+        if model.trees is not None:
             members[:, 2] = model.trees.predict(narrow)
-        mean, spread = _combine(members, deviation, model.weights, model.warp)
-        return (mean, model.widening * spread) if return_std else mean
+        return model, *_combine(members, deviation, model.weights, model.warp)
 
     def save(self, path: str | Path) -> None:
         """Write data, seed and versions, from which `load` fits the predictor again.
@@ -286,9 +315,10 @@ def _likeliest_scale(
     return warps[best], targets[best], processes[best]
 
 
-def _weights(errors: FloatArray) -> FloatArray:
+def _weights(errors: FloatArray, with_trees: bool) -> FloatArray:
     """Weigh members by their mean squared errors; drop those that hardly count."""
-    relative = np.maximum(errors / (errors.max() or 1.0), SMALLEST_ERROR)
+    errors = np.where([True, True, with_trees], errors, np.inf)
+    relative = np.maximum(errors / (errors[:2].max() or 1.0), SMALLEST_ERROR)
     trust = relative**-2
     trust[trust < LEAST_WEIGHT * trust.sum()] = 0.0
     return np.asarray(trust / trust.sum())
@@ -297,10 +327,10 @@ def _weights(errors: FloatArray) -> FloatArray:
 def _combine(
     members: FloatArray, deviation: FloatArray, weights: FloatArray, warp: Warp
 ) -> tuple[FloatArray, FloatArray]:
-    """Return mean and standard deviation of accuracy from members on the warped scale."""
+    """Return mean, not below the floor, and standard deviation on the modelled scale."""
     mean = members @ weights
     disagreement = ((members - mean[:, None]) ** 2) @ weights
-    return warp.inverse(mean), warp.slope(mean) * np.sqrt(deviation**2 + disagreement)
+    return np.maximum(mean, warp.lowest), np.sqrt(deviation**2 + disagreement)
 
 
 def _widening(errors: FloatArray) -> float:

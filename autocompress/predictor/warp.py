@@ -42,6 +42,11 @@ class Warp:
         spread = float(np.std(np.maximum(y, floor)))
         return cls(floor=floor, top=top, scale=gap or spread or 1.0, logarithmic=logarithmic)
 
+    @property
+    def lowest(self) -> float:
+        """Place of the floor on the scale."""
+        return float(self.forward(np.array(self.floor)))
+
     def forward(self, y: FloatArray) -> FloatArray:
         """Map values to the scale."""
         gap = (self.top - np.clip(y, self.floor, self.top)) / self.scale
