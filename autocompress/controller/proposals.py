@@ -39,8 +39,8 @@ DRAWS = 64
 REPAIRS = 4
 """Times that an infeasible row is mixed with a feasible one, ever more of it."""
 
-FENCE = 1.5
-"""Interquartile ranges beyond the quartiles up to which the first trials are no outliers."""
+FENCE = 5.0
+"""Interquartile ranges beyond the quartiles up to which the first trials count as the worst."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
