@@ -11,8 +11,9 @@ DOCS_STAMP := $(VENV)/.installed-docs
 demo: $(STAMP)
 	$(BIN)/autocompress search examples/digits.yaml --study-dir runs/digits
 
+# One process per core, each with one thread; modules are not split, since their tests share searches.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadscope
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,6 +1,5 @@
 """The public verbs; the one module that names concrete classes."""
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,12 +17,13 @@ from autocompress.controller.ledger import Ledger
 from autocompress.controller.preflight import CheckReport, check_model
 from autocompress.controller.sampler import SAMPLER_NAMES
 from autocompress.controller.search import run_search
-from autocompress.controller.setup import EXECUTORS, SearchSetup, study_identity
+from autocompress.controller.setup import EXECUTORS, SearchSetup, study_identity, study_settings
 from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
 from autocompress.core.events import Callback, Event
 from autocompress.core.files import write_json, write_text
 from autocompress.core.objective import cost_names, parse_constraints, parse_objectives, study_names
+from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.schema import check_name
 from autocompress.core.target import TARGET_NAMES, Target
 from autocompress.core.training import TrainingConfig
@@ -59,6 +59,7 @@ __all__ = [
     "FrontMember",
     "LatencyMeasurement",
     "LayerConfig",
+    "QuantisationConfig",
     "RuntimeModule",
     "SearchResult",
     "SearchSpace",
@@ -90,6 +91,7 @@ def search(
     executor: str = "inline",
     sampler: str = "tpe",
     training: TrainingConfig = TrainingConfig(),  # noqa: B008  frozen
+    quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
     device: str = "cpu",
     callbacks: Iterable[Callback] = (),
     verbose: bool = True,
@@ -112,7 +114,8 @@ def search(
         study_dir: Folder of the study.
         executor: "inline" runs trials in this process.
         sampler: "tpe", "random" or "nsga2".
-        training: How finalists are cut while they are trained.
+        training: How candidates are cut and quantised while they are trained.
+        quantisation: How grids are chosen.
         device: Torch device that trains and evaluates.
         callbacks: Called with every `Event`.
         verbose: Show progress.
@@ -128,6 +131,7 @@ def search(
     for value, kind in ((model, nn.Module), (task, Task), (budget, Budget)):
         check_type("search", value, kind)
     check_type("'training'", training, TrainingConfig)
+    check_type("'quantisation'", quantisation, QuantisationConfig)
     check_type("'seed'", seed, int)
     check_name("'executor'", executor, EXECUTORS)
     check_name("'sampler'", sampler, SAMPLER_NAMES)
@@ -161,19 +165,9 @@ def search(
         device=device,
         seed=seed,
         training=training,
+        quantisation=quantisation,
     )
-    settings = {
-        "target": resolved.to_json(),
-        "objectives": list(objectives),
-        "constraints": dict(constraints or {}),
-        "space": chosen.model_dump(mode="json"),
-        "budget": dataclasses.asdict(budget),
-        "sampler": sampler,
-        "training": dataclasses.asdict(training),
-        "device": device,
-        "seed": seed,
-        "profile_given": given is not None,
-    }
+    settings = study_settings(setup, chosen.model_dump(mode="json"), objectives, constraints or {})
     ledger = Ledger.open(
         folder / "study.db",
         metric_names=study_names(goals),
@@ -234,6 +228,7 @@ def resume(
         study_dir=study_dir,
         sampler=settings["sampler"],
         training=TrainingConfig.from_mapping(settings.get("training", {})),
+        quantisation=QuantisationConfig.from_mapping(settings.get("quantisation", {})),
         device=settings["device"],
         callbacks=callbacks,
         verbose=verbose,
@@ -281,6 +276,7 @@ def compress(
     task: Task | None = None,
     calibration: Iterable[Batch] | None = None,
     target: str | Target | None = None,
+    quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
 ) -> CompressedModel:
     """Apply a candidate to a copy of a model, without training.
 
@@ -290,10 +286,11 @@ def compress(
         example_inputs: A tensor, a tuple, or a dict of one forward call.
         task: Its `train` batches recalibrate batch norms and activation
             grids, and are what criteria read that need data or labels.
-        calibration: Batches for the activation grids, and without a task for
+        calibration: Batches for the grids, and without a task for
             criteria; as the task's, or with the example inputs' arguments
             first. None takes the task's, or else the example inputs.
         target: Its runtime must execute the activation bits; None allows all.
+        quantisation: How grids are chosen.
 
     Returns:
         A new module that carries its surgery record.
@@ -301,12 +298,15 @@ def compress(
     Raises:
         InvalidInputError: If the candidate does not fit, or needs labels and has no task.
     """
+    check_type("'candidate'", candidate, Candidate)
     inputs = ModelInputs.of(example_inputs)
     original = frozen_copy(model, "cpu")
     if target is not None:
         check_runnable(candidate, resolve_target(target)[0])
     graph = trace(original, example_inputs)
-    return compress_on(original, graph, candidate, inputs, task=task, calibration=calibration)
+    return compress_on(
+        original, graph, candidate, inputs, quantisation, task=task, calibration=calibration
+    )
 
 
 def export(
@@ -316,7 +316,9 @@ def export(
     *,
     target: str | Target | None = None,
 ) -> Artifact:
-    """Write the ONNX file of a compressed model, and `weights.packed` beside it.
+    """Write the ONNX file of a compressed model, and its packed weights beside it.
+
+    Those of `model.onnx` are `weights.packed`, those of `name.onnx` `name.packed`.
 
     Args:
         compressed: From `compress`, or a member's `model()`.
@@ -333,12 +335,13 @@ def export(
 
 
 def load(packed_path: str | Path, model: nn.Module) -> CompressedModel:
-    """Rebuild a compressed module from `weights.packed`.
+    """Rebuild a compressed module from its packed weights.
 
     Args:
         packed_path: The file.
         model: The original architecture, with any weights; not changed.
     """
+    check_type("'model'", model, nn.Module)
     return read_packed(Path(packed_path), model)
 
 
@@ -389,8 +392,10 @@ def measure_latency(
         target: How it runs: threads and batch size.
         example_inputs: A tensor, a tuple, or a dict of one forward call; the
             first examples are repeated to the target's batch size.
-        seconds: Time for the measurement.
+        seconds: Time for the measurement, > 0; at least one inference runs.
     """
+    if not isinstance(seconds, (int, float)):
+        check_type("'seconds'", seconds, float)
     resolved = resolve_target(target)[0]
     path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
     session = open_session(path, threads=resolved.threads)

@@ -125,10 +125,15 @@ def check(
     config: ConfigArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON, not tables.")] = False,
 ) -> None:
-    """Show what can be compressed in a model, and what cannot and why."""
+    """Show what can be compressed in a model, and what cannot and why.
+
+    A model that a search would refuse, since it cannot be exported, is refused at the end.
+    """
     with _exit_codes():
         from autocompress import api
+        from autocompress.artifact.onnx_file import check_exportable
         from autocompress.config import load_config
+        from autocompress.evaluation.original import frozen_copy
         from autocompress.evaluation.splits import example_inputs, take
         from autocompress.graph.inputs import ModelInputs
         from autocompress.report.preflight import check_json, check_summary, check_tables
@@ -146,12 +151,13 @@ def check(
         )
         if as_json:
             typer.echo(json.dumps(check_json(found) | savings_json(found), indent=2))
-            return
-        console = _console()
-        for table in (*check_tables(found), *savings_tables(found)):
-            console.print(table)
-        console.print(search_time(found))
-        _say(console, check_summary(found))
+        else:
+            console = _console()
+            for table in (*check_tables(found), *savings_tables(found)):
+                console.print(table)
+            console.print(search_time(found))
+            _say(console, check_summary(found))
+        check_exportable(frozen_copy(model, "cpu"), (args, kwargs))
 
 
 @app.command()
@@ -200,6 +206,7 @@ def _run(config: "SearchConfig", *, quiet: bool) -> None:
             study_dir=config.study_dir,
             executor=config.executor,
             training=config.make_training(),
+            quantisation=config.make_quantisation(),
             device=config.device,
             callbacks=(_keeper(config), *([display] if display else [])),
             verbose=False,

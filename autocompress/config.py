@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from autocompress.core.budget import Budget
 from autocompress.core.objective import parse_constraints, parse_objectives
-from autocompress.core.schema import unknown_name
+from autocompress.core.quantisation import QuantisationConfig
+from autocompress.core.schema import expected_value, unknown_name
 from autocompress.core.target import Target
 from autocompress.core.training import TrainingConfig
 from autocompress.errors import InvalidInputError, MissingFileError, WrongTypeError, explain
@@ -93,8 +94,9 @@ class SearchConfig(_Section):
         constraints: Limits by name, absolute or in percent of the original.
         space: Name of a preset, or path of a search space.
         budget: What may be spent in total.
-        training: How finalists are cut while they are trained; keys as in
-            `TrainingConfig`.
+        training: How candidates are cut and quantised while they are trained;
+            keys as in `TrainingConfig`.
+        quantisation: How grids are chosen; keys as in `QuantisationConfig`.
         executor: Where trials run.
         device: The torch device that trains and evaluates.
         seed: Seed of the run.
@@ -111,6 +113,7 @@ class SearchConfig(_Section):
     space: str = "cnn"
     budget: BudgetSection
     training: dict[str, Any] = Field(default_factory=dict)
+    quantisation: dict[str, Any] = Field(default_factory=dict)
     executor: Literal["inline"] = "inline"
     device: str = "cpu"
     seed: int = 0
@@ -150,6 +153,10 @@ class SearchConfig(_Section):
     def make_training(self) -> TrainingConfig:
         """Return the schedule as the search takes it."""
         return TrainingConfig.from_mapping(self.training)
+
+    def make_quantisation(self) -> QuantisationConfig:
+        """Return the choice of grids as the search takes it."""
+        return QuantisationConfig.from_mapping(self.quantisation)
 
     def make_model(self) -> "nn.Module":
         """Call the model factory, and load the weights if there are any."""
@@ -229,6 +236,7 @@ def load_config(
         config.make_target()
         config.make_budget()
         config.make_training()
+        config.make_quantisation()
         parse_objectives(config.objectives)
         parse_constraints(config.constraints)
     except (InvalidInputError, WrongTypeError) as error:
@@ -338,14 +346,19 @@ class _Loader(yaml.SafeLoader):
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingFileError(
-            explain(f"'{path}'", expected="a file", got="nothing there", remedy="check the path")
+            explain(
+                f"'{path}'",
+                expected="a file",
+                got="a folder" if path.is_dir() else "nothing there",
+                remedy="check the path",
+            )
         )
     try:
         record = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         got: object = error
         if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-            got = f"{error.problem} in line {error.problem_mark.line + 1}"
+            got = f"a mistake in line {error.problem_mark.line + 1} ({error.problem})"
         raise InvalidInputError(
             explain(f"'{path}'", expected="YAML", got=got, remedy="correct the file")
         ) from error
@@ -354,7 +367,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             explain(
                 f"'{path}'",
                 expected="a mapping of keys to values",
-                got=type(record).__name__,
+                got="an empty file" if record is None else type(record).__name__,
                 remedy="begin with 'model:'",
             )
         )
@@ -387,5 +400,6 @@ def _sentence(refusal: ValidationError) -> str:
         return unknown_name(what, location[-1], _SECTIONS[section].model_fields)
     if error["type"] == "missing":
         return explain(key, expected="a value", got="nothing", remedy="add the key")
-    expected = error["msg"].removeprefix("Input should be ")
-    return explain(key, expected=expected, got=repr(error["input"]), remedy="correct the value")
+    return explain(
+        key, expected=expected_value(error), got=repr(error["input"]), remedy="correct the value"
+    )

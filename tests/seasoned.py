@@ -5,6 +5,7 @@ from torch import nn
 
 import zoo
 from autocompress.core.candidate import Candidate, LayerConfig
+from autocompress.core.quantisation import DEFAULT_OBSERVER
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.tracing import trace
 from autocompress.transform.compress import calibrate_grids, compress_model
@@ -54,8 +55,10 @@ def pruned(graph: ModelGraph, ratio: float) -> dict[str, float]:
     return {group.name: ratio for group in graph.groups if group.prunable}
 
 
-def compressed(model: nn.Module, inputs: torch.Tensor, candidate: Candidate) -> CompressedModel:
+def compressed(
+    model: nn.Module, inputs: torch.Tensor, candidate: Candidate, observer: str = DEFAULT_OBSERVER
+) -> CompressedModel:
     """Compress a model and calibrate it on its inputs."""
     result = compress_model(model, trace(model, inputs), candidate, ((inputs[:2],), {}))
-    calibrate_grids(result, [inputs], lambda network, batch: network(batch))
+    calibrate_grids(result, [inputs], lambda network, batch: network(batch), observer)
     return result

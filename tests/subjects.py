@@ -110,12 +110,29 @@ def summed_by_hand(group: ChannelGroup, values: Callable[[str], list[float]]) ->
 
 def gradients_by_hand(
     model: nn.Module, batches: list[tuple[Tensor, Tensor]], name: str
-) -> list[Array]:
-    """Return the gradient of the loss on each batch by one layer's weight."""
+) -> list[list[Array]]:
+    """List, for each batch, the gradient of the loss by each filter of one layer."""
     found = []
     for batch in batches:
         model.zero_grad()
         loss(run(model, batch), batch).backward()
-        found.append(model.get_submodule(name).weight.grad.double().numpy())
+        gradient = model.get_submodule(name).weight.grad.double().numpy()
+        gradient = gradient.swapaxes(0, 1) if name == "up" else gradient
+        found.append([row.ravel() for row in gradient])
     model.zero_grad()
     return found
+
+
+def mean_by_hand(
+    model: nn.Module,
+    batches: list[tuple[Tensor, Tensor]],
+    name: str,
+    worth: Callable[[Array, Array], float],
+) -> list[float]:
+    """Average over batches what each filter of a layer is worth by its gradient and weights."""
+    weights = filters_by_hand(model, name)
+    each = [
+        [worth(gradient, weight) for gradient, weight in zip(gradients, weights, strict=True)]
+        for gradients in gradients_by_hand(model, batches, name)
+    ]
+    return [sum(values) / len(values) for values in zip(*each, strict=True)]

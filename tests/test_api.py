@@ -102,7 +102,8 @@ def test_a_task_settles_what_compress_returns() -> None:
     task = ac.Task(train=shifted, val=shifted)
     unchanged = _frozen(model)
     candidate = _joint(ac.check(model, inputs))
-    by_task = ac.compress(model, candidate, inputs, task=task)
+    widest = ac.QuantisationConfig(observer="minmax")
+    by_task = ac.compress(model, candidate, inputs, task=task, quantisation=widest)
     without = ac.compress(model, candidate, inputs)
     unchanged()
     assert not torch.equal(by_task.network.bn1.running_mean, without.network.bn1.running_mean)
@@ -152,9 +153,25 @@ def test_compress_and_export_refuse_what_the_target_cannot_run(tmp_path: Path) -
         ac.export(result, tmp_path / "model.onnx", inputs)
     with pytest.raises(WrongTypeError, match="call compress"):
         ac.export(model, tmp_path / "model.onnx", inputs)  # type: ignore[arg-type]
-    with pytest.raises(WrongTypeError, match="pass the trained module itself"):
+    with pytest.raises(WrongTypeError, match="give the trained module itself"):
         ac.compress(model.state_dict(), narrow, inputs)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ac.compress(Mlp(), {}, torch.zeros(2, 12)), "'candidate': expected a Candidate"),
+        (lambda: ac.load("weights.packed", "model.pt"), "'model': expected a Module"),
+        (
+            lambda: ac.measure_latency("a.onnx", "onnxruntime-cpu", torch.zeros(2), seconds="1"),
+            "'seconds': expected a float, got '1'",
+        ),
+    ],
+)
+def test_arguments_of_another_type_are_refused(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(WrongTypeError, match=message):
+        call()
 
 
 def test_studies_that_are_not_there_are_named(tmp_path: Path) -> None:

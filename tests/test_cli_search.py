@@ -124,6 +124,8 @@ def searched(folder: Path) -> Result:
         patch.setattr(schedule, "SHORT_IMAGES", 64)
         patch.setattr(schedule, "FULL_IMAGES", 64)
         patch.setattr(finish, "FINALISTS", 1)
+        patch.setattr(finish, "MOST_FINALISTS", 1)
+        patch.setattr(finish, "FEWEST_FINALISTS", 1)
         return invoke("search", configured(folder))
 
 
@@ -226,6 +228,14 @@ def test_a_model_that_cannot_be_exported_is_one_sentence_and_leaves_no_folder(
     assert "control flow that depends on values" in result.stderr
     assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_check_refuses_a_model_that_cannot_be_exported_after_its_tables(folder: Path) -> None:
+    result = invoke("check", configured(folder, set_model(kind="Fork")))
+    assert result.exit_code == 2, result.output
+    assert "conv1" in result.stdout
+    assert "control flow that depends on values" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("verb", ["search", "check", "resume", "report"])

@@ -198,10 +198,10 @@ def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:
         (changed(model={}), r"key 'model\.factory': expected a value, got nothing"),
         (changed(budget={"trials": "many"}), r"key 'budget\.trials': .*integer, got 'many'"),
         (changed(budget={"trials": True}), r"key 'budget\.trials': .*got True"),
-        (changed(seed="x"), "key 'seed': expected a valid integer, got 'x'"),
+        (changed(seed="x"), "key 'seed': expected an integer, got 'x'"),
         (changed(seed=1.5), "key 'seed'"),
         (changed(executor="slurm"), "key 'executor': expected 'inline', got 'slurm'"),
-        (changed(objectives="accuracy"), "key 'objectives'"),
+        (changed(objectives="accuracy"), "key 'objectives': expected a list, got 'accuracy'"),
         (changed(objectives=["accuracy", "speed"]), "objective: .*got 'speed'"),
         (changed(constraints={"accuracy_dorp": 0.1}), "did you mean 'accuracy_drop'"),
         (changed(constraints=[]), "key 'constraints'"),
@@ -210,7 +210,7 @@ def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:
         (changed(budget={}), "'budget': expected trials, minutes or both"),
         (changed(budget={"trials": 0}), "budget 'trials': expected >= 1"),
         (changed(study_dir=3), "key 'study_dir'"),
-        (changed(model="a:b"), "key 'model'"),
+        (changed(model="a:b"), "key 'model': expected a mapping of keys to values, got 'a:b'"),
     ],
 )
 def test_a_wrong_value_is_one_sentence_with_file_and_key(
@@ -226,11 +226,11 @@ def test_a_wrong_value_is_one_sentence_with_file_and_key(
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
-        (b"model: [", InvalidInputError, "expected YAML, got .* in line"),
+        (b"model: [", InvalidInputError, r"expected YAML, got a mistake in line 1 \("),
         (b"\xff\xfe", InvalidInputError, "expected YAML"),
-        (b"seed: 1\nseed: 2\n", InvalidInputError, "second key 'seed' in line 2"),
+        (b"seed: 1\nseed: 2\n", InvalidInputError, r"in line 2 \(a second key 'seed'\)"),
         (b"a: !!python/object:os.system {}", InvalidInputError, "could not determine"),
-        (b"", WrongTypeError, "expected a mapping"),
+        (b"", WrongTypeError, "expected a mapping of keys to values, got an empty file"),
         (b"- model", WrongTypeError, "expected a mapping"),
         (b"1: 2", WrongTypeError, "expected a mapping"),
     ],
@@ -245,8 +245,10 @@ def test_what_is_no_configuration_is_refused(
 
 
 def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingFileError, match=r"absent\.yaml"):
+    with pytest.raises(MissingFileError, match=r"absent\.yaml.*got nothing there"):
         load_config(tmp_path / "absent.yaml")
+    with pytest.raises(MissingFileError, match="got a folder"):
+        load_config(tmp_path)
 
 
 USER = """

@@ -5,13 +5,18 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 import autocompress as ac
 from autocompress import api, errors
+from autocompress.config import SearchConfig, load_config
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
-PROSE = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PROSE = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "search_spaces/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def documented(text: str) -> dict[str, object]:
@@ -48,6 +53,20 @@ def test_the_reference_shows_public_names_only() -> None:
     }
 
 
-@pytest.mark.parametrize("path", PROSE, ids=lambda path: path.name)
+def test_the_configuration_is_shown_with_every_key_and_its_default(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    record = yaml.safe_load(shown)
+    assert list(record) == list(SearchConfig.model_fields)
+    (tmp_path / "my_study.yaml").write_text(shown)
+    required = {key: record[key] for key in ("model", "task", "budget")}
+    (tmp_path / "required.yaml").write_text(yaml.safe_dump(required))
+    everything = load_config(tmp_path / "my_study.yaml").model_dump(exclude={"study_dir"})
+    assert everything == load_config(tmp_path / "required.yaml").model_dump(exclude={"study_dir"})
+    for section in ("model", "task", "target", "budget"):
+        assert list(record[section]) == list(everything[section]), section
+
+
+@pytest.mark.parametrize("path", PROSE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_lines_are_short(path: Path) -> None:
     assert max(map(len, path.read_text(encoding="utf-8").splitlines())) <= 120

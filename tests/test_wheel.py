@@ -56,6 +56,16 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment
 
 
+@pytest.fixture(scope="module")
+def alone(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty environment with the wheel and what it asks for, from the package index."""
+    environment = tmp_path_factory.mktemp("alone")
+    venv.create(environment, with_pip=False, symlinks=True)
+    command = [sys.executable, "-m", "pip", "--python", environment / "bin" / "python", "install"]
+    run(*command, "--quiet", "--constraint", ROOT / "constraints.txt", wheel, folder=environment)
+    return environment
+
+
 def test_the_wheel_has_everything_that_is_data(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -79,10 +89,10 @@ def test_the_presets_load_from_the_wheel(installed: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_wheel_runs_the_search_of_the_demo(installed: Path, tmp_path: Path) -> None:
+def test_the_wheel_runs_the_search_of_the_demo(alone: Path, tmp_path: Path) -> None:
     for name in ("digits.py", "digits.yaml"):
         shutil.copy(ROOT / "examples" / name, tmp_path)
-    command = [installed / "bin" / "autocompress", "search", "digits.yaml"]
+    command = [alone / "bin" / "autocompress", "search", "digits.yaml"]
     shown = run(*command, "--trials", 4, "--minutes", 4, folder=tmp_path)
     study = tmp_path / "runs" / "digits"
     assert shown.splitlines()[-1] == f"report: {study / 'report.html'}"

@@ -189,3 +189,85 @@ class Mlp(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc3(functional.relu(self.fc2(functional.relu(self.fc1(x)))))
+
+
+class SqueezeExcite(nn.Module):
+    """Weigh channels by what two 1x1 convolutions make of their means."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, hidden, 1)
+        self.expand = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        means = functional.adaptive_avg_pool2d(x, 1)
+        return x * torch.sigmoid(self.expand(functional.silu(self.reduce(means))))
+
+
+class GroupedNet(nn.Module):
+    """Grouped convolutions: few groups with a shuffle, and many; input `n x 3 x 8 x 8`."""
+
+    def __init__(self, width: int = 16, classes: int = 5) -> None:
+        super().__init__()
+        self.stem = conv_bn(3, width)
+        self.few = conv_bn(width, width, groups=2)
+        self.middle = conv_bn(width, width, kernel=1)
+        self.many = conv_bn(width, 2 * width, groups=width // 2)
+        self.excite = SqueezeExcite(2 * width, 4)
+        self.fc = nn.Linear(2 * width, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu(self.few(functional.relu(self.stem(x))))
+        n, c, h, w = x.shape
+        x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+        x = self.many(functional.relu(self.middle(x)))
+        return self.fc(
+            functional.adaptive_avg_pool2d(self.excite(functional.relu(x)), 1).flatten(1)
+        )
+
+
+class FusedAttention(nn.Module):
+    """Self-attention with one projection for queries, keys and values, as timm writes it."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = num_heads, dim // num_heads
+        self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, t, _ = x.shape
+        qkv = self.qkv(x).reshape(n, t, 3, self.num_heads, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = functional.scaled_dot_product_attention(q, k, v)
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+
+class EncoderLayer(nn.Module):
+    """Attention and a feed-forward network, each behind a norm and beside a shortcut."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attn = FusedAttention(dim, num_heads)
+        self.fc1, self.fc2 = nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.fc2(functional.gelu(self.fc1(self.norm2(x))))
+
+
+class VisionTransformer(nn.Module):
+    """A small ViT with a class token; input `n x 3 x 16 x 16`."""
+
+    def __init__(self, dim: int = 24, layers: int = 2, heads: int = 3, classes: int = 5) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, dim, 4, 4)
+        self.token = nn.Parameter(torch.randn(1, 1, dim))
+        self.positions = nn.Parameter(torch.randn(1, 17, dim))
+        self.layers = nn.Sequential(*(EncoderLayer(dim, heads) for _ in range(layers)))
+        self.norm, self.head = nn.LayerNorm(dim), nn.Linear(dim, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.positions
+        return self.head(self.norm(self.layers(x))[:, 0])

@@ -44,7 +44,10 @@ class Artifact:
 def export_artifact(
     compressed: CompressedModel, path: Path, inputs: Inputs, *, target: Target
 ) -> Artifact:
-    """Write `path` (ONNX) and `weights.packed` beside it.
+    """Write `path` (ONNX) and the packed weights beside it.
+
+    Those of `model.onnx` are `weights.packed`, those of any other `name.onnx`
+    are `name.packed`, so that several models can lie in one folder.
 
     Args:
         compressed: A calibrated model.
@@ -76,9 +79,11 @@ def export_artifact(
                     remedy="write only the packed file, or choose other bits",
                 )
             )
-    compressed, inputs = _on_cpu(compressed, inputs)
+    compressed, inputs = on_cpu(compressed, inputs)
     write_onnx(compressed, path, inputs)
-    packed_path = path.parent / "weights.packed"
+    packed_path = path.with_name(
+        "weights.packed" if path.stem == "model" else f"{path.stem}.packed"
+    )
     size = write_packed(compressed, packed_path)
     check_outputs(compressed, path, inputs)
     return Artifact(
@@ -154,7 +159,7 @@ class RuntimeModule(nn.Module):
         return tree_unflatten(leaves, self._structure)
 
 
-def _on_cpu(compressed: CompressedModel, inputs: Inputs) -> tuple[CompressedModel, Inputs]:
+def on_cpu(compressed: CompressedModel, inputs: Inputs) -> tuple[CompressedModel, Inputs]:
     """Copy a model and its inputs to the CPU, where they are not there yet."""
     if all(parameter.device.type == "cpu" for parameter in compressed.parameters()):
         return compressed, inputs

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from autocompress.transform.compressed import CompressedModel, TensorQuantiser
-from autocompress.transform.grids import weight_codes
+from autocompress.transform.compressed import CompressedModel
+from autocompress.transform.quantiser import TensorQuantiser
+from autocompress.transform.weights import WeightLayout
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,16 +16,28 @@ class FoldedLayer:
 
     Attributes:
         codes: int8, shape of the weight.
-        scales: float32, one per output channel.
+        scales: float32, outputs x groups.
+        layout: How scales go with the weight.
         bias: float32, one per output channel.
         bias_scales: float32 steps of an int32 bias, input scale times weight
-            scale; None where the input is not quantised.
+            scale; None where the input is not quantised, or inputs do not
+            share one scale.
     """
 
     codes: Tensor
     scales: Tensor
+    layout: WeightLayout
     bias: Tensor
     bias_scales: Tensor | None
+
+    @property
+    def per_channel(self) -> bool:
+        """Whether each position along one axis of the weight has one scale."""
+        return self.scales.shape[1] == 1 and self.layout.transposed <= 1
+
+    def spread(self) -> Tensor:
+        """Return the scales, shaped to be multiplied with the weight."""
+        return self.layout.spread(self.scales)
 
     def bias_codes(self) -> Tensor | None:
         """Return the bias as int32, or None where it does not fit."""
@@ -38,7 +51,7 @@ class FoldedLayer:
 def fold_layer(compressed: CompressedModel, name: str) -> FoldedLayer:
     """Compute the integers of a layer, with the batch norm after it folded in.
 
-    Codes never change size: a norm multiplies the scale of its channel, and a
+    Codes never change size: a norm multiplies the scales of its channel, and a
     negative factor flips the signs, which a symmetric, narrow grid allows; a
     factor of zero clears the codes.
 
@@ -50,30 +63,24 @@ def fold_layer(compressed: CompressedModel, name: str) -> FoldedLayer:
         Its integers; the folded batch norm must then be skipped.
     """
     layer = compressed.network.get_submodule(name)
-    parameter = layer.get_parameter("weight")
-    weight = parameter.detach().float()
-    scales, bits = compressed.quantised_weight(name, parameter)
-    codes = weight_codes(weight, scales, bits)
+    quantised = compressed.quantised_weight(name)
+    codes, scales, layout = quantised.codes, quantised.grid.scales, quantised.grid.layout
     own = getattr(layer, "bias", None)
-    bias = (
-        torch.zeros(len(weight), device=weight.device)
-        if own is None
-        else own.detach().float().clone()
-    )
+    bias = torch.zeros_like(scales[:, 0]) if own is None else own.detach().float().clone()
     fold = compressed.record.plan.folds.get(name)
     if fold is not None:
         factor, shift = norm_affine(compressed.network.get_submodule(fold[0]))
-        codes = codes * factor.sign().reshape(-1, *([1] * (codes.dim() - 1)))
-        scales = scales * torch.where(factor == 0, 1.0, factor.abs())
+        signs = factor.sign().to(torch.int8)
+        codes = layout.unrows(layout.rows(codes) * signs[:, None])
+        scales = scales * torch.where(factor == 0, 1.0, factor.abs())[:, None]
         bias = bias * factor + shift
     site = compressed.record.plan.inputs.get(name)
+    quantiser = None if site is None else compressed.quantisers[site]
     steps = None
-    if site is not None:
-        quantiser = compressed.quantisers[site]
-        if isinstance(quantiser, TensorQuantiser):
-            steps = (scales * quantiser.scale).clamp_min(torch.finfo(torch.float32).tiny)
+    if isinstance(quantiser, TensorQuantiser) and scales.shape[1] == 1:
+        steps = (scales[:, 0] * quantiser.scale).clamp_min(torch.finfo(torch.float32).tiny)
     return FoldedLayer(
-        codes=codes.to(torch.int8), scales=scales.float(), bias=bias, bias_scales=steps
+        codes=codes, scales=scales.float(), layout=layout, bias=bias, bias_scales=steps
     )
 
 

@@ -17,14 +17,10 @@ from autocompress.core.candidate import Candidate
 from autocompress.core.files import write_atomic
 from autocompress.errors import AutocompressError, ExportError, TraceError, explain
 from autocompress.graph.inputs import one_line
-from autocompress.transform.compressed import (
-    CompressedModel,
-    PlannedMode,
-    TensorQuantiser,
-    map_inputs,
-    site_points,
-)
+from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.operations import Inputs, weight_owners
+from autocompress.transform.planned import PlannedMode, map_inputs, site_points
+from autocompress.transform.quantiser import TensorQuantiser
 from autocompress.transform.record import SurgeryRecord
 
 OPSET = 20
@@ -56,17 +52,20 @@ class _Exportable(nn.Module):
         self.skipped = frozenset(
             number for name, (_, number) in plan.folds.items() if name in self.keys
         )
+        self.axes = {}
         for name, key in self.keys.items():
             folded = fold_layer(compressed, name)
+            self.axes[name] = folded.layout.axis if folded.per_channel else None
             self.register_buffer(f"{key}_codes", folded.codes)
-            self.register_buffer(f"{key}_scales", folded.scales)
+            scales = folded.scales[:, 0] if folded.per_channel else folded.spread()
+            self.register_buffer(f"{key}_scales", scales)
             codes = folded.bias_codes()
             if codes is None:
                 self.register_buffer(f"{key}_bias", folded.bias)
             else:
                 self.register_buffer(f"{key}_bias", codes)
                 self.register_buffer(f"{key}_bias_scales", folded.bias_scales)
-            self.register_buffer(f"{key}_zeros", torch.zeros(len(folded.scales), dtype=torch.int64))
+            self.register_buffer(f"{key}_zeros", torch.zeros(len(folded.bias), dtype=torch.int64))
 
     def forward(self, *inputs: Any) -> Any:
         first = len(inputs) - len(self.names)
@@ -90,12 +89,16 @@ class _Exportable(nn.Module):
     def _layer(self, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
         if name not in self.keys:
             return args
-        key = self.keys[name]
+        key, axis = self.keys[name], self.axes[name]
         zeros, scales = self.get_buffer(f"{key}_zeros"), self.get_buffer(f"{key}_scales")
+        codes = self.get_buffer(f"{key}_codes")
         dequantize = torch.ops.quantized_decomposed.dequantize_per_channel
-        weight = dequantize(
-            self.get_buffer(f"{key}_codes"), scales, zeros, 0, -127, 127, torch.int8
-        )
+        if axis is None:  # no one axis has the scales, so that no runtime computes in integers
+            weight = codes.float() * scales
+        else:
+            weight = dequantize(codes, scales, zeros, axis, -127, 127, torch.int8)
+        if isinstance(self.network.get_submodule(name), nn.Embedding):
+            return (args[0], weight, *args[2:])
         bias = self.get_buffer(f"{key}_bias")
         if bias.dtype == torch.int32:
             steps = self.get_buffer(f"{key}_bias_scales")
@@ -152,6 +155,9 @@ def write_onnx(compressed: CompressedModel, path: Path, inputs: Inputs) -> None:
             ) from error
     if program is None:
         raise ExportError("export: torch.onnx.export returned nothing; report this.")
+    program.model.graph.metadata_props.clear()
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # source lines and paths of this host, half of a small file
     write_atomic(path, lambda temporary: program.save(temporary))
 
 

@@ -1,74 +1,33 @@
 """The packed file: weights at their searched bits, and the record to rebuild the model."""
 
+import json
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import safetensors
 import torch
-from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from autocompress.artifact.sparse_layout import pack_mask, unpack_mask
-from autocompress.core.files import write_atomic
-from autocompress.core.sparsity import stored_layout
-from autocompress.core.target import FLOAT
+from autocompress.artifact.container import Entry, Symbols, read_container, write_container
+from autocompress.artifact.stored_weight import PLACES, read_weight, weight_entries
 from autocompress.errors import InvalidInputError, MissingFileError, explain
 from autocompress.transform.compress import rebuild_model
 from autocompress.transform.compressed import CompressedModel
-from autocompress.transform.grids import weight_codes
 from autocompress.transform.record import SurgeryRecord
 from autocompress.transform.sparsity import mask_smallest
+from autocompress.transform.weights import QuantisedWeight, WeightGrid, WeightLayout
 
-FORMAT = "autocompress-packed-1"
-
-
-def pack_codes(codes: NDArray[np.int64], bits: int) -> NDArray[np.uint8]:
-    """Pack signed codes into a stream of bits, most significant first.
-
-    Args:
-        codes: Integers in [-2**(bits-1), 2**(bits-1) - 1].
-        bits: Bits per code, 1 to 8.
-
-    Returns:
-        Bytes; the last one is padded with zeros.
-
-    Example:
-        >>> pack_codes(np.array([-1, 0, 1]), 2)
-        array([108], dtype=uint8)
-    """
-    unsigned = (np.asarray(codes).ravel() + 2 ** (bits - 1)).astype(np.uint8)
-    stream = np.unpackbits(unsigned[:, None], axis=1)[:, 8 - bits :]
-    return np.packbits(stream.ravel())
-
-
-def unpack_codes(stream: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.int64]:
-    """Undo `pack_codes`.
-
-    Args:
-        stream: The packed bytes.
-        bits: Bits per code, 1 to 8.
-        count: Number of codes.
-
-    Example:
-        >>> unpack_codes(np.array([108], dtype=np.uint8), 2, 3)
-        array([-1,  0,  1])
-    """
-    flat = np.unpackbits(stream)[: count * bits].reshape(count, bits)
-    weights = 2 ** np.arange(bits - 1, -1, -1)
-    codes: NDArray[np.int64] = flat.astype(np.int64) @ weights - 2 ** (bits - 1)
-    return codes
+GRIDS = ":grids"
+"""Name of the entry that holds the activation grids, one per row."""
 
 
 def write_packed(compressed: CompressedModel, path: Path) -> int:
     """Write the packed weights of a compressed model.
 
-    A safetensors file: quantised weights as bit-packed codes with a float32
-    scale per output channel, everything else as it is, the surgery record and
-    the activation grids beside them. Of a masked layer only the kept weights
-    are stored, with a bitmask or their places, where that is smaller than the
-    whole layer. Nothing in it can run code.
+    Quantised weights are codes, Huffman-coded where that is smaller, with
+    float32 scales; everything else is stored as it is, the surgery record and
+    the activation grids beside it. Of a masked layer only the kept weights
+    are stored, with a bitmask or the gaps between them, where that is smaller
+    than the whole layer. Nothing in the file can run code.
 
     Args:
         compressed: A compressed model.
@@ -77,20 +36,19 @@ def write_packed(compressed: CompressedModel, path: Path) -> int:
     Returns:
         Its size in bytes.
     """
-    tensors: dict[str, Tensor] = {}
+    entries: dict[str, Entry] = {}
     special = compressed.record.quantised.keys() | compressed.record.sparse.keys()
     for name, tensor in compressed.network.state_dict().items():
         layer = name.removesuffix(".weight")
         if name.endswith(".weight") and layer in special:
             stored = _stored_weight(compressed, layer)
-            tensors |= {f"{name}:{part}": value for part, value in stored.items()}
+            entries |= {f"{name}:{part}": value for part, value in stored.items()}
         else:
-            tensors[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-    for number, quantiser in enumerate(compressed.quantisers):
-        tensors[f":grid:{number}"] = quantiser.get_extra_state().clone()
-    metadata = {"format": FORMAT, "record": compressed.record.to_json()}
-    write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
-    return path.stat().st_size
+            entries[name] = tensor
+    if len(compressed.quantisers):
+        states = [quantiser.get_extra_state() for quantiser in compressed.quantisers]
+        entries[GRIDS] = torch.stack(states)
+    return write_container(path, entries, json.loads(compressed.record.to_json()))
 
 
 def read_packed(path: Path, model: nn.Module) -> CompressedModel:
@@ -114,27 +72,16 @@ def read_packed(path: Path, model: nn.Module) -> CompressedModel:
             )
         )
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if metadata.get("format") != FORMAT:
-            raise InvalidInputError(
-                explain(
-                    f"'{path}'",
-                    expected=f"format {FORMAT}",
-                    got=metadata.get("format", "another safetensors file"),
-                    remedy="use a weights.packed of a front member",
-                )
-            )
-        record = SurgeryRecord.from_json(metadata["record"])
-    except (SafetensorError, KeyError, UnicodeDecodeError) as error:
+        entries, metadata = read_container(path.read_bytes())
+        record = SurgeryRecord.from_json(json.dumps(metadata))
+    except (KeyError, TypeError, ValueError) as error:
         raise InvalidInputError(
             explain(f"'{path}'", expected="a packed file", got=error, remedy="export it again")
         ) from error
     compressed = rebuild_model(model, record)
     try:
-        _restore(compressed, tensors)
-    except (KeyError, RuntimeError, ValueError) as error:
+        _restore(compressed, entries)
+    except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InvalidInputError(
             explain(
                 f"'{path}'",
@@ -146,71 +93,70 @@ def read_packed(path: Path, model: nn.Module) -> CompressedModel:
     return compressed.eval()
 
 
-def _stored_weight(compressed: CompressedModel, layer: str) -> dict[str, Tensor]:
+def _stored_weight(compressed: CompressedModel, layer: str) -> dict[str, Entry]:
     """Return what the file holds of a quantised or masked weight, by part."""
-    weight = compressed.network.get_submodule(layer).get_parameter("weight")
-    rows, bits = weight.detach().flatten(1).cpu(), FLOAT
-    parts: dict[str, Tensor] = {}
+    weight = compressed.network.get_submodule(layer).get_parameter("weight").detach()
+    mask = compressed.mask(layer) if layer in compressed.record.sparse else None
+    if layer not in compressed.record.quantised:
+        return weight_entries(weight, mask=mask)
+    quantised = compressed.quantised_weight(layer)
+    grid = quantised.grid
+    parts: dict[str, Entry] = {"scales": grid.scales}
+    if grid.codebook is not None:
+        parts["codebook"] = grid.codebook
+    return parts | weight_entries(quantised.codes, grid.levels, mask)
+
+
+def _restore_weight(compressed: CompressedModel, layer: str, parts: dict[str, Entry]) -> Tensor:
+    """Rebuild a weight from its parts in the file, with its grid and its mask."""
+    module, config = (
+        compressed.network.get_submodule(layer),
+        compressed.record.candidate.layer(layer),
+    )
+    shape = module.get_parameter("weight").shape
     if layer in compressed.record.quantised:
-        scales, bits = compressed.quantised_weight(layer, weight)
-        parts["scales"] = scales.detach().float().cpu().contiguous()
-        rows = weight_codes(rows, parts["scales"], bits)
-    flat = rows.flatten()
-    if layer in compressed.record.sparse:
-        mask = compressed.mask(layer).flatten(1).cpu()
-        layout, _ = stored_layout(len(mask), mask.shape[1], int(mask.sum()), bits)
-        if layout != "dense":
-            packed = pack_mask(mask.numpy(), layout)
-            parts |= {part: torch.from_numpy(array) for part, array in packed.items()}
-            flat = rows[mask]
-    if bits == FLOAT:
-        return parts | {"values": flat.clone()}
-    return parts | {"codes": torch.from_numpy(pack_codes(flat.to(torch.int64).numpy(), bits))}
-
-
-def _restored_weight(
-    compressed: CompressedModel, layer: str, own: Tensor, parts: dict[str, Tensor]
-) -> Tensor:
-    """Rebuild a weight from its parts in the file, and its mask."""
-    count, columns = own.reshape(len(own), -1).shape
-    mask = torch.ones(count, columns, dtype=torch.bool)
-    places = ("mask", "counts", "columns")
-    packed: dict[str, NDArray[np.uint8]] = {p: parts[p].numpy() for p in places if p in parts}
-    if packed:
-        mask = torch.from_numpy(unpack_mask(packed, count, columns))
-    rows = torch.zeros(count, columns, dtype=parts["values"].dtype if "values" in parts else None)
-    if "values" in parts:
-        rows[mask] = parts["values"]
+        layout = WeightLayout.of(module, config.group_size)
+        codebook = _tensor(parts["codebook"]) if "codebook" in parts else None
+        grid = WeightGrid(
+            bits=config.weight_bits,
+            layout=layout,
+            scales=_tensor(parts["scales"]),
+            codebook=codebook,
+        )
+        codes, mask = read_weight(parts, shape, grid.levels)
+        quantised = QuantisedWeight(codes=codes, grid=grid)
+        compressed.set_quantised_weight(layer, quantised)
+        weight = quantised.values()
     else:
-        bits = compressed.record.quantised[layer]
-        codes = unpack_codes(parts["codes"].numpy(), bits, int(mask.sum()))
-        rows[mask] = torch.from_numpy(codes).float()
-        rows *= parts["scales"].reshape(-1, 1)
-    if packed:
-        compressed.set_mask(layer, mask.reshape(own.shape))
-    return rows.reshape(own.shape)
+        weight, mask = read_weight(parts, shape, None)
+    if mask is not None:
+        compressed.set_mask(layer, mask)
+    return weight
 
 
-def _restore(compressed: CompressedModel, tensors: dict[str, Tensor]) -> None:
-    state: dict[str, Tensor] = {}
-    frozen: dict[str, Tensor] = {}
+def _restore(compressed: CompressedModel, entries: dict[str, Entry]) -> None:
+    state: dict[str, Any] = {}
     whole = []
-    for name, own in compressed.network.state_dict().items():
-        names = [key for key in tensors if key.startswith(f"{name}:")]
+    for name in compressed.network.state_dict():
+        names = [key for key in entries if key.startswith(f"{name}:")]
         if not names:
-            state[name] = tensors.pop(name)
+            state[name] = _tensor(entries.pop(name))
             continue
         layer = name.removesuffix(".weight")
-        parts = {key.removeprefix(f"{name}:"): tensors.pop(key) for key in names}
-        state[name] = _restored_weight(compressed, layer, own, parts)
-        if "scales" in parts:
-            frozen[layer] = parts["scales"]
-        if layer in compressed.record.sparse and not {"mask", "counts"} & parts.keys():
+        parts = {key.removeprefix(f"{name}:"): entries.pop(key) for key in names}
+        state[name] = _restore_weight(compressed, layer, parts)
+        if layer in compressed.record.sparse and not PLACES.keys() & parts.keys():
             whole.append(layer)
     compressed.network.load_state_dict(state)
-    compressed.freeze_scales(frozen)
     mask_smallest(compressed, whole)
-    for number, quantiser in enumerate(compressed.quantisers):
-        quantiser.set_extra_state(tensors.pop(f":grid:{number}"))
-    if tensors:
-        raise KeyError(f"no place for {', '.join(sorted(tensors))}")
+    grids = _tensor(entries.pop(GRIDS)) if len(compressed.quantisers) else ()
+    for quantiser, row in zip(compressed.quantisers, grids, strict=True):
+        quantiser.set_extra_state(row)
+    if entries:
+        raise KeyError(f"no place for {', '.join(sorted(entries))}")
+
+
+def _tensor(entry: Entry) -> Tensor:
+    if isinstance(entry, Symbols):
+        raise ValueError("symbols where a tensor belongs")
+    return entry

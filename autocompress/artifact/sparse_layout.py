@@ -1,86 +1,70 @@
-"""Which weights of a masked layer are kept, as packed bits: a bitmask or compressed rows."""
+"""Which weights of a masked layer are kept, as symbols: a bitmask, or the gaps between them."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autocompress.core.sparsity import Layout, count_bits, index_bits
+from autocompress.artifact.container import Symbols
+
+FARTHEST = 255
+"""The symbol of so many weights that are not kept; after any other one, a kept weight comes."""
 
 
-def pack_numbers(numbers: NDArray[np.int64], bits: int) -> NDArray[np.uint8]:
-    """Pack non-negative integers into a stream of bits, most significant first.
-
-    Args:
-        numbers: Integers in [0, 2**bits).
-        bits: Bits per number, 1 to 32.
-
-    Returns:
-        Bytes; the last one is padded with zeros.
-
-    Example:
-        >>> pack_numbers(np.array([1, 2, 1023]), 10)
-        array([  0,  64,  47, 252], dtype=uint8)
-    """
-    places = np.arange(bits - 1, -1, -1)
-    flat = (np.asarray(numbers, dtype=np.int64).ravel()[:, None] >> places) & 1
-    return np.packbits(flat.astype(np.uint8).ravel())
-
-
-def unpack_numbers(stream: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.int64]:
-    """Undo `pack_numbers`.
+def pack_bitmask(mask: NDArray[np.bool_]) -> Symbols:
+    """Write one bit per weight, eight to a symbol.
 
     Args:
-        stream: The packed bytes.
-        bits: Bits per number, 1 to 32.
-        count: How many numbers.
-
-    Example:
-        >>> unpack_numbers(np.array([0, 64, 47, 252], dtype=np.uint8), 10, 3)
-        array([   1,    2, 1023])
+        mask: True where a weight is kept, any shape.
     """
-    flat = np.unpackbits(stream)[: count * bits].reshape(count, bits).astype(np.int64)
-    numbers: NDArray[np.int64] = flat @ (1 << np.arange(bits - 1, -1, -1, dtype=np.int64))
-    return numbers
+    return Symbols(np.packbits(mask.ravel()), 8)
 
 
-def pack_mask(mask: NDArray[np.bool_], layout: Layout) -> dict[str, NDArray[np.uint8]]:
-    """Pack the positions of kept weights.
-
-    Args:
-        mask: Rows by columns, True where a weight is kept.
-        layout: "bitmask" or "rows".
-
-    Returns:
-        "mask", or "counts" (kept weights per row) and "columns", by name.
-    """
-    if layout == "bitmask":
-        return {"mask": np.packbits(mask.ravel())}
-    columns = mask.shape[1]
-    return {
-        "counts": pack_numbers(mask.sum(axis=1), count_bits(columns)),
-        "columns": pack_numbers(np.nonzero(mask)[1], index_bits(columns)),
-    }
-
-
-def unpack_mask(packed: dict[str, NDArray[np.uint8]], rows: int, columns: int) -> NDArray[np.bool_]:
-    """Undo `pack_mask`.
+def unpack_bitmask(packed: Symbols, count: int) -> NDArray[np.bool_]:
+    """Undo `pack_bitmask`.
 
     Args:
         packed: What it returned.
-        rows: Rows of the mask.
-        columns: Columns of the mask.
+        count: Number of weights.
 
     Raises:
-        ValueError: If the arrays are too short or say something impossible.
-        KeyError: If one of them is missing.
+        ValueError: If it is of another length.
     """
-    if "mask" in packed:
-        bits = np.unpackbits(packed["mask"])[: rows * columns]
-        return bits.reshape(rows, columns).astype(np.bool_)
-    counts = unpack_numbers(packed["counts"], count_bits(columns), rows)
-    total = int(counts.sum())
-    places = unpack_numbers(packed["columns"], index_bits(columns), total)
-    if total and places.max() >= columns:
-        raise ValueError(f"a column beyond {columns}")
-    mask = np.zeros((rows, columns), dtype=np.bool_)
-    mask[np.repeat(np.arange(rows), counts), places] = True
+    if len(packed.values) != -(-count // 8):
+        raise ValueError(f"a bitmask of {len(packed.values)} bytes for {count} weights")
+    return np.unpackbits(packed.values)[:count].astype(np.bool_)
+
+
+def pack_gaps(mask: NDArray[np.bool_]) -> Symbols:
+    """Write how many weights are skipped before each kept one (Han et al. 2016).
+
+    Args:
+        mask: True where a weight is kept, any shape.
+
+    Example:
+        >>> pack_gaps(np.array([False, True, True, False, False, True, False])).values
+        array([1, 0, 2], dtype=uint8)
+    """
+    gaps = np.diff(np.flatnonzero(mask), prepend=-1) - 1
+    far = gaps // FARTHEST
+    ends = np.cumsum(far + 1) - 1
+    symbols = np.full(len(gaps) + int(far.sum()), FARTHEST, dtype=np.uint8)
+    symbols[ends] = gaps % FARTHEST
+    return Symbols(symbols, 8)
+
+
+def unpack_gaps(packed: Symbols, count: int) -> NDArray[np.bool_]:
+    """Undo `pack_gaps`.
+
+    Args:
+        packed: What it returned.
+        count: Number of weights.
+
+    Raises:
+        ValueError: If it names a weight that is not there.
+    """
+    kept = packed.values != FARTHEST
+    places = np.cumsum(packed.values.astype(np.int64) + kept)[kept] - 1
+    if len(places) and places[-1] >= count:
+        raise ValueError(f"a weight beyond {count}")
+    mask = np.zeros(count, dtype=np.bool_)
+    mask[places] = True
     return mask

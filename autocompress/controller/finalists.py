@@ -10,7 +10,7 @@ from autocompress.core.evaluation import Evaluation
 from autocompress.core.pareto import greedy_hypervolume, non_dominated_rank
 
 NO_GAP = 0.0015
-"""Accuracy below the original's that needs no training to win back."""
+"""Accuracy below the original's that is not worth training to win back."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +34,7 @@ def choose_finalists(
     losses: NDArray[np.float64],
     violations: NDArray[np.float64],
     reference: NDArray[np.float64],
+    gaps: Sequence[float],
     baseline_accuracy: float,
     count: int,
     members: Sequence[int] = (),
@@ -43,8 +44,8 @@ def choose_finalists(
     Feasible ones, each adding the most. Where none is predicted to add
     anything, the least infeasible of the best rank are chosen: a search with
     hard constraints still shows how near it came, and predictions may err.
-    Time is shared by the root of the accuracy that is to be won back: none
-    where nothing is lost.
+    Time is shared by the root of the accuracy that is expected to stay lost:
+    none where nothing is lost already.
 
     Args:
         evaluations: `n` trials.
@@ -52,6 +53,7 @@ def choose_finalists(
         losses: `n x m` predicted losses.
         violations: `n` largest predicted violations; at most 0 is feasible.
         reference: `m` losses, the reference point.
+        gaps: The `n` accuracies that they lack so far.
         baseline_accuracy: The original's, on `val`.
         count: How many to choose at most, those in `members` not counted.
         members: Slots that are members already and need no more training.
@@ -71,11 +73,14 @@ def choose_finalists(
         rest = [i for i in range(len(evaluations)) if i not in done]
         rest.sort(key=lambda i: (max(0.0, violations[i]), ranks[i], evaluations[i].slot))
         picked = rest[:count]
-    gaps = {i: max(0.0, baseline_accuracy - values[i]["accuracy"]) for i in picked}
-    needs = {i: gap**0.5 if gap > NO_GAP else 0.0 for i, gap in gaps.items()}
+    needs = {i: _need(gaps[i], baseline_accuracy - values[i]["accuracy"]) for i in picked}
     total = sum(needs.values()) or 1.0
     chosen = [
         Finalist(evaluation=evaluations[i], predicted=values[i], share=needs[i] / total)
         for i in picked
     ]
     return sorted(chosen, key=lambda f: (-f.predicted["macs"], f.evaluation.slot))
+
+
+def _need(gap: float, predicted: float) -> float:
+    return 0.0 if gap <= NO_GAP else float(max(predicted, NO_GAP) ** 0.5)

@@ -9,10 +9,14 @@ from autocompress.controller.finalists import Finalist, choose_finalists
 from autocompress.controller.forecast import Forecast
 from autocompress.controller.run import Run
 from autocompress.controller.start import refit_profile
+from autocompress.core.budget import FINALIST_SHARE
 from autocompress.errors import StorageError, StudyError
 
 FINALISTS = 6
-"""Members that a search adds to those it wrote on its way."""
+"""Members that a search adds to those it wrote on its way, where no time is set."""
+
+MOST_FINALISTS = 10
+"""Finalists where the time allows to train that many well."""
 
 LAST_SECONDS = 40.0
 """Longest measurement of all members side by side."""
@@ -59,10 +63,10 @@ def _choose(
 ) -> list[Finalist]:
     """Choose those that the budget still has room for, the least compressed first."""
     evaluations = [e for e in run.ledger.evaluations() if e.fidelities and e.slot not in failed]
-    room = FINALISTS - len(done) - len(failed)
-    left = run.schedule.seconds_left
+    over, left = len(done) + len(failed), run.schedule.seconds_left
+    room = FINALISTS - over
     if left is not None:
-        room = min(room, int(left // (1.5 * run.seconds_per_member)), _worthwhile(run, left))
+        room = min(int(left // (1.5 * run.seconds_per_member)), _worthwhile(run, left, over))
     if room <= 0 or not evaluations:
         return []
     forecast.learn(evaluations)
@@ -74,18 +78,30 @@ def _choose(
         np.array([forecast.losses(v) for v in values]),
         np.array(violations),
         forecast.reference(),
+        [forecast.gap(e) for e in evaluations],
         forecast.baseline["accuracy"],
         room,
         [e.slot for e in evaluations if e.origin in BASELINES or f"{e.slot:04d}" in done],
     )
 
 
-def _worthwhile(run: Run, seconds: float) -> int:
-    """Return how many finalists the time can train well, at the speed of earlier training."""
+def _worthwhile(run: Run, seconds: float, over: int) -> int:
+    """Return how many more finalists the time can train well, at the speed of earlier training."""
     if run.evaluator.seconds_per_image == 0.0:
-        return FINALISTS
+        return FINALISTS - over
     each = WORTHWHILE_EPOCHS * run.setup.epoch_images * run.evaluator.seconds_per_image
-    return max(FEWEST_FINALISTS, int(seconds // (each + run.seconds_per_member)))
+    trained_well = int(seconds // (each + run.seconds_per_member))
+    return min(MOST_FINALISTS - over, max(FEWEST_FINALISTS - over, trained_well, 0))
+
+
+def finalist_images(run: Run) -> int:
+    """Return how many training images a finalist is expected to see."""
+    total, each = run.schedule.total_seconds, run.evaluator.seconds_per_image
+    if total is None or each == 0.0:
+        return run.schedule.full_images
+    seconds = FINALIST_SHARE * total
+    share = seconds / _worthwhile(run, seconds, 0) - run.seconds_per_member
+    return max(1, int(share / each))
 
 
 def measure_members(run: Run, forecast: Forecast) -> None:
@@ -118,6 +134,7 @@ def _finalist(run: Run, finalist: Finalist, waiting: Sequence[Finalist]) -> None
         seconds=seconds,
         on_step=run.watch("finalists", f"finalist {evaluation.slot}"),
         fidelity=2,
+        inherit=finalist.share > 0.0,
     )
     run.ledger.record_final(evaluation.slot, result)
     member = run.write_member(

@@ -1,6 +1,6 @@
 """What a trial is expected to reach: costs, final accuracy, violations, losses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,11 +9,11 @@ from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation
 from autocompress.core.objective import Constraint, Objective
 from autocompress.core.target import FLOAT
-from autocompress.cost.analytic import count_costs
+from autocompress.cost.analytic import StoredWeights, count_costs
 from autocompress.cost.profile import DeviceProfile
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.widths import pruned_widths
-from autocompress.predictor.recovery import RecoveryModel
+from autocompress.predictor.recovery import EXPONENT_PRIOR, RecoveryModel, learning_exponent
 
 ACCURACY_SPAN = 0.2
 """Accuracy below the original at which the reference point lies."""
@@ -34,6 +34,8 @@ class Forecast:
             and costs of the original's artifact. Its latency is predicted
             too: trials are judged by predictions against predictions, so that
             the same profile leads to the same decisions.
+        full_images: Tells how many training images a full fine-tune will see; at least 1.
+        stored: Bits per stored weight; see `count_costs`.
     """
 
     def __init__(
@@ -43,43 +45,62 @@ class Forecast:
         objectives: Sequence[Objective],
         constraints: Sequence[Constraint],
         baseline: Mapping[str, float],
+        full_images: Callable[[], int],
+        stored: StoredWeights | None = None,
     ) -> None:
-        self.graph, self.profile = graph, profile
+        self.graph, self.profile, self.stored = graph, profile, stored
         self.objectives, self.constraints = tuple(objectives), tuple(constraints)
-        self.baseline = dict(baseline)
+        self.baseline, self.full_images = dict(baseline), full_images
         if "latency_ms" in baseline:
             self.baseline["latency_ms"] = profile.predict_latency(graph, Candidate())
         self.recovery = RecoveryModel()
+        self.exponent = EXPONENT_PRIOR
 
     def costs(self, candidate: Candidate) -> dict[str, float]:
         """Predict all costs of a candidate without building it."""
-        counted = count_costs(self.graph, candidate)
+        counted = count_costs(self.graph, candidate, self.stored)
         return counted | {"latency_ms": self.profile.predict_latency(self.graph, candidate)}
 
     def learn(self, evaluations: Sequence[Evaluation]) -> None:
-        """Refit the accuracy model to the candidates that were trained."""
+        """Refit the accuracy models to the candidates that were trained."""
+        both = [e for e in evaluations if {1, 2} <= e.fidelities.keys()]
+        seen = [[e.fidelities[f].trained_images for f in (1, 2)] for e in both]
+        self.exponent = learning_exponent(
+            np.array([self._lost(e, 1) for e in both]),
+            np.array([self._lost(e, 2) for e in both]),
+            np.array([min(1.0, short / full) for short, full in seen]),
+        )
         rows, lost = [], []
         for evaluation in evaluations:
-            trained = [f for f in evaluation.fidelities if f > 0]
-            if trained and 0 in evaluation.fidelities:
+            if 0 in evaluation.fidelities and max(evaluation.fidelities) > 0:
                 rows.append(self._features(evaluation))
-                accuracy = evaluation.fidelities[max(trained)].accuracy
-                lost.append(max(0.0, self.baseline["accuracy"] - accuracy))
+                lost.append(max(0.0, self.baseline["accuracy"] - self.accuracy(evaluation)))
         if rows:
             self.recovery = RecoveryModel.fit(np.array(rows), np.array(lost))
 
     def accuracy(self, evaluation: Evaluation) -> float:
         """Predict accuracy on `val` after full fine-tuning, [0, 1].
 
-        A trained candidate is predicted at what it reached; one that was only
-        proxied at the original's accuracy less what training is expected to
-        leave lost.
+        A candidate that had one is predicted at what it reached. One that was
+        trained shortly or only proxied is predicted at the original's
+        accuracy, less the part of its loss that training is expected to leave.
         """
-        trained = [f for f in evaluation.fidelities if f > 0]
-        if trained:
-            return evaluation.fidelities[max(trained)].accuracy
+        highest = max(evaluation.fidelities)
+        if highest == 2:
+            return evaluation.fidelities[2].accuracy
+        if highest == 1:
+            short = evaluation.fidelities[1]
+            ratio = min(1.0, short.trained_images / self.full_images())
+            left: float = self._lost(evaluation, 1) * ratio**self.exponent
+            return max(self.baseline["accuracy"] - left, short.accuracy)
         lost = float(self.recovery.predict(np.array([self._features(evaluation)]))[0])
         return max(0.0, self.baseline["accuracy"] - lost)
+
+    def gap(self, evaluation: Evaluation, fidelity: int | None = None) -> float:
+        """Return the accuracy lost against the original, at the highest fidelity by default."""
+        fidelity = max(evaluation.fidelities) if fidelity is None else fidelity
+        original = self.baseline["proxy_accuracy" if fidelity == 0 else "accuracy"]
+        return original - evaluation.fidelities[fidelity].accuracy
 
     def values(self, evaluation: Evaluation) -> dict[str, float]:
         """Predict "accuracy" and all costs."""
@@ -108,6 +129,9 @@ class Forecast:
         corner["accuracy"] = max(0.0, self.baseline["accuracy"] - ACCURACY_SPAN)
         return np.array(self.losses(corner))
 
+    def _lost(self, evaluation: Evaluation, fidelity: int) -> float:
+        return max(0.0, self.gap(evaluation, fidelity))
+
     def _features(self, evaluation: Evaluation) -> list[float]:
         """Describe a proxied candidate as `RecoveryModel` wants it."""
         candidate = evaluation.candidate
@@ -116,9 +140,8 @@ class Forecast:
         left = sum(width.macs for width in pruned_widths(self.graph, candidate).values())
         bits = [config.weight_bits for config in candidate.layers.values()]
         noise = [4.0 ** (8 - b) / 4.0**6 for b in bits if b != FLOAT]
-        gap = self.baseline["proxy_accuracy"] - evaluation.fidelities[0].accuracy
         return [
-            max(0.0, gap),
+            self._lost(evaluation, 0),
             1.0 - standing / total,
             (standing - left) / total,
             sum(noise) / max(1, len(self.graph.layers)),

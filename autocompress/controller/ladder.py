@@ -147,10 +147,15 @@ def _moves(space: BoundSpace, candidate: Candidate) -> Iterator[Move]:
     for layers in space.precision_knobs:
         standing = [name for name in layers.members if not candidate.drops(name)]
         now = candidate.layer(standing[0] if standing else layers.members[0])
-        widths = {w for w, a in space.layer_precisions if a == now.activation_bits}
-        for weight in sorted(widths, reverse=True) if standing else ():
-            if weight <= NARROWER * now.weight_bits:
-                yield _move("narrow", [(name, weight) for name in standing])
+        offered = [layers.values(level) for level in range(len(layers.levels))]
+        widths = {
+            tuple((name, pairs[name][0]) for name in standing)
+            for pairs in offered
+            if all(pairs[name][1] == now.activation_bits for name in standing)
+        }
+        for values in sorted(widths, reverse=True) if standing else ():
+            if values[0][1] <= NARROWER * now.weight_bits:
+                yield _move("narrow", list(values))
 
 
 def _move(kind: str, values: Sequence[tuple[str, float]]) -> Move:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from autocompress.artifact.export import RuntimeModule, export_artifact
+from autocompress.artifact.exact import ExactModel
+from autocompress.artifact.export import RuntimeModule, export_artifact, on_cpu
 from autocompress.core.evaluation import MeasuredMember, front_document
 from autocompress.core.files import read_json, write_json, write_text
 from autocompress.core.objective import Constraint, Objective
@@ -105,7 +106,8 @@ class MemberStore:
         with torch.inference_mode():
             like = model(*args, **kwargs)
         runtime = RuntimeModule(artifact.path, threads=torch.get_num_threads(), like=like)
-        val_accuracy = self._verify(model, runtime, artifact.path)
+        exact = ExactModel(*on_cpu(model, (args, kwargs)))
+        val_accuracy = self._verify(exact, runtime, artifact.path)
         measured = {
             "val_accuracy": val_accuracy,
             "accuracy": score(runtime, self.task, self.splits.test, low_precision=False),
@@ -167,11 +169,12 @@ class MemberStore:
         """Write a member's `metrics.json`, which marks it complete."""
         write_json(self.study_dir / "front" / member.id / "metrics.json", member.to_json())
 
-    def _verify(self, model: CompressedModel, runtime: RuntimeModule, path: Path) -> float:
+    def _verify(self, model: ExactModel, runtime: RuntimeModule, path: Path) -> float:
         """Compare accuracies on all of `val`; return that of the file.
 
-        They may differ by `ACCURACY_TOLERANCE` or two examples, whichever is
-        larger.
+        The model is computed as the runtime rounds: otherwise predictions differ
+        by chance, not by what is wrong with the file. They may differ by
+        `ACCURACY_TOLERANCE` or two examples, whichever is larger.
         """
         expected, got, examples = 0.0, 0.0, 0
         model.eval()

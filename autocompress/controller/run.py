@@ -50,7 +50,8 @@ class Run:
         schedule: How the budget is spent, and what is left of it.
         evaluator: Evaluates candidates.
         store: Writes and measures members.
-        seconds_per_member: Time that writing one member takes, as seen so far.
+        seconds_per_member: Time that writing one member takes, as seen so far
+            in this run and earlier ones.
     """
 
     def __init__(
@@ -72,11 +73,12 @@ class Run:
             seed=setup.seed,
             device=setup.device,
             training=setup.training,
+            quantisation=setup.quantisation,
         )
         self.store = MemberStore(
             setup.study_dir, setup.model, setup.task, setup.splits, setup.target
         )
-        self.seconds_per_member = MEMBER_SECONDS
+        self.seconds_per_member = float(ledger.get("member_s", MEMBER_SECONDS))
 
     def say(self, stage: str, message: str, **details: Any) -> None:
         """Tell the callbacks of a step, and the ledger of the time."""
@@ -136,6 +138,7 @@ class Run:
         self.seconds_per_member = max(
             0.5 * self.seconds_per_member, self.schedule.elapsed - started
         )
+        self.ledger.set("member_s", self.seconds_per_member)
         return member
 
     def add_member(self, member: MeasuredMember) -> MeasuredMember:

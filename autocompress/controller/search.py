@@ -1,9 +1,10 @@
 """The search, stage by stage: baseline, profile, sensitivity, trials, finalists, front."""
 
+import functools
 from collections.abc import Sequence
 
 from autocompress.controller.designs import first_designs, ladder_start
-from autocompress.controller.finish import measure_members, train_finalists
+from autocompress.controller.finish import finalist_images, measure_members, train_finalists
 from autocompress.controller.forecast import Forecast
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.run import Run
@@ -12,6 +13,7 @@ from autocompress.controller.setup import SearchSetup
 from autocompress.controller.start import device_profile, measure_baseline
 from autocompress.controller.trials import run_trials
 from autocompress.core.events import Callback
+from autocompress.cost.stored_bits import StoredBits
 
 
 def run_search(setup: SearchSetup, ledger: Ledger, callbacks: Sequence[Callback] = ()) -> None:
@@ -25,7 +27,13 @@ def run_search(setup: SearchSetup, ledger: Ledger, callbacks: Sequence[Callback]
     run = Run(setup, ledger, callbacks)
     baseline = measure_baseline(run)
     forecast = Forecast(
-        setup.graph, device_profile(run), setup.objectives, setup.constraints, baseline
+        setup.graph,
+        device_profile(run),
+        setup.objectives,
+        setup.constraints,
+        baseline,
+        functools.partial(finalist_images, run),
+        StoredBits(setup.model),
     )
     _queue_designs(run, forecast)
     forecast.learn(ledger.evaluations())

@@ -1,6 +1,8 @@
 """The sensitivity pass: ladders from plain int8 down, by divergence per cost saved."""
 
 import functools
+import hashlib
+import time
 from collections.abc import Callable
 
 from autocompress.controller.designs import ladder_start
@@ -8,6 +10,12 @@ from autocompress.controller.forecast import Forecast
 from autocompress.controller.ladder import Rung, build_ladder
 from autocompress.controller.run import Run
 from autocompress.core.candidate import Candidate
+
+KEEP_SECONDS = 5.0
+"""Time between two notes of the deviations that are known."""
+
+KEY_DIGITS = 16
+"""Hexadecimal digits that a candidate is known by."""
 
 LADDER_SHARE = 0.12
 """Share of the minutes that the sensitivity pass may take."""
@@ -19,7 +27,7 @@ def find_ladders(run: Run, forecast: Forecast) -> dict[str, list[Rung]]:
     if known is None:
         run.say("sensitivity", "trying what each block, group and layer is worth")
         costs = [o.name for o in run.setup.objectives if o.name != "accuracy"]
-        deviation = functools.cache(run.evaluator.deviation)
+        deviation = _Remembered(run)
         known = {}
         for number, name in enumerate(costs):
             share = LADDER_SHARE / (len(costs) - number)
@@ -32,6 +40,7 @@ def find_ladders(run: Run, forecast: Forecast) -> dict[str, list[Rung]]:
                 "sensitivity",
                 f"{len(rungs)} candidates down to {rungs[-1].cost:.0%} of plain int8's {name}",
             )
+        deviation.keep()
         run.ledger.set("ladders", known)
     return {
         name: [
@@ -39,6 +48,30 @@ def find_ladders(run: Run, forecast: Forecast) -> dict[str, list[Rung]]:
         ]
         for name, rungs in known.items()
     }
+
+
+class _Remembered:
+    """Deviations of candidates, kept in the study so that none is evaluated twice."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.known: dict[str, float] = dict(run.ledger.get("deviations") or {})
+        self.kept = time.monotonic()
+        run.evaluator.traces = run.ledger.get("hessian_traces")
+
+    def __call__(self, candidate: Candidate) -> float:
+        key = hashlib.sha256(candidate.to_json().encode()).hexdigest()[:KEY_DIGITS]
+        if key not in self.known:
+            self.known[key] = self.run.evaluator.deviation(candidate)
+            if time.monotonic() - self.kept > KEEP_SECONDS:
+                self.keep()
+        return self.known[key]
+
+    def keep(self) -> None:
+        """Write what is known to the study."""
+        self.run.ledger.set("deviations", self.known)
+        self.run.ledger.set("hessian_traces", self.run.evaluator.traces)
+        self.kept = time.monotonic()
 
 
 def _ladder(

@@ -1,12 +1,15 @@
 """What a search is given, and what makes two searches the same study."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from autocompress.core.budget import Budget
 from autocompress.core.objective import Constraint, Objective
+from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.target import Target
 from autocompress.core.training import TrainingConfig
 from autocompress.cost.profile import DeviceProfile
@@ -39,7 +42,8 @@ class SearchSetup:
         sampler: Name of the sampler.
         device: Torch device name.
         seed: The seed of the run.
-        training: How finalists are cut while they are trained.
+        training: How candidates are cut and quantised while they are trained.
+        quantisation: How grids are chosen.
     """
 
     model: nn.Module
@@ -58,6 +62,36 @@ class SearchSetup:
     device: str = "cpu"
     seed: int = 0
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    quantisation: QuantisationConfig = field(default_factory=QuantisationConfig)
+
+
+def study_settings(
+    setup: SearchSetup,
+    space: Mapping[str, Any],
+    objectives: Sequence[str],
+    constraints: Mapping[str, float | str],
+) -> dict[str, Any]:
+    """Return what a study keeps to be continued with, as JSON takes it.
+
+    Args:
+        setup: The search.
+        space: Its search space, before it was bound.
+        objectives: As they were given.
+        constraints: As they were given.
+    """
+    return {
+        "target": setup.target.to_json(),
+        "objectives": list(objectives),
+        "constraints": dict(constraints),
+        "space": dict(space),
+        "budget": asdict(setup.budget),
+        "sampler": setup.sampler,
+        "training": asdict(setup.training),
+        "quantisation": asdict(setup.quantisation),
+        "device": setup.device,
+        "seed": setup.seed,
+        "profile_given": setup.profile is not None,
+    }
 
 
 def study_identity(setup: SearchSetup, weights_digest: str) -> dict[str, str]:

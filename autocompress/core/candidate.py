@@ -10,7 +10,7 @@ from typing import Any, Literal
 from autocompress.core.schema import SCHEMA_VERSION, check_record, unknown_name
 from autocompress.core.sparsity import PATTERNS, TWO_OF_FOUR, UNSTRUCTURED
 from autocompress.core.target import FLOAT
-from autocompress.errors import InvalidInputError, WrongTypeError, explain
+from autocompress.errors import InvalidInputError, WrongTypeError, check_type, explain
 
 CriterionName = Literal[
     "random", "l1", "l2", "bn_scale", "taylor", "hessian", "apoz", "fpgm", "thinet"
@@ -20,6 +20,11 @@ CriterionName = Literal[
 DEFAULT_CRITERION: CriterionName = "l1"
 """How channels are ranked unless something else is said."""
 
+UNIFORM, CODEBOOK = "uniform", "codebook"
+
+WEIGHT_FORMATS = (UNIFORM, CODEBOOK)
+"""How codes map to weights."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerConfig:
@@ -28,7 +33,10 @@ class LayerConfig:
     Attributes:
         weight_bits: 1 to 8, or 32 for unquantised.
         activation_bits: Bits of the layer's input, 2 to 8, or 32.
-        weight_format: How codes map to weights; "uniform" is a symmetric grid.
+        weight_format: How codes map to weights: "uniform" is a symmetric grid
+            (one bit is -1 and 1, two bits are -1, 0 and 1), "codebook" any
+            2**weight_bits of the integers in [-127, 127], chosen per layer.
+        group_size: Inputs that share a scale, >= 1; 0 for one scale per output.
         sparsity: Fraction of single weights set to zero, [0, 1).
         sparsity_pattern: Which weights may be zero: "unstructured", or "2:4",
             two of every four neighbouring inputs, whose sparsity is 0.5.
@@ -36,21 +44,31 @@ class LayerConfig:
 
     weight_bits: int = FLOAT
     activation_bits: int = FLOAT
-    weight_format: str = "uniform"
+    weight_format: str = UNIFORM
+    group_size: int = 0
     sparsity: float = 0.0
     sparsity_pattern: str = UNSTRUCTURED
 
     def __post_init__(self) -> None:
         _check_bits("weight_bits", self.weight_bits, lowest=1)
         _check_bits("activation_bits", self.activation_bits, lowest=2)
-        if self.weight_format != "uniform":
+        if self.weight_format not in WEIGHT_FORMATS:
+            raise InvalidInputError(
+                unknown_name("'weight_format'", str(self.weight_format), WEIGHT_FORMATS)
+            )
+        if self.weight_format == CODEBOOK and not 2 <= self.weight_bits <= 8:
             raise InvalidInputError(
                 explain(
-                    "'weight_format'",
-                    expected="'uniform'",
-                    got=repr(self.weight_format),
-                    remedy="leave it out",
+                    "'weight_bits'",
+                    expected="2 to 8 with weight_format 'codebook'",
+                    got=self.weight_bits,
+                    remedy="set weight_bits: 4, or leave the format out",
                 )
+            )
+        check_type("'group_size'", self.group_size, int)
+        if self.group_size < 0:
+            raise InvalidInputError(
+                explain("'group_size'", expected=">= 0", got=self.group_size, remedy="write 64")
             )
         _check_range("sparsity", self.sparsity, low=0.0, high=1.0, high_included=False)
         object.__setattr__(self, "sparsity", _plain(self.sparsity))
@@ -165,6 +183,14 @@ class Candidate:
         """Return the configuration of one layer; unquantised if not listed."""
         return self.layers.get(name, LayerConfig())
 
+    def weight_bits(self) -> dict[str, int]:
+        """Return the weight bits of the layers that have fewer than 32, by name."""
+        return {
+            name: config.weight_bits
+            for name, config in self.layers.items()
+            if config.weight_bits != FLOAT
+        }
+
     def drops(self, name: str) -> bool:
         """Tell whether a layer or group lies inside a dropped block."""
         return any(name == block or name.startswith(f"{block}.") for block in self.dropped_blocks)
@@ -209,6 +235,7 @@ class Candidate:
                     "weight_bits": config.weight_bits,
                     "activation_bits": config.activation_bits,
                     "weight_format": config.weight_format,
+                    "group_size": config.group_size,
                     "sparsity": config.sparsity,
                     "sparsity_pattern": config.sparsity_pattern,
                 }

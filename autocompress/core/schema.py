@@ -8,6 +8,19 @@ from autocompress.errors import InvalidInputError, WrongTypeError, explain
 
 SCHEMA_VERSION = 1
 
+_EXPECTED = {
+    "dict_type": "a mapping of keys to values",
+    "float_type": "a number",
+    "int_type": "an integer",
+    "invalid_key": "a name as key",
+    "missing": "a value",
+    "model_type": "a mapping of keys to values",
+    "string_type": "a text",
+    "too_short": "at least one entry",
+    "tuple_type": "a list",
+}
+"""Our words for pydantic's types of errors, where its own mislead."""
+
 
 def check_record(
     record: object, *, what: str, keys: Collection[str], required: Collection[str] = ()
@@ -56,6 +69,20 @@ def check_record(
     return rest
 
 
+def expected_value(error: Mapping[str, Any]) -> str:
+    """Say what would have been accepted in place of what pydantic refused.
+
+    Args:
+        error: One of the errors of a `ValidationError`.
+
+    Example:
+        >>> expected_value({"type": "tuple_type", "msg": "Input should be a valid tuple"})
+        'a list'
+    """
+    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    return _EXPECTED.get(error["type"], message)
+
+
 def check_name(what: str, got: object, known: Collection[str]) -> None:
     """Refuse a name that is not known.
 
@@ -75,7 +102,12 @@ def unknown_name(what: str, got: str, known: Collection[str]) -> str:
     Example:
         >>> unknown_name("space", "cn", ["cnn"])
         "space: expected one of 'cnn', got 'cn'; did you mean 'cnn'?"
+        >>> unknown_name("block", "layer1", [])
+        "block: expected none, since there are none, got 'layer1'; leave it out."
     """
+    if not known:
+        expected = "none, since there are none"
+        return explain(what, expected=expected, got=f"'{got}'", remedy="leave it out")
     close = get_close_matches(got, list(known), n=1)
     listed = ", ".join(f"'{name}'" for name in sorted(known))
     hint = f"did you mean '{close[0]}'?" if close else "choose one of them."

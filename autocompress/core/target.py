@@ -51,15 +51,19 @@ class Target:
                     explain(f"target '{key}'", expected=">= 1", got=value, remedy=f"set {key}: 1")
                 )
 
-    def executed(self, weight_bits: int, activation_bits: int) -> tuple[int, int]:
+    def executed(
+        self, weight_bits: int, activation_bits: int, group_size: int = 0
+    ) -> tuple[int, int]:
         """Name the precision that the runtime really computes a layer in.
 
         A layer runs in the narrowest executable precision that holds its
         weights and its activations; narrower grids ride in wider integers.
+        Inputs whose weights have several scales are summed in floating point.
 
         Args:
             weight_bits: Bits of the layer's weights, 1 to 8, or 32.
             activation_bits: Bits of its input activations, 2 to 8, or 32.
+            group_size: Inputs that share a scale; 0 for one scale per output.
 
         Returns:
             The executed (weight bits, activation bits) pair.
@@ -70,6 +74,8 @@ class Target:
             >>> Target.named("onnxruntime-cpu").executed(4, 32)
             (32, 32)
         """
+        if group_size:
+            return FLOAT, FLOAT
         fitting = [p for p in self.precisions if p[0] >= weight_bits and p[1] >= activation_bits]
         return min(fitting, default=(FLOAT, FLOAT), key=lambda pair: (pair[0] * pair[1], pair))
 

@@ -1,4 +1,4 @@
-"""How a candidate is cut while it is trained in full: at once, or in stages."""
+"""How a candidate is cut and quantised while it is trained: at once, or in stages."""
 
 import math
 from collections.abc import Mapping
@@ -35,6 +35,8 @@ class TrainingConfig:
             Liu et al. 2017) of channels that later stages cut, >= 0.
         group_lasso: Weight of the group lasso on filters and channels (Wen et
             al. 2016) that later stages cut, >= 0.
+        learned_steps: Whether the steps of grids below 8 bits are trained with
+            the weights (LSQ, Esser et al. 2020).
     """
 
     schedule: str = "one-shot"
@@ -42,6 +44,7 @@ class TrainingConfig:
     rewind: bool = False
     norm_l1: float = 0.0
     group_lasso: float = 0.0
+    learned_steps: bool = True
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
@@ -54,6 +57,7 @@ class TrainingConfig:
                 explain("training 'stages'", expected="2 to 100", got=self.stages, remedy="write 4")
             )
         check_type("training 'rewind'", self.rewind, bool)
+        check_type("training 'learned_steps'", self.learned_steps, bool)
         for name in ("norm_l1", "group_lasso"):
             value = getattr(self, name)
             if isinstance(value, int):

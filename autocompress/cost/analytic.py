@@ -1,10 +1,10 @@
 """Costs that follow from a candidate's widths and bits alone."""
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
-from autocompress.core.candidate import Candidate, LayerConfig
-from autocompress.core.sparsity import kept_weights, stored_layout
+from autocompress.core.candidate import CODEBOOK, Candidate, LayerConfig
 from autocompress.core.target import FLOAT
 from autocompress.graph.structure import Layer, ModelGraph
 from autocompress.graph.widths import LayerWidths, pruned_widths, removed_channels
@@ -17,7 +17,22 @@ NORM_BUFFERS = 2
 """Buffers per channel of a normalisation: running mean and variance."""
 
 
-def count_costs(graph: ModelGraph, candidate: Candidate) -> dict[str, float]:
+ENTRY_BYTES = 100
+"""What the packed file says of one layer: names, shapes, its part of the record."""
+
+SITE_BYTES = 85
+"""What it says of the activation grids of a quantised one."""
+
+HEADER_BYTES = 300
+"""What it says beside."""
+
+StoredWeights = Callable[[str, LayerConfig], float]
+"""Bits that one weight takes in the packed file, by the layer's name and configuration."""
+
+
+def count_costs(
+    graph: ModelGraph, candidate: Candidate, stored: StoredWeights | None = None
+) -> dict[str, float]:
     """Count what a candidate computes and stores.
 
     MACs, BOPs and the parameters of layers are exact. The rest of `parameters`
@@ -29,20 +44,22 @@ def count_costs(graph: ModelGraph, candidate: Candidate) -> dict[str, float]:
     Args:
         graph: The structure of the original model.
         candidate: The joint configuration.
+        stored: Bits per weight, as `StoredBits` finds them; None for those
+            of the codes, as if nothing shortened them.
 
     Returns:
         "macs", for one example;
         "bops", the sum over layers of macs x weight_bits x activation_bits;
         "parameters", a number of values;
-        "size_bytes", bit-packed: the weights of a quantised layer take
-        `weight_bits` each, rounded up to whole bytes per layer, and four bytes
-        per output channel for the scale; every other value takes four bytes.
-        Of a sparse layer, the kept weights and their places, stored as the
-        packed file does. Sparsity counts for nothing else: MACs, BOPs and
-        parameters are those of the whole layers.
+        "size_bytes", of the packed file: the weights of a quantised or sparse
+        layer at `stored` bits each, four bytes per scale, and a byte per
+        entry of a codebook; every other value takes four bytes. Sparsity
+        counts for nothing else: MACs, BOPs and parameters are those of the
+        whole layers.
     """
     widths = pruned_widths(graph, candidate)
-    macs = bops = parameters = size = 0
+    macs = bops = parameters = 0
+    size = HEADER_BYTES
     for name, width in widths.items():
         layer, config = graph.layer_by_name[name], candidate.layer(name)
         biases = width.out_channels if layer.parameters > math.prod(layer.weight_shape) else 0
@@ -50,9 +67,10 @@ def count_costs(graph: ModelGraph, candidate: Candidate) -> dict[str, float]:
         macs += width.macs
         bops += width.macs * config.weight_bits * config.activation_bits
         parameters += width.parameters
-        size += _stored_bytes(layer, width, config, weights) + FLOAT_BYTES * biases
+        size += ENTRY_BYTES + FLOAT_BYTES * biases
+        size += math.ceil(weights * (stored or _plain_bits)(name, config) / 8)
         if config.weight_bits < FLOAT:
-            size += FLOAT_BYTES * width.out_channels
+            size += SITE_BYTES + _grid_bytes(layer, width, config)
     whole, left = _norm_channels(graph, candidate)
     in_layers = sum(layer.parameters for layer in graph.layers)
     others = max(graph.parameters - in_layers - NORM_PARAMETERS * whole, 0)
@@ -61,16 +79,27 @@ def count_costs(graph: ModelGraph, candidate: Candidate) -> dict[str, float]:
     return {"macs": macs, "bops": bops, "parameters": parameters, "size_bytes": size}
 
 
-def _stored_bytes(layer: Layer, width: LayerWidths, config: LayerConfig, weights: int) -> int:
-    """Return the bytes of a layer's weights at their bits and sparsity."""
-    if config.sparsity == 0.0:
-        return -(-weights * config.weight_bits // 8)
-    rows = width.out_channels
-    columns = weights // rows
-    inputs = width.in_channels if layer.groups == 1 else layer.weight_shape[1]
-    shape = (rows, inputs, columns // inputs)
-    kept = kept_weights(shape, config.sparsity, config.sparsity_pattern)
-    return stored_layout(rows, columns, kept, config.weight_bits)[1]
+def _plain_bits(_: str, config: LayerConfig) -> float:
+    """Return the bits of a weight's code, or of its share of the kept ones and their places."""
+    kept = 1.0 - config.sparsity
+    if kept == 1.0:
+        return config.weight_bits
+    places = -kept * math.log2(kept) - (1.0 - kept) * math.log2(1.0 - kept)
+    return min(config.weight_bits, kept * config.weight_bits + places)
+
+
+def _grid_bytes(layer: Layer, width: LayerWidths, config: LayerConfig) -> int:
+    """Return the bytes of a layer's scales and codebook."""
+    rows, inputs = width.out_channels, width.in_channels
+    if layer.type == "Embedding":
+        rows, inputs = inputs, rows
+    elif layer.groups > 1:
+        inputs = (
+            layer.weight_shape[0] // layer.groups if layer.inputs_first else layer.weight_shape[1]
+        )
+    groups = -(-inputs // config.group_size) if config.group_size else 1
+    codebook = 2**config.weight_bits if config.weight_format == CODEBOOK else 0
+    return FLOAT_BYTES * rows * groups + codebook
 
 
 def _norm_channels(graph: ModelGraph, candidate: Candidate) -> tuple[int, int]:

@@ -5,12 +5,14 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import chain, pairwise, product
 
-from autocompress.core.candidate import Candidate
+import numpy as np
+
+from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.target import FLOAT, Target
 from autocompress.errors import InvalidInputError, explain
-from autocompress.graph.structure import Layer, ModelGraph, Operation
+from autocompress.graph.structure import Layer, ModelGraph, Operation, loses_whole_groups
 from autocompress.graph.widths import LayerWidths, pruned_widths
 
 KINDS = ("conv", "linear", "add")
@@ -146,7 +148,7 @@ def executed_kernels(
 def precision_class(candidate: Candidate, target: Target) -> str:
     """Name the class of a candidate: "int8" if any layer is computed in integers, else "float"."""
     any_integer = any(
-        _executed_bits(target, config.weight_bits, config.activation_bits) == INT8
+        _executed_bits(target, config) == INT8
         for name, config in candidate.layers.items()
         if not candidate.drops(name)
     )
@@ -170,23 +172,24 @@ class KernelPlan:
         self.graph = graph
         self.target = target
         adds = [operation for operation in graph.operations if operation.kind == "add"]
-        self._places: list[Layer | Operation] = [*graph.layers, *adds]
+        layers = [layer for layer in graph.layers if layer.macs]  # looking up takes no time
+        self._places: list[Layer | Operation] = [*layers, *adds]
+        self._layer_count = len(layers)
         self._carriers = [
             place if isinstance(place, Layer) else self._carrier(place) for place in self._places
         ]
-        members: dict[str, list[str]] = {}
+        axes: dict[str, dict[str, tuple[str, ...]]] = {}  # layer name to axes by group
         for group in graph.groups:
-            for name in dict.fromkeys(member.module for member in group.members):
-                if group.prunable:
-                    members.setdefault(name, []).append(group.name)
-        self._groups = [
-            tuple(members.get(carrier.name, ())) if carrier else () for carrier in self._carriers
-        ]
+            for member in group.members if group.prunable else ():
+                by_group = axes.setdefault(member.module, {})
+                by_group[group.name] = (*by_group.get(group.name, ()), member.axis)
+        self._axes = [axes.get(carrier.name, {}) if carrier else {} for carrier in self._carriers]
+        self._groups = [tuple(by_group) for by_group in self._axes]
         self._blocks = [
             frozenset(block.name for block in graph.blocks if _inside(_scope(place), block.name))
             for place in self._places
         ]
-        self._bits: dict[tuple[int, int], int] = {}
+        self._bits: dict[LayerConfig, int] = {}
         self._kernels: dict[Site, KernelKey] = {}
         self._widths: dict[
             tuple[tuple[str, ...], tuple[float, ...]], Mapping[str, LayerWidths]
@@ -201,7 +204,7 @@ class KernelPlan:
             if not dropped.isdisjoint(self._blocks[index]):
                 continue
             if isinstance(place, Layer):
-                bits = self._layer_bits(place.name, candidate)
+                bits = self._layer_bits(place, candidate)
                 any_integer = any_integer or bits == INT8
             else:
                 bits = INT8 if any_integer else FLOAT
@@ -210,7 +213,7 @@ class KernelPlan:
 
     def boundaries(self, candidate: Candidate) -> int:
         """Count the layers of a candidate that run in another precision than the one before."""
-        layers = [site for site in self.sites(candidate) if site[0] < len(self.graph.layers)]
+        layers = [site for site in self.sites(candidate) if site[0] < self._layer_count]
         return sum(before[2] != after[2] for before, after in pairwise(layers))
 
     def kernel(self, site: Site) -> KernelKey:
@@ -219,28 +222,58 @@ class KernelPlan:
             self._kernels[site] = self._build(site)
         return self._kernels[site]
 
-    def possible_kernels(self, ratios: Mapping[str, Sequence[float]]) -> Iterator[KernelKey]:
-        """List every kernel that candidates can run, repeats included.
+    def possible_kernels(
+        self, ratios: Mapping[str, Sequence[float]], levels: int, rows: int
+    ) -> Iterator[KernelKey]:
+        """List kernels that span what candidates can run, repeats included.
+
+        Groups that make up the same axes of a layer, as those of concatenated
+        tensors do, are narrowed together; widths between are interpolated.
 
         Args:
             ratios: Pruning ratios by group; groups left out stay whole.
+            levels: Most ratios of each group, evenly spaced, the ends among them.
+            rows: Likewise, for the inputs of layers whose outputs vary too.
         """
-        precisions = {_executed_bits(self.target, *pair) for pair in self.target.precisions}
-        for index, groups in enumerate(self._groups):
+        pairs = self.target.precisions
+        configs = [LayerConfig(weight_bits=w, activation_bits=a) for w, a in pairs]
+        precisions = {_executed_bits(self.target, config) for config in configs}
+        for index, axes in enumerate(self._axes):
             place = self._places[index]
-            fixed = isinstance(place, Layer) and not place.quantisable
-            choices = [sorted({0.0, *ratios.get(group, ())}) for group in groups]
-            for values, bits in product(product(*choices), {FLOAT} if fixed else precisions):
-                yield self.kernel((index, values, bits))
+            fixed = isinstance(place, Layer) and not (place.quantisable and _has_integers(place))
+            steps = self._steps(axes, ratios, levels, rows)
+            for chosen, bits in product(product(*steps), {FLOAT} if fixed else precisions):
+                ratio = dict(chain.from_iterable(chosen))
+                yield self.kernel((index, tuple(ratio[group] for group in axes), bits))
 
-    def _layer_bits(self, name: str, candidate: Candidate) -> int:
-        config = candidate.layers.get(name)
-        if config is None:
+    @staticmethod
+    def _steps(
+        axes: Mapping[str, tuple[str, ...]],
+        ratios: Mapping[str, Sequence[float]],
+        levels: int,
+        rows: int,
+    ) -> Iterator[list[tuple[tuple[str, float], ...]]]:
+        """For groups that make up the same axes, list the ratios that they take together."""
+        together: dict[tuple[str, ...], list[str]] = {}
+        for group, named in axes.items():
+            together.setdefault(named, []).append(group)
+        for named, groups in together.items():
+            choices = [sorted({0.0, *ratios.get(group, ())}) for group in groups]
+            most = rows if named == ("in",) and len(together) > 1 else levels
+            count = min(most, max(map(len, choices)))
+            spread = [
+                [(group, ratio) for ratio in spaced(values, count)]
+                for group, values in zip(groups, choices, strict=True)
+            ]
+            yield list(zip(*spread, strict=True))
+
+    def _layer_bits(self, layer: Layer, candidate: Candidate) -> int:
+        config = candidate.layers.get(layer.name)
+        if config is None or not _has_integers(layer):
             return FLOAT
-        pair = (config.weight_bits, config.activation_bits)
-        if pair not in self._bits:
-            self._bits[pair] = _executed_bits(self.target, *pair)
-        return self._bits[pair]
+        if config not in self._bits:
+            self._bits[config] = _executed_bits(self.target, config)
+        return self._bits[config]
 
     def _build(self, site: Site) -> KernelKey:
         index, ratios, bits = site
@@ -299,14 +332,27 @@ def _inside(name: str, module: str) -> bool:
     return not module or name == module or name.startswith(f"{module}.")
 
 
-def _executed_bits(target: Target, weight_bits: int, activation_bits: int) -> int:
-    return INT8 if max(target.executed(weight_bits, activation_bits)) <= INT8 else FLOAT
+def _executed_bits(target: Target, config: LayerConfig) -> int:
+    pair = target.executed(config.weight_bits, config.activation_bits, config.group_size)
+    return INT8 if max(pair) <= INT8 else FLOAT
+
+
+def _has_integers(layer: Layer) -> bool:
+    """Tell whether runtimes have an integer kernel for a layer of this type."""
+    return "Transpose" not in layer.type
 
 
 def _groups_left(layer: Layer, widths: LayerWidths) -> int:
-    """Convolution groups after pruning: a depthwise one keeps one group per channel."""
-    per_group = max(layer.input_shape[0] // layer.groups, 1) if layer.groups > 1 else 0
-    return widths.in_channels // per_group if per_group else 1
+    """Convolution groups after pruning: whole groups go where they are many and small."""
+    if loses_whole_groups(layer.weight_shape[1], layer.groups):
+        return widths.in_channels // max(layer.input_shape[0] // layer.groups, 1)
+    return layer.groups
+
+
+def spaced(values: Sequence[float], count: int) -> list[float]:
+    """Take evenly spaced values, the first and the last among them; repeats if there are few."""
+    places = np.linspace(0, len(values) - 1, count)
+    return [values[round(place)] for place in places]
 
 
 def _numbers(text: str) -> tuple[int, ...]:

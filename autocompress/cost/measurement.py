@@ -147,7 +147,7 @@ def measure_interleaved(
             explain(
                 "measuring a latency",
                 expected="inputs that every model accepts",
-                got=str(error).strip(),
+                got=" ".join(str(error).split()),
                 remedy="give example inputs of the shape that the models were exported with",
             )
         ) from error

@@ -24,7 +24,7 @@ from autocompress.cost.staircase import measure_step
 from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import ModelGraph
 
-MAX_KERNELS = 150
+MAX_KERNELS = 300
 """Kernels that a profile measures at most; widths between are interpolated."""
 
 
@@ -204,8 +204,9 @@ def profile_device(
 ) -> DeviceProfile:
     """Measure every kernel that candidates of a model can run on this host.
 
-    Where widths give more than `MAX_KERNELS`, fewer of each group are taken,
-    evenly spaced, the smallest and the largest among them.
+    Where widths give more than `MAX_KERNELS`, fewer are taken, evenly spaced,
+    the smallest and the largest among them: first fewer inputs of layers whose
+    outputs vary too, down to three, then fewer of all.
 
     Args:
         graph: The structure of the model.
@@ -221,12 +222,13 @@ def profile_device(
     """
     plan = KernelPlan(graph, target)
     levels = max((len(set(ratios)) + 1 for ratios in widths.values()), default=1)
-    keys = _covering(plan, widths, levels)
+    rows = levels
+    keys = set(plan.possible_kernels(widths, levels, rows))
     while len(keys) > MAX_KERNELS and levels > 2:
-        levels -= 1
-        keys = _covering(plan, widths, levels)
+        levels, rows = (levels, rows - 1) if rows > 3 else (levels - 1, min(rows, levels - 1))
+        keys = set(plan.possible_kernels(widths, levels, rows))
     kernels = measure_kernels(
-        keys,
+        sorted(keys, key=str),
         threads=target.threads,
         batch_size=target.batch_size,
         seconds=seconds,
@@ -251,20 +253,6 @@ def resolve_target(target: str | Path | Target) -> tuple[Target, DeviceProfile |
         given = DeviceProfile.load(Path(target))
         return given.target, given
     return Target.named(target), None
-
-
-def _covering(
-    plan: KernelPlan, widths: Mapping[str, Sequence[float]], levels: int
-) -> list[KernelKey]:
-    """List the distinct kernels when every group keeps a number of its ratios."""
-    ratios = {group: _spaced(sorted({0.0, *values}), levels) for group, values in widths.items()}
-    return list(dict.fromkeys(plan.possible_kernels(ratios)))
-
-
-def _spaced(values: Sequence[float], count: int) -> list[float]:
-    """Take evenly spaced values, the first and the last among them."""
-    places = np.linspace(0, len(values) - 1, min(count, len(values)))
-    return [values[round(place)] for place in places]
 
 
 def _from_record(decoded: object) -> DeviceProfile:

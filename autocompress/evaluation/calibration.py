@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from autocompress.core.candidate import Candidate
+from autocompress.core.quantisation import GPTQ, QuantisationConfig
 from autocompress.evaluation.proxy import settle
 from autocompress.evaluation.splits import (
     CALIBRATION_IMAGES,
@@ -20,6 +21,7 @@ from autocompress.transform.compress import calibrate_grids, compress_model
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.criteria import Evidence, gather_evidence
 from autocompress.transform.ranks import Ranks
+from autocompress.transform.rounding import round_weights
 
 SEED = 0
 """Draws shuffling and augmentation of the batches that settle a model."""
@@ -31,28 +33,35 @@ def settle_on(
     *,
     task: Task | None = None,
     calibration: Iterable[Batch] | None = None,
+    quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
 ) -> None:
-    """Bring batch norms and activation grids in line with what was cut and quantised.
+    """Bring batch norms and grids in line with what was cut and quantised.
+
+    The caller's random state is left alone, and the same call sets the same grids.
 
     Args:
         compressed: Changed in place.
-        examples: Inputs of one forward call; they set the grids when there is nothing better.
-        task: Its `train` batches recalibrate batch norms, and set the grids
-            when `calibration` does not.
-        calibration: Batches for the activation grids.
-
-    The caller's random state is left alone, and the same call sets the same grids.
+        examples: Inputs of one forward call; they set the grids when there is
+            nothing better.
+        task: Its `train` batches recalibrate batch norms, and are what
+            calibration sees when `calibration` is not given.
+        calibration: Batches for the activation grids and the rounding of
+            weights; these are rounded to the nearest where there is no data.
+        quantisation: How ranges are chosen and weights are rounded.
     """
+    given = None if calibration is None else list(calibration)
     if task is not None:
         batches = _training_batches(task, PROXY_IMAGES)
-        grids = list(take(batches, CALIBRATION_IMAGES, "train", "cpu"))
-        settle(compressed, task, batches, grids, exact=True)
-    if not compressed.record.plan.sites:
+        if given is None:
+            given = list(take(batches, CALIBRATION_IMAGES, "train", "cpu"))
+        settle(compressed, task, batches, given, exact=True, quantisation=quantisation)
         return
-    if calibration is not None:
-        calibrate_grids(compressed, calibration, _run_batch(task, examples))
-    elif task is None:
-        calibrate_grids(compressed, [examples.args or examples.kwargs], _run_batch(None, examples))
+    run = _run_batch(None, examples)
+    if compressed.record.plan.sites:
+        observed = [examples.args or examples.kwargs] if given is None else given
+        calibrate_grids(compressed, observed, run, quantisation.observer)
+    if given is not None and quantisation.rounding == GPTQ:
+        round_weights(compressed, given, run)
 
 
 def compress_on(
@@ -60,6 +69,7 @@ def compress_on(
     graph: ModelGraph,
     candidate: Candidate,
     examples: ModelInputs,
+    quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
     *,
     task: Task | None = None,
     calibration: Iterable[Batch] | None = None,
@@ -71,6 +81,7 @@ def compress_on(
         graph: Its structure.
         candidate: What to do.
         examples: Inputs of one forward call.
+        quantisation: As for `settle_on`.
         task: As for `settle_on`; its `train` batches and its loss are also
             what criteria read. Without it, nothing is known that needs labels.
         calibration: As for `settle_on`; without a task, what criteria read
@@ -87,8 +98,10 @@ def compress_on(
 
     ranks = Ranks(model, graph, gather=gather, seed=SEED)
     inputs = (examples.args, examples.kwargs)
-    compressed = compress_model(model, graph, candidate, inputs, ranks=ranks)
-    settle_on(compressed, examples, task=task, calibration=batches)
+    compressed = compress_model(
+        model, graph, candidate, inputs, ranks=ranks, quantisation=quantisation
+    )
+    settle_on(compressed, examples, task=task, calibration=batches, quantisation=quantisation)
     return compressed
 
 

@@ -7,7 +7,7 @@ import safetensors
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from autocompress.core.files import write_atomic
 from autocompress.errors import StudyError, explain
@@ -16,6 +16,9 @@ from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.record import Cut, SurgeryRecord
 from autocompress.transform.sparsity import mask_smallest
 from autocompress.transform.surgery import cut_model
+
+STEP = ":step:"
+"""What the names of learned steps begin with in a checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +40,7 @@ def save_checkpoint(model: CompressedModel, path: Path, trained_images: int) -> 
     """Write the weights and the record of a trained model, atomically."""
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in model.network.state_dict().items()
+        for name, tensor in (*model.network.state_dict().items(), *_named_steps(model))
     }
     metadata = {"record": model.record.to_json(), "trained_images": str(trained_images)}
     write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
@@ -83,7 +86,10 @@ def load_weights(model: CompressedModel, checkpoint: Checkpoint, original: nn.Mo
         original: The uncut model, for its architecture.
     """
     ancestor = rebuild_model(original, checkpoint.record)
-    ancestor.network.load_state_dict(load_file(checkpoint.path))
+    tensors = load_file(checkpoint.path)
+    for name in [name for name in tensors if name.startswith(STEP)]:
+        ancestor.steps[name.removeprefix(STEP)] = nn.Parameter(tensors.pop(name))
+    ancestor.network.load_state_dict(tensors)
     inherit_weights(model, ancestor)
 
 
@@ -99,6 +105,12 @@ def inherit_weights(model: CompressedModel, parent: CompressedModel) -> None:
     smaller = cut_model(parent.network, sorted(blocks), further)
     model.network.load_state_dict(smaller.state_dict())
     mask_smallest(model)
+    if not further and not blocks:
+        model.inherit_steps(parent)
+
+
+def _named_steps(model: CompressedModel) -> list[tuple[str, Tensor]]:
+    return [(f"{STEP}{key}", step) for key, step in model.steps.items()]
 
 
 def find_ancestor(model: CompressedModel, checkpoints: list[Checkpoint]) -> Checkpoint | None:

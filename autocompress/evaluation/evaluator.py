@@ -2,14 +2,16 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from autocompress.core.candidate import Candidate
+from autocompress.core.candidate import UNIFORM, Candidate
 from autocompress.core.evaluation import FidelityResult
+from autocompress.core.quantisation import HESSIAN, QuantisationConfig
 from autocompress.core.seeds import derive_seed
 from autocompress.core.training import TrainingConfig
 from autocompress.evaluation.checkpoints import (
@@ -20,6 +22,7 @@ from autocompress.evaluation.checkpoints import (
     load_weights,
     save_checkpoint,
 )
+from autocompress.evaluation.curvature import hessian_traces, rounding_damage
 from autocompress.evaluation.finetune import fine_tune
 from autocompress.evaluation.proxy import (
     divergence,
@@ -48,10 +51,12 @@ class Evaluator:
         checkpoints: Folder of trained weights.
         seed: The seed of the run.
         device: Torch device name.
-        training: How a candidate is cut while it is trained in full.
+        training: How a candidate is cut and quantised while it is trained.
+        quantisation: How grids are chosen.
 
     Attributes:
         seconds_per_image: Of the latest training; 0 before the first.
+        traces: What `hessian_traces` returns; None before the first call.
     """
 
     def __init__(
@@ -65,13 +70,23 @@ class Evaluator:
         seed: int,
         device: str = "cpu",
         training: TrainingConfig = TrainingConfig(),  # noqa: B008  frozen
+        quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
     ) -> None:
         self.model, self.graph, self.task, self.splits = model, graph, task, splits
         self.checkpoints, self.seed, self.device = checkpoints, seed, device
         self.seconds_per_image = 0.0
-        self.training = training
+        self.traces: dict[str, float] | None = None
+        self._wholes: dict[Candidate, float] = {}
+        self.training, self.quantisation = training, quantisation
         self.inputs = example_inputs(task, model, splits.val)
-        self._surgeon = Surgeon(model, graph, self.inputs, gather=self._gather, seed=seed)
+        self._surgeon = Surgeon(
+            model,
+            graph,
+            self.inputs,
+            gather=self._gather,
+            seed=seed,
+            quantisation=quantisation,
+        )
         self._reference = log_probabilities(model, task, splits.sensitivity, device=device)
 
     def compress(self, candidate: Candidate) -> CompressedModel:
@@ -93,8 +108,8 @@ class Evaluator:
             seed=self.seed,
         )
 
-    def settle(self, model: CompressedModel, *, exact: bool = False) -> None:
-        """Recalibrate batch norms and grids; see `proxy.settle`."""
+    def settle(self, model: CompressedModel, *, exact: bool = False, trained: bool = False) -> None:
+        """Recalibrate batch norms and grids, and round weights; see `proxy.settle`."""
         settle(
             model,
             self.task,
@@ -102,6 +117,8 @@ class Evaluator:
             self.splits.calibration,
             device=self.device,
             exact=exact,
+            quantisation=self.quantisation,
+            trained=trained,
         )
 
     def proxy(self, candidate: Candidate) -> FidelityResult:
@@ -126,8 +143,12 @@ class Evaluator:
         seconds: float | None = None,
         on_step: Callable[[float], None] | None = None,
         fidelity: int = 1,
+        inherit: bool = True,
     ) -> tuple[CompressedModel, FidelityResult]:
         """Fine-tune a candidate, from the closest trained relative if there is one.
+
+        Without `inherit` it starts from what an earlier training of its own
+        slot has made of it, or from the original.
 
         At fidelity 2 it is cut in the stages of the schedule. The relative is
         then one that is no smaller than the first stage, so that a schedule
@@ -141,16 +162,21 @@ class Evaluator:
             seconds: Wall time for the training; None for no limit.
             on_step: Called with the share done.
             fidelity: 1 cuts at once; 2 follows the schedule.
+            inherit: Whether weights of other slots may be used.
 
         Returns:
             The settled model, calibrated in float32, and its accuracy on all
             of `val`.
         """
         started = time.monotonic()
-        training = self.training if fidelity >= 2 and images > 0 else TrainingConfig()
+        training = self.training
+        if fidelity < 2 or images == 0:
+            training = TrainingConfig(learned_steps=training.learned_steps)
         stages = plan_stages(candidate, training, self.graph)
         model = self._cut(stages[0], candidate)
-        ancestor = find_ancestor(model, list_checkpoints(self.checkpoints))
+        known = list_checkpoints(self.checkpoints)
+        own = [checkpoint for checkpoint in known if checkpoint.path == self._checkpoint(slot)]
+        ancestor = find_ancestor(model, known if inherit else own)
         before = trained = 0
         if ancestor is not None:
             load_weights(model, ancestor, self.model)
@@ -178,7 +204,7 @@ class Evaluator:
             self.seconds_per_image = (time.monotonic() - begun) / max(1, trained)
         if before + trained > 0:
             save_checkpoint(model, self._checkpoint(slot), before + trained)
-        self.settle(model, exact=True)
+        self.settle(model, exact=True, trained=before + trained > 0)
         accuracy = score(model, self.task, self.splits.val, device=self.device)
         result = FidelityResult(
             accuracy=accuracy,
@@ -205,7 +231,35 @@ class Evaluator:
 
         Batch norms are recalibrated when channels or weights are gone, since
         their statistics no longer fit; weight grids apply, activation grids do not.
+        Where the Hessian is asked for, what weights below 8 bits cost is
+        estimated from it, and the rest is taken with 8 bits.
         """
+        if self.quantisation.sensitivity != HESSIAN:
+            return self._divergence(candidate)
+        layers = {
+            name: replace(config, weight_bits=max(config.weight_bits, 8), weight_format=UNIFORM)
+            for name, config in candidate.layers.items()
+        }
+        whole = replace(candidate, layers=layers)
+        if whole not in self._wholes:
+            self._wholes[whole] = self._divergence(whole)
+        return self._wholes[whole] + rounding_damage(
+            self.compress(candidate), self.hessian_traces()
+        )
+
+    def hessian_traces(self) -> dict[str, float]:
+        """Return the Hessian's trace for each quantisable layer; estimated once."""
+        if self.traces is None:
+            self.traces = hessian_traces(
+                self.model,
+                [layer.name for layer in self.graph.layers if layer.quantisable],
+                self.splits.sensitivity,
+                self.task.run,
+                seed=self.seed,
+            )
+        return self.traces
+
+    def _divergence(self, candidate: Candidate) -> float:
         model = self.compress(candidate)
         model.quantise_activations = False
         if candidate.pruning_ratios or model.record.sparse:

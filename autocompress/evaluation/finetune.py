@@ -13,7 +13,8 @@ from autocompress.core.candidate import DistillConfig
 from autocompress.errors import InvalidInputError, TrainingError, explain
 from autocompress.evaluation.penalties import group_lasso, norm_scales_l1
 from autocompress.evaluation.precision import arithmetic
-from autocompress.evaluation.splits import place, size
+from autocompress.evaluation.proxy import settle
+from autocompress.evaluation.splits import CALIBRATION_IMAGES, place, size, take
 from autocompress.evaluation.task import Batch, Task
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.record import Cut
@@ -27,13 +28,14 @@ class FineTuneConfig:
         images: Training images to see, any multiple or fraction of an epoch.
         learning_rate: Peak of the one-cycle schedule (Smith 2018).
         momentum: Of SGD with Nesterov momentum.
-        weight_decay: On weights of layers; norms and biases have none.
+        weight_decay: On weights of layers; norms, biases and steps have none.
         warm_up: Share of the steps in which the rate rises.
         clip_norm: Largest gradient norm.
         seconds: Wall time after which the schedule is cut short; None for none.
         cycle: The part of the one-cycle schedule that this training runs through.
         norm_l1: Weight of the penalty on batch-norm scales; see `penalties`.
         group_lasso: Weight of the penalty on filters and channels.
+        learned_steps: Whether grids below 8 bits are trained, with activations on them.
     """
 
     images: int
@@ -46,6 +48,7 @@ class FineTuneConfig:
     cycle: tuple[float, float] = (0.0, 1.0)
     norm_l1: float = 0.0
     group_lasso: float = 0.0
+    learned_steps: bool = False
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -79,7 +82,9 @@ def fine_tune(
     """Train a student in place.
 
     Where some layer has fewer than 8 bits, the weight grids of all layers stay
-    on (straight-through gradients); activation grids are off, since
+    on. With learned steps (Esser et al. 2020), so do activation grids below 8
+    bits, and the steps of all grids below 8 bits are trained too; other weights
+    get straight-through gradients, and other activation grids are off, since
     calibration follows training. Masked weights stay at zero. The teacher
     stays in eval mode and is not changed.
 
@@ -105,6 +110,9 @@ def fine_tune(
     """
     _check_supported(distill)
     teacher.eval()
+    student.release_grids()
+    if config.learned_steps:
+        _begin_steps(student, task, seed, device)
     student.train()
     student.quantise_weights = any(bits < 8 for bits in student.record.quantised.values())
     student.quantise_activations = False
@@ -130,14 +138,7 @@ def fine_tune(
                     config.warm_up,
                 )
             with arithmetic(device):
-                outputs = task.run(student, batch)
-                loss = (1.0 - distill.kd_weight) * task.loss(outputs, batch)
-                if distill.kd_weight > 0.0:
-                    with torch.no_grad():
-                        target = task.run(teacher, batch)
-                    loss = loss + distill.kd_weight * distillation_loss(
-                        outputs, target, distill.temperature
-                    )
+                loss = _task_loss(student, teacher, task, distill, batch)
             if config.norm_l1 > 0.0:
                 loss = loss + config.norm_l1 * norm_scales_l1(student.network, doomed)
             if config.group_lasso > 0.0:
@@ -162,6 +163,29 @@ def fine_tune(
                 on_step(min(1.0, max(progress, seen / config.images)))
     student.eval()
     return seen
+
+
+def _task_loss(
+    student: nn.Module, teacher: nn.Module, task: Task, distill: DistillConfig, batch: Batch
+) -> Tensor:
+    """Return the loss on a batch, the teacher's part included."""
+    outputs = task.run(student, batch)
+    loss = (1.0 - distill.kd_weight) * task.loss(outputs, batch)
+    if distill.kd_weight > 0.0:
+        with torch.no_grad():
+            target = task.run(teacher, batch)
+        loss = loss + distill.kd_weight * distillation_loss(outputs, target, distill.temperature)
+    return loss
+
+
+def _begin_steps(student: CompressedModel, task: Task, seed: int, device: str) -> None:
+    """Make steps parameters; those of activations begin where calibration puts them."""
+    if any(site.bits < 8 and quantiser.low is None for site, quantiser in student.sites()):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            batches = list(take(task.train, CALIBRATION_IMAGES, "train", device))
+        settle(student, task, batches, batches, device=device, trained=True)
+    student.learn_steps()
 
 
 def _check_supported(distill: DistillConfig) -> None:
@@ -198,9 +222,10 @@ def _one_cycle(progress: float, warm_up: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * (progress - warm_up) / (1.0 - warm_up)))
 
 
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    weights = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
-    others = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
+def _parameter_groups(model: CompressedModel, weight_decay: float) -> list[dict[str, object]]:
+    trained = [p for p in model.network.parameters() if p.requires_grad]
+    weights = [p for p in trained if p.dim() > 1]
+    others = [*(p for p in trained if p.dim() <= 1), *model.steps.parameters()]
     return [
         {"params": weights, "weight_decay": weight_decay},
         {"params": others, "weight_decay": 0.0},

@@ -5,21 +5,12 @@ import hashlib
 import torch
 from torch import nn
 
-from autocompress.errors import InvalidInputError, WrongTypeError, explain
+from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.inputs import one_line, plain_copy
 
 
 def frozen_copy(model: nn.Module, device: str) -> nn.Module:
     """Copy a model for reading: float32, eval mode, on the device, images channels-last."""
-    if not isinstance(model, nn.Module):
-        raise WrongTypeError(
-            explain(
-                "model",
-                expected="a torch.nn.Module",
-                got=type(model).__name__,
-                remedy="pass the trained module itself",
-            )
-        )
     frozen = plain_copy(model)
     try:
         frozen = frozen.to(device)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from autocompress.transform.criteria.filters import filter_key, filters_first
 from autocompress.transform.record import Cut
 
 
@@ -45,13 +46,13 @@ def group_lasso(network: nn.Module, doomed: Sequence[Cut]) -> Tensor:
     terms = []
     for cut in doomed:
         module = network.get_submodule(cut.module)
-        weight = getattr(module, "weight", None)
-        if not isinstance(weight, Tensor) or weight.dim() < 2:
+        key = filter_key(module, "out" if cut.axis == "in" else cut.axis)
+        if not key:
             continue
-        axis = (cut.axis == "in") != bool(getattr(module, "transposed", False))
-        rows = weight.transpose(0, 1) if axis else weight
+        filters = filters_first(module, module.get_parameter(key))
+        rows = filters.transpose(0, 1) if cut.axis == "in" else filters
         if len(rows) == cut.size:  # the inputs of depthwise layers are cut with their outputs
-            chosen = rows[_positions(cut, weight)].flatten(1)
+            chosen = rows[_positions(cut, rows)].flatten(1)
             terms.append(torch.linalg.vector_norm(chosen, dim=1).sum())
     return _total(terms)
 

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from autocompress.core.quantisation import GPTQ, QuantisationConfig
 from autocompress.evaluation.precision import arithmetic
+from autocompress.evaluation.splits import ROUNDING_IMAGES, take
 from autocompress.evaluation.task import Batch, Task
 from autocompress.transform.compress import calibrate_grids
 from autocompress.transform.compressed import CompressedModel
+from autocompress.transform.rounding import round_weights
 
 
 def recalibrate_batch_norms(
@@ -51,6 +54,8 @@ def settle(
     *,
     device: str = "cpu",
     exact: bool = False,
+    quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
+    trained: bool = False,
 ) -> None:
     """Bring a model's batch norms and grids in line with its weights.
 
@@ -64,17 +69,28 @@ def settle(
         calibration: Training batches for the activation grids.
         device: Torch device name.
         exact: Calibrate in float32, as the artifact will run.
+        quantisation: How ranges are chosen and weights are rounded.
+        trained: Whether the weights were trained on their grids, so that
+            they are rounded to the nearest.
     """
     record = model.record
     changed = bool(record.cuts or record.dropped_blocks or record.sparse)
-    model.quantise_activations = False
-    model.quantise_weights = any(bits < 8 for bits in model.record.quantised.values())
-    if changed or model.quantise_weights:
+    narrow = any(bits < 8 for bits in record.quantised.values())
+
+    model.quantise_weights = model.quantise_activations = False
+    if narrow and not trained and quantisation.rounding == GPTQ:
+        if changed:
+            recalibrate_batch_norms(model, task, recalibration, device=device)
+        with arithmetic(device):
+            batches = take(calibration, ROUNDING_IMAGES, "train", device)
+            round_weights(model, batches, task.run)
+    model.quantise_weights = narrow
+    if changed or narrow:
         recalibrate_batch_norms(model, task, recalibration, device=device)
     model.quantise_weights = model.quantise_activations = True
-    if model.record.plan.sites:
+    if record.plan.sites:
         with arithmetic(device, low_precision=not exact):
-            calibrate_grids(model, calibration, task.run)
+            calibrate_grids(model, calibration, task.run, quantisation.observer)
 
 
 def score(

@@ -19,6 +19,9 @@ PROXY_IMAGES = 2000
 CALIBRATION_IMAGES = 1024
 """Images of `train` that set activation grids."""
 
+ROUNDING_IMAGES = 512
+"""Images of `train` on which the errors of rounded weights cancel."""
+
 DEFAULT_EPOCH = 50_000
 """Training images assumed of an epoch when the loader has no length."""
 
@@ -89,7 +92,7 @@ def make_splits(task: Task, *, seed: int, device: str = "cpu") -> Splits:
 def take(loader: Iterable[Batch], limit: int | None, name: str, device: str) -> Iterator[Batch]:
     """Read batches until a number of examples is reached, checked and placed."""
     seen = 0
-    for batch in loader:
+    for batch in _read(loader, name):
         placed = place(batch, device)
         check_finite(placed, name)
         if limit is not None and seen + size(placed) > limit:
@@ -107,6 +110,28 @@ def take(loader: Iterable[Batch], limit: int | None, name: str, device: str) -> 
                 remedy="check the data set and its path",
             )
         )
+
+
+def _read(loader: Iterable[Batch], name: str) -> Iterator[Batch]:
+    """Yield the batches of a loader of the user's, which may fail in any way."""
+    batches = iter(loader)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except AutocompressError:
+            raise
+        except Exception as error:
+            raise InvalidInputError(
+                explain(
+                    f"task '{name}'",
+                    expected="a loader that gives batches",
+                    got=one_line(error),
+                    remedy="iterate over it alone to see where it fails",
+                )
+            ) from error
+        yield batch
 
 
 def place(batch: Batch, device: str) -> Batch:

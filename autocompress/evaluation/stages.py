@@ -123,4 +123,5 @@ def stage_config(
         cycle=(0.0, 1.0) if training.rewind else (stage.begins, stage.ends),
         norm_l1=0.0 if last else training.norm_l1,
         group_lasso=0.0 if last else training.group_lasso,
+        learned_steps=training.learned_steps,
     )

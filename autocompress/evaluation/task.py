@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autocompress.errors import InvalidInputError, WrongTypeError, explain
+from autocompress.errors import AutocompressError, InvalidInputError, WrongTypeError, explain
+from autocompress.graph.inputs import one_line
 
 Batch = Any
 Loss = Callable[[Tensor, Any], Tensor]
@@ -97,7 +98,7 @@ class Task:
         """Return what a model is called with on one batch, by position and by name.
 
         Raises:
-            InvalidInputError: If `forward` does not call the model itself.
+            InvalidInputError: If `forward` fails, or does not call the model itself.
         """
         if self._forward is None:
             return inputs_of(batch)
@@ -108,6 +109,17 @@ class Task:
         try:
             with torch.no_grad():
                 self._forward(model, batch)
+        except AutocompressError:
+            raise
+        except Exception as error:
+            raise InvalidInputError(
+                explain(
+                    "'forward'",
+                    expected="a call of the model on a batch",
+                    got=one_line(error),
+                    remedy="write forward(model, batch) for the batches of the loaders",
+                )
+            ) from error
         finally:
             handle.remove()
         if not calls:

@@ -1,6 +1,6 @@
 """Trace a model: layers, coupled channel groups, droppable blocks."""
 
-from autocompress.graph.blocks import drop_blocks
+from autocompress.graph.blocks import Passthrough, drop_blocks
 from autocompress.graph.inputs import ModelInputs, output_tensors
 from autocompress.graph.slicing import prune_groups, remove_channels, removed_positions
 from autocompress.graph.structure import (
@@ -23,6 +23,7 @@ __all__ = [
     "ModelGraph",
     "ModelInputs",
     "Operation",
+    "Passthrough",
     "drop_blocks",
     "fingerprint",
     "output_tensors",

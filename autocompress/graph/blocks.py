@@ -1,10 +1,11 @@
 """Residual blocks that the identity can replace."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autocompress.graph.inputs import ModelInputs, one_line, output_tensors
 from autocompress.graph.recording import ModuleCall, Recording
@@ -16,9 +17,10 @@ def find_blocks(
 ) -> tuple[Block, ...]:
     """Find the residual blocks, and say of each whether it can be dropped.
 
-    A residual block is the innermost module in which its own input is added
-    to what its layers made of it. Modules that join branches and change the
-    shape are listed too, as blocks that cannot be dropped.
+    A residual block is the innermost module that can be dropped and in which
+    its own first input is added to what its layers made of it, such as a whole
+    encoder layer. Modules that join branches and change the shape are listed
+    too, as blocks that cannot be dropped.
 
     Args:
         model: A private copy in evaluation mode; left as it is.
@@ -33,11 +35,7 @@ def find_blocks(
     for call in recording.calls:
         if call.name and call.name not in found and (call.adds_input or _reshapes(call)):
             found[call.name] = _structural_reason(call, recording)
-    innermost = {
-        name: reason
-        for name, reason in found.items()
-        if not any(other.startswith(f"{name}.") for other in found)
-    }
+    innermost = {name: reason for name, reason in found.items() if _is_listed(name, found)}
     sound = [name for name, reason in innermost.items() if not reason]
     if sound and _failure_without(model, inputs, sound):
         innermost |= {name: _failure_without(model, inputs, [name]) for name in sound}
@@ -61,7 +59,34 @@ def drop_blocks(model: nn.Module, names: Sequence[str]) -> None:
     """
     for name in names:
         parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, nn.Identity())
+        setattr(model.get_submodule(parent), child, Passthrough(model.get_submodule(name)))
+
+
+class Passthrough(nn.Identity):
+    """The identity on the first argument; further ones, such as masks, are ignored.
+
+    Args:
+        replaced: The module that it stands for.
+    """
+
+    def __init__(self, replaced: nn.Module) -> None:
+        super().__init__()
+        attention = getattr(replaced, "self_attn", None)
+        if isinstance(attention, nn.MultiheadAttention):  # an nn.TransformerEncoder asks for this
+            self.self_attn = SimpleNamespace(batch_first=attention.batch_first)
+
+    def forward(self, input: Tensor, *_: object, **__: object) -> Tensor:
+        """Return the first argument."""
+        return input
+
+
+def _is_listed(name: str, found: Mapping[str, str]) -> bool:
+    """Prefer the innermost block that can be dropped, and any such to one that cannot."""
+    inside = [other for other in found if other.startswith(f"{name}.")]
+    around = [other for other in found if name.startswith(f"{other}.")]
+    if not found[name]:
+        return all(found[other] for other in inside)
+    return not inside and all(found[other] for other in around)
 
 
 def _reshapes(call: ModuleCall) -> bool:
@@ -72,8 +97,8 @@ def _structural_reason(call: ModuleCall, recording: Recording) -> str:
     """Say why the identity cannot stand in for a module; "" if it can."""
     if recording.runs(call.name) > 1:
         return "runs more than once"
-    if not call.sole_input:
-        return "takes other than one positional tensor"
+    if not call.leading:
+        return "takes its first input by name"
     if call.output_shape is None:
         return "returns other than one tensor"
     if call.output_shape != call.input_shapes[0]:

@@ -1,29 +1,35 @@
 """Channel groups: which axes of which modules shrink together."""
 
 import copy
+import re
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 
 import torch
-from torch import Tensor, nn
-from torch_pruning import DependencyGraph
-from torch_pruning._helpers import GroupItem
-from torch_pruning.dependency.group import Group
-from torch_pruning.ops import OPTYPE, module2type
+from torch import nn
 
 from autocompress.errors import TraceError, explain
 from autocompress.graph.inputs import ModelInputs, one_line, output_tensors
-from autocompress.graph.slicing import SLICEABLE
+from autocompress.graph.labels import Marks
+from autocompress.graph.math_rules import MATH_RULES
+from autocompress.graph.propagation import HEAD_SIZES, Count, Propagation
+from autocompress.graph.recording import LAYER_TYPES
+from autocompress.graph.shape_rules import SHAPE_RULES
+from autocompress.graph.slicing import SLICEABLE, parameter_place
 from autocompress.graph.structure import ChannelGroup, GroupMember, Layer
 
-_OPERATORS = frozenset(
-    {
-        *(OPTYPE.ELEMENTWISE, OPTYPE.CONCAT, OPTYPE.SPLIT, OPTYPE.RESHAPE),
-        *(OPTYPE.UNBIND, OPTYPE.EXPAND, OPTYPE.SLICE, OPTYPE.OUTPUT),
-    }
-)
-"""Nodes without channels of their own; the mask check judges what they do."""
+COUNT_NAMES = re.compile("head|width|split|chan|dim|plane|embed|inner|hidden|feature")
+"""Attributes with such names may count the channels that a reshape or a split names."""
+
+PADDED = "padded by a fixed number of channels"
+COMPUTED = "computed weights"
+
+Place = tuple[str, str]
+"""A module and one of its axes, as group members name them."""
+
+Unit = dict[Place, list[int]]
+"""The positions that are removed with one channel."""
 
 
 def channel_groups(
@@ -31,8 +37,13 @@ def channel_groups(
 ) -> tuple[ChannelGroup, ...]:
     """Find the channels that must be pruned together.
 
-    Coupling follows DepGraph (Fang et al. 2023, arXiv:2301.12900). What it
-    cannot express exactly is refused here; the rest is for the mask check.
+    Every position of every weight axis gets a label. One run on the example
+    inputs ties the labels that meet: in sums, in contractions, in a reshape
+    that needs whole heads. What is tied forms one channel; channels that
+    take equally many positions of the same axes form a group. The coupling is
+    that of DepGraph (Fang et al. 2023, arXiv:2301.12900), followed with
+    indices through padding, slices, concatenations and reshapes. What cannot
+    be cut is refused here with the reason; the rest is for the mask check.
 
     Args:
         model: A private copy in evaluation mode; left as it is.
@@ -41,174 +52,183 @@ def channel_groups(
         shared: Names of modules that run more than once or share a weight.
 
     Returns:
-        The groups in order of execution.
+        The groups in order of execution. A prunable one with a reason is in
+        doubt: the mask check decides whether the reason holds.
 
     Raises:
-        TraceError: If the coupling cannot be followed.
+        TraceError: If the model does not run.
     """
     model = copy.deepcopy(model).requires_grad_(True)
-    coupling = _Coupling(model, inputs, shared)
-    modules = dict(model.named_modules())
+    run = _propagated(model, inputs)
+    for count in run.counts:
+        _follow_count(run, count)
+    roots = sorted((layer.name for layer in layers), key=run.entered.__getitem__)
+    units, sizes = _units(run, roots, shared)
+    computed = {
+        name
+        for name, m in run.modules.items()
+        if isinstance(m, LAYER_TYPES) and "weight" not in m._parameters
+    }
+    alike: dict[tuple[object, str, str], list[Unit]] = defaultdict(list)
+    reasons, doubts = run.labels.reasons(), run.labels.reasons(certain=False)
+    for root, unit in units.items():
+        shape = tuple((place, len(positions)) for place, positions in unit.items())
+        alike[shape, reasons.get(root, ""), doubts.get(root, "")].append(unit)
     groups: dict[str, ChannelGroup] = {}
-    covered: set[str] = set()
-    deferred = []
+    named = _names(list(alike.values()), roots, sizes)
+    for name, ((_, reason, doubt), members) in zip(named, alike.items(), strict=True):
+        if name:
+            group = _group(name, members, reason, shared, computed)
+            groups[name] = replace(group, reason=group.reason or doubt)
+    reported = {m.module for group in groups.values() for m in group.members if m.axis == "out"}
     for layer in layers:
-        if layer.name in covered or modules[layer.name] not in coupling.graph.module2node:
-            continue
-        group = coupling.group(layer.name, modules[layer.name])
-        if _is_even(group):
-            groups[layer.name] = group
-            covered |= _carriers(group)
-        else:  # other roots may split it evenly, as the branches of a concatenation do
-            deferred.append(group)
-    for group in deferred:
-        if group.name not in covered:
-            groups[group.name] = _refused(group, "couples channels unevenly")
-            covered |= _carriers(group)
-    ordered = [groups[layer.name] for layer in layers if layer.name in groups]
-    return without_overlaps(ordered)
-
-
-class _Coupling:
-    """The dependency graph of one model, read group by group."""
-
-    def __init__(self, model: nn.Module, inputs: ModelInputs, shared: Collection[str]) -> None:
-        self.shared = shared
-        self.name: Mapping[nn.Module, str] = {m: name for name, m in model.named_modules()}
-        self.graph = DependencyGraph()
-        self.outputs: list[object] = []
-        try:
-            with torch.enable_grad():
-                self.graph.build_dependency(
-                    model,
-                    inputs,
-                    forward_fn=lambda module, given: given.run(module),
-                    output_transform=self._remember_outputs,
-                    verbose=False,
-                )
-        except Exception as error:
-            raise _untraceable(model, error) from error
-
-    def _remember_outputs(self, output: object) -> list[Tensor]:
-        tensors = [t for t in output_tensors(output) if t.grad_fn is not None]
-        self.outputs = [tensor.grad_fn for tensor in tensors]
-        return tensors
-
-    def _is_out(self, item: GroupItem) -> bool:
-        """Whether a module's outputs shrink; what carries channels through counts too."""
-        return bool(self.graph.is_out_channel_pruning_fn(item.dep.handler))
-
-    def group(self, name: str, root: nn.Module) -> ChannelGroup:
-        """Read the group of all output channels of a root layer."""
-        pruner = self.graph.get_pruner_of_module(root)
-        channels = pruner.get_out_channels(root)
-        try:
-            found = self.graph.get_pruning_group(
-                root, pruner.prune_out_channels, list(range(channels))
+        if layer.name not in reported:
+            reason = COMPUTED if layer.name in computed else "couples channels unevenly"
+            groups[layer.name] = ChannelGroup(
+                name=layer.name,
+                channels=layer.weight_shape[0],
+                members=(),
+                prunable=False,
+                reason=reason,
             )
-        except Exception as error:
-            raise _untraceable(root, error) from error
-        members = []
-        for item in found:
-            module = item.dep.target.module
-            if module2type(module) in SLICEABLE and None not in item.root_idxs:
-                members.append(
-                    GroupMember(
-                        module=self.name[module],
-                        axis="out" if self._is_out(item) else "in",
-                        indices=_by_channel(item.idxs, item.root_idxs, channels),
-                    )
-                )
-        reason = self._reason(found, members, channels)
-        return ChannelGroup(
-            name=name,
-            channels=channels,
-            members=tuple(members),
-            prunable=not reason,
-            reason=reason,
-        )
-
-    def _reason(self, found: Group, members: Sequence[GroupMember], channels: int) -> str:
-        """Say why a group cannot be pruned; "" if nothing speaks against it yet."""
-        targets = [item.dep.target for item in found]
-        produced = [item.dep.target for item in found if self._is_out(item)]
-        if any(node.grad_fn in self.outputs for node in produced):
-            return "output layer"
-        if any(member.module in self.shared for member in members):
-            return "shared weights"
-        if any(node.type not in SLICEABLE | _OPERATORS for node in targets):
-            return "unsupported operator"
-        if any(
-            None in item.root_idxs or hasattr(item.dep.target.module, "parametrizations")
-            for item in found
-        ):
-            return "unsupported operator"
-        if any(_is_grouped(node.module) for node in targets):
-            return "grouped convolution"
-        return "" if channels > 1 else "has a single channel"
+    return tuple(sorted(groups.values(), key=lambda group: run.entered[group.name]))
 
 
-def _by_channel(
-    positions: Sequence[int], channels: Sequence[int], count: int
-) -> tuple[tuple[int, ...], ...]:
-    """Turn aligned (position, channel) lists into positions per channel."""
-    indices: list[list[int]] = [[] for _ in range(count)]
-    for position, channel in zip(positions, channels, strict=True):
-        indices[channel].append(position)
-    return tuple(tuple(sorted(taken)) for taken in indices)
+def _propagated(model: nn.Module, inputs: ModelInputs) -> Propagation:
+    """Run a model once and follow its labels."""
+    run = Propagation(model, {**SHAPE_RULES, **MATH_RULES})
+    try:
+        with torch.enable_grad(), run:  # with gradients, no layer takes a fused path
+            output = inputs.run(model)
+    except Exception as error:
+        raise TraceError(
+            explain(
+                f"channels of {type(model).__name__}",
+                expected="operations whose channels can be followed",
+                got=one_line(error),
+                remedy="move what computes outside of tensors out of the forward pass",
+            )
+        ) from error
+    finally:
+        run.close()
+    run.mark_outputs(output_tensors(output))
+    return run
 
 
-def _is_grouped(module: object) -> bool:
-    """Tell a grouped convolution from a dense and from a depthwise one."""
-    return (
-        isinstance(module, nn.modules.conv._ConvNd)
-        and module.groups > 1
-        and not module.groups == module.in_channels == module.out_channels
-    )
+def _follow_count(run: Propagation, count: Count) -> None:
+    """Let an attribute that counts channels shrink with them; padding without one stays."""
+    module = run.modules[count.module]
+    names = [
+        name
+        for name, value in vars(module).items()
+        if type(value) is int and value == len(count.marks) and name not in HEAD_SIZES
+    ]
+    named = [name for name in names if COUNT_NAMES.search(name)]
+    if isinstance(module, SLICEABLE) or not (
+        count.is_padding or run.labels.is_layered(count.marks)
+    ):
+        return
+    lists = [
+        f"{name}.{count.number}"
+        for name, value in vars(module).items()
+        if isinstance(value, (tuple, list)) and value and tuple(value) == count.amounts
+    ]
+    if count.is_padding:
+        named = (lists + [name for name in names if "pad" in name] + named)[:1]
+        if not named:
+            run.labels.refuse(count.marks, PADDED)
+    else:
+        named += lists
+    for name in named:
+        marks = run.attributes.setdefault((count.module, f".{name}"), count.marks)
+        run.labels.union(marks, count.marks)
 
 
-def _is_even(group: ChannelGroup) -> bool:
-    """Whether every channel takes the same number of positions of a member."""
-    return all(len({len(taken) for taken in member.indices}) == 1 for member in group.members)
+def _units(
+    run: Propagation, roots: Sequence[str], shared: Collection[str]
+) -> tuple[dict[int, Unit], dict[str, int]]:
+    """Collect, for every class that a root layer produces, all places of its channels.
 
-
-def _carriers(group: ChannelGroup) -> set[str]:
-    return {member.module for member in group.members if member.axis == "out"}
-
-
-def _refused(group: ChannelGroup, reason: str) -> ChannelGroup:
-    return replace(group, prunable=False, reason=group.reason or reason)
-
-
-def without_overlaps(groups: Sequence[ChannelGroup]) -> tuple[ChannelGroup, ...]:
-    """Refuse every prunable group that cuts where an earlier one cuts.
-
-    Args:
-        groups: In order of execution.
+    Returns:
+        The places by class, in order of execution; and how many channels each
+        root has.
     """
-    owner: dict[tuple[str, str, int], str] = {}
-    kept = []
-    for group in groups:
-        places = [
-            (member.module, member.axis, position)
-            for member in group.members
-            for position in chain.from_iterable(member.indices)
-        ]
-        earlier = next((owner[place] for place in places if place in owner), None)
-        if group.prunable and earlier is not None:
-            group = _refused(group, f"overlaps the group '{earlier}'")
-        if group.prunable:
-            owner.update((place, group.name) for place in places)
-        kept.append(group)
-    return tuple(kept)
+    axes: list[tuple[Place, Mapping[int, Sequence[int]] | None, Marks]] = []
+    for parameter in run.parameters:
+        module = run.modules[parameter.module]
+        axis, spread = parameter_place(module, parameter.key, parameter.dim)
+        consumed = bool(len(parameter.marks)) and int(parameter.marks[0]) in run.contracted
+        if consumed and ":" in axis and parameter.module not in shared:
+            run.labels.refuse(parameter.marks, "weights used outside of a layer")
+        axes.append(((parameter.module, axis), spread, parameter.marks))
+    axes += [(place, None, marks) for place, marks in run.attributes.items()]
+    found = [run.labels.find(marks).tolist() for _, _, marks in axes]
+    produced: dict[str, list[int]] = {}
+    for (place, _, _), classes in zip(axes, found, strict=True):
+        if place[1] == "out":
+            produced.setdefault(place[0], classes)
+    units: dict[int, Unit] = {c: {} for root in roots for c in produced.get(root, ())}
+    for (place, spread, _), classes in zip(axes, found, strict=True):
+        for position, label in enumerate(classes):
+            if label in units:
+                taken = units[label].setdefault(place, [])
+                taken.extend(spread[position] if spread else (position,))
+    for unit in units.values():
+        for place, positions in unit.items():
+            unit[place] = sorted(set(positions))
+    return units, {root: len(produced[root]) for root in roots if root in produced}
 
 
-def _untraceable(module: nn.Module, error: Exception) -> TraceError:
-    return TraceError(
-        explain(
-            f"channels of {type(module).__name__}",
-            expected="operations whose gradients can be followed",
-            got=one_line(error),
-            remedy="move what computes outside of tensors out of the forward pass",
+def _names(
+    groups: Sequence[Sequence[Unit]], roots: Sequence[str], sizes: Mapping[str, int]
+) -> list[str]:
+    """Name each group by the first layer that it covers, else by the first that it reaches."""
+    names = [""] * len(groups)
+    reach = [
+        [root for root in roots if (root, "out") in group[0] and root in sizes] for group in groups
+    ]
+    for number, group in enumerate(groups):
+        whole = (
+            root
+            for root in reach[number]
+            if sum(len(unit[root, "out"]) for unit in group) == sizes[root]
         )
+        names[number] = next(whole, "")
+    taken = set(names)
+    for number, name in enumerate(names):
+        if not name:
+            names[number] = next((root for root in reach[number] if root not in taken), "")
+            taken.add(names[number])
+    return names
+
+
+def _group(
+    name: str,
+    members: Sequence[Unit],
+    reason: str,
+    shared: Collection[str],
+    computed: Collection[str],
+) -> ChannelGroup:
+    """Describe the channels of a group; `reason` is why they must stay, "" if nothing is known."""
+    units = sorted(members, key=lambda unit: unit[name, "out"][0])
+    if any(module in computed for module, _ in units[0]):
+        reason = COMPUTED
+    if not reason and any(module in shared for module, _ in units[0]):
+        reason = "shared weights"
+    if not reason and len(units) == 1:
+        single = len(units[0][name, "out"]) == 1
+        reason = "has a single channel" if single else "its channels all depend on each other"
+    return ChannelGroup(
+        name=name,
+        channels=len(units),
+        members=tuple(
+            GroupMember(
+                module=module,
+                axis=axis,
+                indices=tuple(tuple(unit[module, axis]) for unit in units),
+            )
+            for module, axis in units[0]
+        ),
+        prunable=not reason,
+        reason=reason,
     )

@@ -110,8 +110,18 @@ def plain_copy(model: nn.Module) -> nn.Module:
     """Copy a model to the CPU in float32 and evaluation mode; the original is untouched.
 
     Raises:
-        TraceError: If the model cannot be copied.
+        WrongTypeError: If it is not a module.
+        TraceError: If it cannot be copied.
     """
+    if not isinstance(model, nn.Module):
+        raise WrongTypeError(
+            explain(
+                "'model'",
+                expected="a torch.nn.Module",
+                got=type(model).__name__,
+                remedy="give the trained module itself, not its weights or its path",
+            )
+        )
     try:
         return copy.deepcopy(model).cpu().float().eval()
     except Exception as error:

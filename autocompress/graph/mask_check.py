@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from autocompress.core.seeds import derive_seed
 from autocompress.graph.inputs import ModelInputs, one_line, output_tensors
 from autocompress.graph.recording import LAYER_TYPES
-from autocompress.graph.slicing import Axis, prune_groups, removed_positions
+from autocompress.graph.slicing import prune_groups, removed_positions
 from autocompress.graph.structure import ChannelGroup
 
 TOLERANCE = 1e-4
@@ -41,7 +41,8 @@ def check_groups(
         seed: Seeds channels, statistics and inputs.
 
     Returns:
-        The groups, those that fail with `prunable=False` and the reason.
+        The groups, those that fail with `prunable=False` and the reason, which
+        is what was in doubt about them, if anything was.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, -1, "mask check"))
     probe, inputs = copy.deepcopy(model), perturbed(inputs, generator)
@@ -49,12 +50,14 @@ def check_groups(
     bench = _Bench(probe, inputs)
     removals = [(g, _draw(g, generator)) for g in groups if g.prunable]
     bench.accept([], removals)
-    return tuple(
-        replace(group, prunable=False, reason=bench.reasons[group.name])
-        if group.name in bench.reasons
-        else group
-        for group in groups
-    )
+    return tuple(_judged(group, bench.reasons) for group in groups)
+
+
+def _judged(group: ChannelGroup, failures: Mapping[str, str]) -> ChannelGroup:
+    if not group.prunable:
+        return group
+    failure = failures.get(group.name, "")
+    return replace(group, prunable=not failure, reason=failure and (group.reason or failure))
 
 
 class _Bench:
@@ -105,7 +108,7 @@ class _Bench:
         return [tensor for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
 
 
-def mask_positions(model: nn.Module, positions: Mapping[tuple[str, Axis], Sequence[int]]) -> None:
+def mask_positions(model: nn.Module, positions: Mapping[tuple[str, str], Sequence[int]]) -> None:
     """Zero what produces channels, in place; consumers are left alone.
 
     Rows of weights and biases become zero, and so do the scale, shift and
@@ -117,26 +120,26 @@ def mask_positions(model: nn.Module, positions: Mapping[tuple[str, Axis], Sequen
     """
     modules = dict(model.named_modules())
     for (name, axis), taken in positions.items():
-        if axis == "out":
-            _mask(modules[name], list(taken))
+        key, _, dim = axis.partition(":")
+        if dim and not isinstance(modules[name], LAYER_TYPES):  # whose own weights are masked
+            _zero(getattr(modules[name], key), int(dim), taken)
+        elif axis == "out" and not isinstance(modules[name], nn.PReLU):  # keeps zeros at zero
+            _mask(modules[name], taken)
 
 
-def _mask(module: nn.Module, positions: list[int]) -> None:
-    if isinstance(module, nn.PReLU):  # keeps zeros at zero
-        return
+def _mask(module: nn.Module, positions: Sequence[int]) -> None:
+    on_second = (
+        isinstance(module, nn.modules.conv._ConvNd) and module.transposed and module.groups == 1
+    )
+    for key in ("weight", "in_proj_weight", "bias", "in_proj_bias", "running_mean"):
+        tensor = getattr(module, key, None)
+        if isinstance(tensor, Tensor):
+            _zero(tensor, int(on_second and key == "weight"), positions)
+
+
+def _zero(tensor: Tensor, dim: int, positions: Sequence[int]) -> None:
     with torch.no_grad():
-        for key in ("weight", "bias", "running_mean"):
-            tensor = getattr(module, key, None)
-            if not isinstance(tensor, Tensor):
-                continue
-            if key == "weight" and _produces_on_second_axis(module):
-                tensor[:, positions] = 0
-            else:
-                tensor[positions] = 0
-
-
-def _produces_on_second_axis(module: nn.Module) -> bool:
-    return isinstance(module, nn.modules.conv._ConvNd) and module.transposed and module.groups == 1
+        tensor.index_fill_(dim, torch.tensor(positions), 0.0)
 
 
 def randomise(model: nn.Module, inputs: ModelInputs, generator: torch.Generator) -> None:

@@ -28,16 +28,16 @@ class ModuleCall:
         name: Fully qualified module name.
         module: The module.
         input_shapes: Shapes of its tensor arguments.
-        sole_input: Whether its one argument is one positional tensor.
+        leading: Whether its first argument is a tensor, given by position.
         output_shape: Shape of its output; None unless that is one tensor.
         joins: Whether two tensors are added inside, none of them its input.
-        adds_input: Whether its own input is added inside.
+        adds_input: Whether its first input is added inside.
     """
 
     name: str
     module: nn.Module
     input_shapes: tuple[tuple[int, ...], ...]
-    sole_input: bool
+    leading: bool
     output_shape: tuple[int, ...] | None = None
     joins: bool = False
     adds_input: bool = False
@@ -98,7 +98,7 @@ class _Recorder(TorchFunctionMode):
                 name=name,
                 module=module,
                 input_shapes=tuple(tuple(tensor.shape) for tensor in tensors),
-                sole_input=len(args) == len(tensors) == 1 and not kwargs,
+                leading=bool(args) and isinstance(args[0], Tensor),
             )
             self.recording.calls.append(call)
             self.stack.append(_Frame(call, tensors, self.layers[module]))
@@ -146,15 +146,20 @@ class _Recorder(TorchFunctionMode):
         )
 
     def _note_add(self, operands: Sequence[Tensor]) -> None:
-        """Mark the innermost module whose input is added, else the one that joins branches."""
-        for frame in reversed(self.stack):
-            if frame.layers and any(t is operand for t in frame.tensors for operand in operands):
-                frame.call.adds_input = True
-                return
-        for frame in reversed(self.stack):
-            if frame.layers >= 2:
-                frame.call.joins = True
-                return
+        """Mark the modules whose first input is added, else the one that joins branches."""
+        adding = [
+            frame.call
+            for frame in self.stack
+            if frame.layers
+            and frame.tensors
+            and any(frame.tensors[0] is operand for operand in operands)
+        ]
+        for call in adding:
+            call.adds_input = True
+        if not adding:
+            joining = [frame.call for frame in self.stack if frame.layers >= 2]
+            for call in joining[-1:]:
+                call.joins = True
 
 
 def record(model: nn.Module, inputs: ModelInputs) -> Recording:

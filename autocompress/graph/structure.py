@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 from autocompress.core.schema import check_name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layer:
-    """A convolution or linear layer, in order of execution.
+    """A convolution, linear layer or embedding, in order of execution.
 
     Attributes:
         name: Fully qualified module name.
@@ -17,9 +16,9 @@ class Layer:
         input_shape: Shape of one example, batch axis removed.
         output_shape: The same of the output.
         weight_shape: Shape of the weight tensor.
-        kernel_size: Kernel per spatial axis; () for a linear layer.
-        stride: Stride per spatial axis; () for a linear layer.
-        groups: Convolution groups; 1 for a linear layer.
+        kernel_size: Kernel per spatial axis; () where there is none.
+        stride: Stride per spatial axis; () where there is none.
+        groups: Convolution groups; 1 for other layers.
         macs: Multiply-accumulates for one example.
         parameters: Number of weights and biases.
         quantisable: Whether bits below 32 can be given.
@@ -38,6 +37,28 @@ class Layer:
     parameters: int = 0
     quantisable: bool = True
     reason: str = ""
+
+    @property
+    def inputs_first(self) -> bool:
+        """Whether the first axis of the weight is its inputs, or the entries of an embedding."""
+        return self.type.startswith("ConvTranspose") or self.type == "Embedding"
+
+
+def loses_whole_groups(inputs_per_group: int, groups: int) -> bool:
+    """Tell how a convolution is pruned: by whole groups, or equally in each.
+
+    Whole groups go where they are many and small, as in a depthwise
+    convolution; where they are few, each loses the same positions.
+
+    Args:
+        inputs_per_group: Input channels of each convolution group.
+        groups: Convolution groups.
+
+    Example:
+        >>> loses_whole_groups(1, 32), loses_whole_groups(16, 2), loses_whole_groups(8, 1)
+        (True, False, False)
+    """
+    return groups > 1 and inputs_per_group <= groups
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,13 +83,15 @@ class GroupMember:
     Attributes:
         module: Fully qualified module name.
         axis: "out" for what produces or carries the channels, "in" for what
-            consumes them.
+            consumes them; "name:dim" for an axis of a parameter that belongs
+            to no layer, and ".name" for an attribute that counts channels;
+            ".name.number" for one number in a tuple.
         indices: For each channel of the group, the positions along the axis
             that go with it.
     """
 
     module: str
-    axis: Literal["out", "in"]
+    axis: str
     indices: tuple[tuple[int, ...], ...]
 
 
@@ -76,8 +99,13 @@ class GroupMember:
 class ChannelGroup:
     """Channels that must be pruned together, named by their first layer.
 
+    A channel of a group may stand for several of a layer that only go
+    together: an attention head, a group of a grouped convolution, the zeros
+    in front of and behind a padded shortcut.
+
     Attributes:
-        name: Name of the first layer, in execution order, that produces them.
+        name: Name of the first layer, in execution order, that they make up;
+            else of the first that has some of them.
         channels: How many there are.
         members: Everything that shrinks with them.
         prunable: Whether pruning them is safe.
@@ -89,6 +117,12 @@ class ChannelGroup:
     members: tuple[GroupMember, ...]
     prunable: bool
     reason: str = ""
+
+    @property
+    def width(self) -> int:
+        """How many outputs of its first layer go with each channel, at least one."""
+        own = (m for m in self.members if (m.module, m.axis) == (self.name, "out"))
+        return next((len(member.indices[0]) for member in own), 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,22 +1,21 @@
 """Trace a model: everything that compression needs to know about its structure."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Collection
+from dataclasses import replace
 
 import torch
 from torch import nn
 
-from autocompress.errors import TraceError, WrongTypeError, explain
+from autocompress.errors import TraceError, explain
 from autocompress.graph.blocks import find_blocks
 from autocompress.graph.coupling import channel_groups
 from autocompress.graph.inputs import ModelInputs, plain_copy
 from autocompress.graph.mask_check import check_groups
 from autocompress.graph.recording import LAYER_TYPES, ModuleCall, Recording, call_macs, record
 from autocompress.graph.structure import Layer, ModelGraph
-
-QUANTISABLE_TYPES = (nn.Conv1d, nn.Conv2d, nn.Linear)
-"""Layer types that can be given fewer than 32 bits."""
 
 
 def trace(model: nn.Module, example_inputs: object) -> ModelGraph:
@@ -48,18 +47,9 @@ def trace(model: nn.Module, example_inputs: object) -> ModelGraph:
         >>> [(group.name, group.prunable, group.reason) for group in graph.groups]
         [('0', True, ''), ('2', False, 'output layer')]
     """
-    if not isinstance(model, nn.Module):
-        raise WrongTypeError(
-            explain(
-                "'model'",
-                expected="a torch.nn.Module",
-                got=type(model).__name__,
-                remedy="give the trained module itself, not its weights or its path",
-            )
-        )
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-        inputs = ModelInputs.of(example_inputs).plain()
         copied = plain_copy(model)
+        inputs = ModelInputs.of(example_inputs).plain()
         recording = record(copied, inputs)
         shared = _shared_modules(copied, recording)
         layers = _layers(recording, shared)
@@ -124,25 +114,58 @@ def _shared_modules(model: nn.Module, recording: Recording) -> set[str]:
 
 def _layers(recording: Recording, shared: Collection[str]) -> tuple[Layer, ...]:
     """Describe each layer by its first execution; MACs are summed over all of them."""
-    layers: dict[str, ModuleCall] = {}
-    macs: Counter[str] = Counter()
+    layers: dict[str, Layer] = {}
     for call in recording.calls:
-        if isinstance(call.module, LAYER_TYPES):
-            layers.setdefault(call.name, call)
-            macs[call.name] += call_macs(call, recording.batch_size)
-    return tuple(_layer(call, macs[name], name in shared) for name, call in layers.items())
+        found: tuple[Layer, ...] = ()
+        if isinstance(call.module, (*LAYER_TYPES, nn.Embedding)):
+            found = (_layer(call, recording.batch_size, call.name in shared),)
+        elif isinstance(call.module, nn.MultiheadAttention) and call.module._qkv_same_embed_dim:
+            found = _attention_layers(call, call.module, recording.batch_size)
+        for layer in found:
+            known = layers.get(layer.name)
+            layers[layer.name] = replace(known, macs=known.macs + layer.macs) if known else layer
+    return tuple(layers.values())
 
 
-def _layer(call: ModuleCall, macs: int, shared: bool) -> Layer:
+def _attention_layers(
+    call: ModuleCall, module: nn.MultiheadAttention, batch_size: int
+) -> tuple[Layer, ...]:
+    """Describe the packed and the output projection of attention, which no module runs."""
+    tokens = [math.prod(shape[:-1]) // batch_size for shape in call.input_shapes[:3]]
+    width = module.embed_dim
+    weights = {call.name: module.in_proj_weight, f"{call.name}.out_proj": module.out_proj.weight}
+    return tuple(
+        Layer(
+            name=name,
+            type=kind,
+            input_shape=(tokens[0], width),
+            output_shape=(tokens[0], weight.shape[0]),
+            weight_shape=tuple(weight.shape),
+            kernel_size=(),
+            stride=(),
+            groups=1,
+            macs=read * width * width,
+            parameters=weight.numel() + (0 if module.in_proj_bias is None else len(weight)),
+            quantisable=False,
+            reason="attention in one module is not quantised",
+        )
+        for (name, weight), kind, read in zip(
+            weights.items(),
+            (type(module).__name__, "Linear"),
+            (sum(tokens), tokens[0]),
+            strict=True,
+        )
+    )
+
+
+def _layer(call: ModuleCall, batch_size: int, shared: bool) -> Layer:
     module = call.module
     weight = module.get_parameter("weight") if "weight" in module._parameters else None
-    spatial = not isinstance(module, nn.Linear)
+    spatial = not isinstance(module, (nn.Linear, nn.Embedding))
     if shared:
         reason = "shared weights"
-    elif weight is None:
+    elif weight is None or getattr(module, "max_norm", None) is not None:
         reason = "computed weights"
-    elif not isinstance(module, QUANTISABLE_TYPES):
-        reason = f"{type(module).__name__} is not quantised"
     else:
         reason = ""
     shape: torch.Size = module.weight.shape  # type: ignore[assignment]
@@ -155,7 +178,7 @@ def _layer(call: ModuleCall, macs: int, shared: bool) -> Layer:
         kernel_size=tuple(module.kernel_size) if spatial else (),  # type: ignore[arg-type]
         stride=tuple(module.stride) if spatial else (),  # type: ignore[arg-type]
         groups=module.groups if spatial else 1,  # type: ignore[arg-type]
-        macs=macs,
+        macs=call_macs(call, batch_size) if isinstance(module, LAYER_TYPES) else 0,
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         quantisable=not reason,
         reason=reason,

@@ -6,7 +6,12 @@ from functools import lru_cache
 
 from autocompress.core.candidate import Candidate
 from autocompress.errors import InvalidInputError, explain
-from autocompress.graph.structure import ChannelGroup, Layer, ModelGraph
+from autocompress.graph.structure import (
+    ChannelGroup,
+    Layer,
+    ModelGraph,
+    loses_whole_groups,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +105,7 @@ def _plan(graph: ModelGraph) -> _Plan:
                 if member.axis == "in"
                 else (member.module, 0, len(member.indices[0]))
                 for member in group.members
-                if member.module in graph.layer_by_name
+                if member.module in graph.layer_by_name and member.axis in ("in", "out")
             )
     return _Plan(
         whole={layer.name: _whole(layer) for layer in graph.layers}, per_channel=per_channel
@@ -110,27 +115,30 @@ def _plan(graph: ModelGraph) -> _Plan:
 def _whole(layer: Layer) -> LayerWidths:
     """Read the widths of a layer off its weight, whose axes depend on its type."""
     first, second = layer.weight_shape[0], layer.weight_shape[1] * layer.groups
-    transposed = layer.type.startswith("ConvTranspose")
     return LayerWidths(
-        in_channels=first if transposed else second,
-        out_channels=second if transposed else first,
+        in_channels=first if layer.inputs_first else second,
+        out_channels=second if layer.inputs_first else first,
         macs=layer.macs,
         parameters=layer.parameters,
     )
 
 
 def _narrowed(layer: Layer, whole: LayerWidths, ins: int, outs: int) -> LayerWidths:
-    """Take inputs and outputs off a dense or depthwise layer; all divisions are exact."""
-    depthwise = layer.groups > 1
+    """Take inputs and outputs off a layer; all divisions are exact.
+
+    Where whole groups of a grouped convolution go, inputs go with outputs.
+    """
     out_channels = whole.out_channels - outs
-    in_channels = out_channels if depthwise else whole.in_channels - ins
+    in_channels = whole.in_channels - ins
     weights = math.prod(layer.weight_shape)
-    before = whole.out_channels * (1 if depthwise else whole.in_channels)
-    after = out_channels * (1 if depthwise else in_channels)
+    before, after = whole.out_channels * whole.in_channels, out_channels * in_channels
+    if loses_whole_groups(layer.weight_shape[1], layer.groups):
+        in_channels = whole.in_channels * out_channels // whole.out_channels
+        before, after = whole.out_channels, out_channels
     biases = out_channels if layer.parameters > weights else 0
     return LayerWidths(
         in_channels=in_channels,
         out_channels=out_channels,
-        macs=layer.macs // before * after,
-        parameters=weights // before * after + biases,
+        macs=layer.macs * after // before,
+        parameters=weights * after // before + biases,
     )

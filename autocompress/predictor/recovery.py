@@ -21,6 +21,37 @@ PRIOR = (0.2, 0.02, 0.05, 0.05)
 PRIOR_STRENGTH = 0.03
 """How much evidence the prior is worth, in units of the features."""
 
+EXPONENT_PRIOR, EXPONENT_STRENGTH = 0.5, 0.02
+"""Exponent assumed before any finalist was trained; a distance of one from it
+weighs as much as one finalist that is mispredicted by this accuracy."""
+
+EXPONENTS = np.linspace(0.0, 1.5, 151)
+
+
+def learning_exponent(short: FloatArray, full: FloatArray, ratio: FloatArray) -> float:
+    """Estimate how fast the accuracy that a candidate lost is won back.
+
+    What is lost against the original is taken to fall as a power of the
+    training images seen: full = short * ratio**exponent. Least squares over
+    the exponent, shrunk towards `EXPONENT_PRIOR`.
+
+    Args:
+        short: `n` accuracies lost after a short fine-tune, >= 0.
+        full: What the same candidates lost after a full one, >= 0.
+        ratio: Images of the short fine-tune over those of the full one, (0, 1].
+
+    Returns:
+        The exponent, [0, 1.5].
+
+    Example:
+        >>> nothing = np.array([])
+        >>> learning_exponent(nothing, nothing, nothing)
+        0.5
+    """
+    residuals = full[:, None] - short[:, None] * ratio[:, None] ** EXPONENTS
+    errors = (residuals**2).sum(0) + (EXPONENT_STRENGTH * (EXPONENTS - EXPONENT_PRIOR)) ** 2
+    return float(EXPONENTS[np.argmin(errors)])
+
 
 @dataclass(frozen=True, slots=True)
 class RecoveryModel:

@@ -156,8 +156,8 @@ def artifact_table(rows: Sequence[ArtifactRow], title: str = "") -> Table:
         caption=(
             "pred: predicted before the artifact existed; all else is measured on the artifact. "
             "error: measured minus predicted, in points of accuracy and in percent of the "
-            "predicted latency. \N{PLUS-MINUS SIGN} %: half of the 95 % interval. Choices saw val "
-            "only, never test."
+            "predicted latency. \N{PLUS-MINUS SIGN} %: half of the 95 % interval. kB: of the "
+            "packed weights, and of the ONNX file. Choices saw val only, never test."
         ),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
@@ -167,8 +167,9 @@ def artifact_table(rows: Sequence[ArtifactRow], title: str = "") -> Table:
     )
     table.add_column("id", overflow="fold", no_wrap=True)
     for header in (
-        *("val %\npred", "val %", "error\npoints", "test\n%"),
-        *("ms\npred", "ms", "error\n%", "\N{PLUS-MINUS SIGN} %", "x\nfp32", "kB"),
+        *("val %\npred", "val %", "error\npts", "test\n%"),
+        *("ms\npred", "ms", "error\n%", "\N{PLUS-MINUS SIGN} %", "x\nfp32"),
+        *("kB", "onnx\nkB"),
     ):
         table.add_column(header, justify="right", overflow="fold")
     for row, following in zip(rows, [*rows[1:], None], strict=True):
@@ -182,9 +183,10 @@ def artifact_table(rows: Sequence[ArtifactRow], title: str = "") -> Table:
             _latency(predicted.get("latency_ms")),
             _latency(measured.get("latency_ms")),
             _number(row.latency_error, scale=100, digits=1, sign="+"),
-            _number(_half_width(measured), scale=100, digits=1),
+            _spread(_half_width(measured)),
             _number(row.latency_ratio, digits=2),
-            _number(measured.get("size_bytes"), scale=1e-3, digits=1),
+            _size(measured.get("size_bytes")),
+            _size(measured.get("onnx_bytes")),
             end_section=row.kind == "baseline"
             and following is not None
             and following.kind != "baseline",
@@ -218,6 +220,16 @@ def _latency(value: float | None) -> str:
     """Write milliseconds with three digits, one more below 0.1 ms, fewer from 100 ms on."""
     small, large = value is not None and value < 0.1, value is not None and value >= 100.0
     return _number(value, digits=4 if small else 1 if large else 3)
+
+
+def _spread(value: float | None) -> str:
+    """Write percent with one digit, none from 10 % on."""
+    return _number(value, scale=100, digits=1 if value is not None and value < 0.0995 else 0)
+
+
+def _size(value: float | None) -> str:
+    """Write kilobytes with one digit, none from 100 kB on."""
+    return _number(value, scale=1e-3, digits=1 if value is not None and value < 1e5 else 0)
 
 
 def _trials(event: Event) -> str:

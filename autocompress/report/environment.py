@@ -13,7 +13,7 @@ from autocompress.cost.measurement import device_name
 
 def environment(target: Target, device: str, seed: int) -> dict[str, Any]:
     """Describe the host, the versions and the settings that figures depend on."""
-    packages = ("autocompress", "torch", "optuna", "onnx", "onnxruntime", "torch-pruning", "numpy")
+    packages = ("autocompress", "torch", "optuna", "onnx", "onnxruntime", "numpy")
     return {
         "processor": device_name(),
         "platform": platform.platform(),

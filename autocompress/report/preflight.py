@@ -35,11 +35,11 @@ def check_tables(found: Checked) -> list[Table]:
     """
     groups = _table(
         "Channel groups: what shrinks together, named by its first layer",
-        ("group", "channels", "layers that shrink", "prunable"),
+        ("group", "channels", "what shrinks", "prunable"),
         numbers=("channels",),
     )
     for group in found.groups:
-        members = ", ".join(dict.fromkeys(member.module for member in group.members))
+        members = ", ".join(_modules(group))
         verdict = _verdict(group.prunable, group.reason)
         groups.add_row(group.name, str(group.channels), members, verdict)
     blocks = _table(
@@ -86,7 +86,7 @@ def check_json(found: Checked) -> dict[str, Any]:
             {
                 "name": group.name,
                 "channels": group.channels,
-                "members": list(dict.fromkeys(member.module for member in group.members)),
+                "members": _modules(group),
                 "prunable": group.prunable,
                 "reason": group.reason,
             }
@@ -113,6 +113,11 @@ def check_json(found: Checked) -> dict[str, Any]:
             for layer in found.layers
         ],
     }
+
+
+def _modules(group: ChannelGroup) -> list[str]:
+    """Name everything that shrinks with a group, each once."""
+    return list(dict.fromkeys(member.module or "(the model itself)" for member in group.members))
 
 
 def _table(title: str, headers: Sequence[str], numbers: Sequence[str]) -> Table:

@@ -39,8 +39,12 @@ def search_time(found: CheckReport) -> str:
     """Say in a line how long a search takes, and that it is an estimate."""
     if found.search_seconds is None:
         return "search time: give a task and a budget for an estimate"
-    minutes = found.search_seconds / 60.0
-    amount = f"{minutes:.0f} minutes" if minutes < 120.0 else f"{minutes / 60.0:.1f} hours"
+    seconds = found.search_seconds
+    amount = f"{seconds:.0f} seconds"
+    if seconds >= 7200.0:
+        amount = f"{seconds / 3600.0:.1f} hours"
+    elif seconds >= 120.0:
+        amount = f"{seconds / 60.0:.0f} minutes"
     return f"search time: about {amount}, an estimate from one timed forward pass and the budget"
 
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from autocompress.core.candidate import (
     DEFAULT_CRITERION,
+    UNIFORM,
     Candidate,
     DistillConfig,
     LayerConfig,
@@ -27,6 +28,7 @@ from autocompress.space.knobs import (
     make_knobs,
     mild_first,
     mild_last,
+    pair_levels,
     pairs_apart,
     ratios_apart,
     sparsity_apart,
@@ -65,6 +67,9 @@ class BoundSpace:
             as its own choices allow.
         precision_ties: Sets of layers that share their bits.
         sparsity_ties: Sets of layers that share a sparsity.
+        end_bits: Fewest bits of the first and the last layer.
+        weight_format: How codes below 8 bits map to weights.
+        group_size: Inputs that share a scale; 0 for one scale per output.
     """
 
     graph: ModelGraph
@@ -80,6 +85,9 @@ class BoundSpace:
     pruning_ties: tuple[tuple[str, ...], ...] = ()
     precision_ties: tuple[tuple[str, ...], ...] = ()
     sparsity_ties: tuple[tuple[str, ...], ...] = ()
+    end_bits: int = 1
+    weight_format: str = UNIFORM
+    group_size: int = 0
 
     def __post_init__(self) -> None:
         if not (self.pruning_choices or self.blocks or self.layers or self.sparse_layers):
@@ -116,11 +124,13 @@ class BoundSpace:
     def precision_knobs(self) -> tuple[Knob[PrecisionPair], ...]:
         """The choices of bits."""
         pairs = self.layer_precisions
+        names = [layer.name for layer in self.graph.layers if layer.quantisable]
+        ends = (names[0], names[-1]) if names else ()
         return make_knobs(
             "precision:",
             self.layers,
             self.precision_ties,
-            lambda members: [(pair,) * len(members) for pair in pairs],
+            lambda members: pair_levels(members, pairs, ends, self.end_bits),
         )
 
     @cached_property
@@ -155,6 +165,8 @@ class BoundSpace:
         ties = (self.pruning_ties, self.precision_ties, self.sparsity_ties)
         if self.sparse_layers or any(ties):
             parts = (*parts, self.sparsity_levels, ties)
+        grids = (self.end_bits, self.weight_format, self.group_size)
+        parts = (*parts, grids) if grids != (1, UNIFORM, 0) else parts
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     def from_params(self, params: Mapping[str, float]) -> Candidate:
@@ -264,7 +276,8 @@ class BoundSpace:
 
     def _layer_configs(self, levels: Mapping[str, int]) -> dict[str, LayerConfig]:
         bits = values_of(self.precision_knobs, levels)
-        return layer_configs(bits, values_of(self.sparsity_knobs, levels))
+        sparsity = values_of(self.sparsity_knobs, levels)
+        return layer_configs(bits, sparsity, self.weight_format, self.group_size)
 
     def encode(self, candidate: Candidate) -> FloatArray:
         """Return a candidate as numbers in [0, 1].

@@ -74,6 +74,7 @@ def offered_precisions(
     *,
     target: Target | None = None,
     costs: Sequence[str] | None = None,
+    group_size: int = 0,
 ) -> tuple[PrecisionPair, ...]:
     """List the precisions a layer may take, without those that bring nothing.
 
@@ -86,6 +87,7 @@ def offered_precisions(
         activation_bits: Bits the search space allows for activations.
         target: The device; None leaves its limits out.
         costs: Names of cost objectives and constraints; None if unknown.
+        group_size: Inputs that share a scale; 0 for one scale per output.
 
     Returns:
         Pairs from the narrowest to the widest, ordered by weight bits, then
@@ -102,7 +104,7 @@ def offered_precisions(
     if target is not None:
         pairs = {pair for pair in pairs if pair[1] in target.activation_bits}
         if costs is not None and not _BIT_COSTS & set(costs):
-            pairs = {pair for pair in pairs if pair in target.precisions}
+            pairs = {pair for pair in pairs if target.executed(*pair, group_size) == pair}
     return tuple(sorted(pairs | {(FLOAT, FLOAT)}))
 
 

@@ -1,11 +1,11 @@
 """Choices of ratios, bits and sparsity, each for one part of a model or for several."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from autocompress.core.candidate import LayerConfig
+from autocompress.core.candidate import UNIFORM, LayerConfig
 from autocompress.core.target import FLOAT
 from autocompress.space.choices import DENSE, PrecisionPair, SparsityLevel
 
@@ -89,10 +89,42 @@ def values_of(knobs: Iterable[Knob[T]], levels: Mapping[str, int]) -> dict[str, 
     return {name: value for knob in knobs for name, value in knob.values(levels[knob.name]).items()}
 
 
+def pair_levels(
+    members: Sequence[str], pairs: Iterable[PrecisionPair], ends: Collection[str], end_bits: int
+) -> list[tuple[PrecisionPair, ...]]:
+    """List the precisions that layers can have together.
+
+    Args:
+        members: Names of layers.
+        pairs: The precisions, as (weight bits, activation bits).
+        ends: Layers that need some bits at least.
+        end_bits: That many, of weights and of activations.
+
+    Example:
+        >>> pair_levels(["conv1", "conv2"], [(4, 8), (32, 32)], ["conv1"], 8)
+        [((8, 8), (4, 8)), ((32, 32), (32, 32))]
+    """
+
+    def held(name: str, pair: PrecisionPair) -> PrecisionPair:
+        return (max(pair[0], end_bits), max(pair[1], end_bits)) if name in ends else pair
+
+    return [tuple(held(name, pair) for name in members) for pair in pairs]
+
+
 def layer_configs(
-    bits: Mapping[str, PrecisionPair], sparsity: Mapping[str, SparsityLevel]
+    bits: Mapping[str, PrecisionPair],
+    sparsity: Mapping[str, SparsityLevel],
+    weight_format: str = UNIFORM,
+    group_size: int = 0,
 ) -> dict[str, LayerConfig]:
-    """Put together what is chosen for each layer."""
+    """Put together what is chosen for each layer.
+
+    Args:
+        bits: Precisions by layer.
+        sparsity: Sparsities by layer.
+        weight_format: Of weights with 2 to 7 bits.
+        group_size: Of quantised weights.
+    """
     configs = {}
     for name in dict.fromkeys((*bits, *sparsity)):
         weight_bits, activation_bits = bits.get(name, (FLOAT, FLOAT))
@@ -100,6 +132,8 @@ def layer_configs(
         configs[name] = LayerConfig(
             weight_bits=weight_bits,
             activation_bits=activation_bits,
+            weight_format=weight_format if 1 < weight_bits < 8 else UNIFORM,
+            group_size=group_size if weight_bits != FLOAT else 0,
             sparsity=fraction,
             sparsity_pattern=pattern,
         )

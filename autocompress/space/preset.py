@@ -1,5 +1,6 @@
 """What a search may vary, read from YAML and not yet bound to a model."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 from torch import nn
 
-from autocompress.core.schema import unknown_name
+from autocompress.core.schema import expected_value, unknown_name
 from autocompress.core.target import CHANNEL_UNIT, Target
 from autocompress.errors import InvalidInputError, MissingFileError, WrongTypeError, explain
 from autocompress.graph.structure import ModelGraph
@@ -100,7 +101,9 @@ class SearchSpace(Section):
         """List the ratios of the groups that may be pruned, those with a choice."""
         unit = self.pruning.round_to or (CHANNEL_UNIT if target is None else target.round_to)
         ratios = {
-            group.name: achieved_ratios(group.channels, self.pruning.ratios, round_to=unit)
+            group.name: achieved_ratios(
+                group.channels, self.pruning.ratios, round_to=math.ceil(unit / group.width)
+            )
             for group in graph.groups
             if group.prunable and _chosen(self.pruning, group.name, _type(graph, group.name))
         }
@@ -155,6 +158,7 @@ class SearchSpace(Section):
             self.quantisation.activation_bits,
             target=target,
             costs=costs,
+            group_size=self.quantisation.group_size,
         )
         quantised = [
             layer.name
@@ -181,6 +185,9 @@ class SearchSpace(Section):
             pruning_ties=tied_sets(tuple(pruned), self.pruning.ties),
             precision_ties=tied_sets(quantised, self.quantisation.ties),
             sparsity_ties=tied_sets(sparse, self.sparsity.ties),
+            end_bits=self.quantisation.end_bits,
+            weight_format=self.quantisation.weight_format,
+            group_size=self.quantisation.group_size,
         )
 
 
@@ -246,16 +253,6 @@ def _validated(content: object, what: str) -> SearchSpace:
         raise InvalidInputError(_sentence(what, error)) from error
 
 
-_EXPECTED = {
-    "model_type": "a mapping of keys to values",
-    "tuple_type": "a list",
-    "too_short": "at least one entry",
-    "missing": "a value",
-    "invalid_key": "a name as key",
-}
-"""Our words for pydantic's types of errors, where its own mislead."""
-
-
 def _sentence(what: str, error: ValidationError) -> str:
     """Word one thing that pydantic found, an unknown key before others."""
     found = error.errors(include_url=False)
@@ -267,10 +264,9 @@ def _sentence(what: str, error: ValidationError) -> str:
             section = section.model_fields[part].annotation
         inside = f", '{'.'.join(location[:-1])}'" if location[:-1] else ""
         return unknown_name(f"{what}{inside}, key", location[-1], tuple(section.model_fields))
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return explain(
         what + (f", '{'.'.join(location)}'" if location else ""),
-        expected=_EXPECTED.get(first["type"], message),
+        expected=expected_value(first),
         got="none" if first["type"] == "missing" else repr(first["input"]),
         remedy="correct the value",
     )

@@ -77,11 +77,18 @@ class Quantisation(Section):
         activation_bits: Bits of activations, 2 to 8 or 32.
         include: Globs on layer names or types.
         exclude: Globs that take layers out again.
+        end_bits: Fewest bits, of weights and activations, of the model's first
+            and last layer.
+        weight_format: How codes below 8 bits map to weights.
+        group_size: Inputs that share a scale; 0 for one scale per output.
         ties: Lists of globs on layer names; layers that a list ties share their bits.
     """
 
     weight_bits: tuple[WeightBits, ...] = (2, 3, 4, 5, 6, 8, 32)
     activation_bits: tuple[ActivationBits, ...] = (8, 32)
+    end_bits: Annotated[int, Strict(), Field(ge=1, le=8)] = 1
+    weight_format: Literal["uniform", "codebook"] = "uniform"
+    group_size: Annotated[int, Strict(), Field(ge=0)] = 0
     include: Globs = ("*",)
     exclude: Globs = ()
     ties: Ties = ()

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from autocompress.core.candidate import Candidate
+from autocompress.core.quantisation import DEFAULT_OBSERVER, QuantisationConfig
 from autocompress.core.target import FLOAT, Target
 from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import ModelGraph
@@ -34,6 +35,7 @@ def compress_model(
     ranks: Ranks | None = None,
     plans: Plans | None = None,
     final: Candidate | None = None,
+    quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
 ) -> CompressedModel:
     """Cut a copy of a model and plan its grids; activations are not calibrated.
 
@@ -47,6 +49,7 @@ def compress_model(
             weights alone.
         plans: Plans the grids of its candidates; None runs the cut model.
         final: What the candidate is a stage on the way to; see `plan_cuts`.
+        quantisation: Where grids go; `plans` decide themselves.
 
     Returns:
         The compressed model in eval mode.
@@ -73,28 +76,23 @@ def compress_model(
                     remedy="leave it out of layers",
                 )
             )
-        if config.weight_bits == 1:
+        if config.weight_bits == 1 and config.sparsity > 0.0:
             raise InvalidInputError(
                 explain(
                     f"layer '{name}'",
-                    expected="2 to 8 or 32 weight bits",
-                    got="1 bits",
-                    remedy="choose other bits",
+                    expected="sparsity 0 with 1 weight bit, which has no zero",
+                    got=config.sparsity,
+                    remedy="choose 2 bits, or no sparsity",
                 )
             )
     cuts = plan_cuts(model, graph, candidate, ranks, final)
     network = cut_model(model, candidate.dropped_blocks, cuts).eval()
-    quantised = {
-        name: config.weight_bits
-        for name, config in candidate.layers.items()
-        if config.weight_bits != FLOAT
-    }
     record = SurgeryRecord(
         candidate=candidate,
         dropped_blocks=candidate.dropped_blocks,
         cuts=cuts,
-        quantised=quantised,
-        plan=discover_plan(network, inputs, candidate.layers)
+        quantised=candidate.weight_bits(),
+        plan=discover_plan(network, inputs, candidate.layers, quantisation)
         if plans is None
         else plans.plan(network, candidate),
         sparse=sparse_layers(network, candidate),
@@ -136,14 +134,20 @@ def rebuild_model(model: nn.Module, record: SurgeryRecord) -> CompressedModel:
 
 
 def calibrate_grids(
-    compressed: CompressedModel, batches: Iterable[Batch], run: Callable[[nn.Module, Batch], object]
+    compressed: CompressedModel,
+    batches: Iterable[Batch],
+    run: Callable[[nn.Module, Batch], object],
+    observer: str = DEFAULT_OBSERVER,
 ) -> None:
     """Set the activation grids from the values that batches produce.
+
+    Grids with learned steps stay as they are.
 
     Args:
         compressed: Changed in place; put in eval mode.
         batches: What `run` takes, one at a time.
         run: Calls the model on one batch.
+        observer: How ranges are chosen, one of `OBSERVERS`.
 
     Raises:
         InvalidInputError: If there is no batch, or values are not finite.
@@ -151,7 +155,7 @@ def calibrate_grids(
     compressed.eval()
     compressed.reset_grids()
     seen = 0
-    with torch.no_grad(), compressed.observing():
+    with torch.no_grad(), compressed.observing(observer):
         for batch in batches:
             run(compressed, batch)
             seen += 1

@@ -1,136 +1,22 @@
 """The compressed module: a cut network whose forward quantises as planned."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from autocompress.errors import InvalidInputError, explain
-from autocompress.transform.grids import (
-    activation_grid,
-    activation_values,
-    weight_scales,
-    weight_values,
-)
-from autocompress.transform.operations import (
-    LAYER_FUNCTIONS,
-    operand_owner,
-    tensors_in,
-    weight_owners,
-)
-from autocompress.transform.record import QuantisationPlan, SurgeryRecord
-
-Points = Callable[[Tensor, int], Tensor]
-Weights = Callable[[str, tuple[Any, ...]], tuple[Any, ...]]
-
-
-class TensorQuantiser(nn.Module):
-    """The grid of one activation tensor, calibrated from the values it sees.
-
-    Args:
-        bits: 2 to 8.
-    """
-
-    def __init__(self, bits: int) -> None:
-        super().__init__()
-        self.bits = bits
-        self.low: float | None = None
-        self.high = 0.0
-        self.scale = 1.0
-        self.zero_point = 0
-
-    def observe(self, tensor: Tensor) -> None:
-        """Widen the range to hold a batch; a range that is not finite is refused."""
-        low, high = (float(bound) for bound in torch.aminmax(tensor.detach()))
-        if not (low > -torch.inf and high < torch.inf):
-            raise InvalidInputError(
-                explain(
-                    "activation range",
-                    expected="finite values",
-                    got=(low, high),
-                    remedy="check the calibration data for NaN and infinities",
-                )
-            )
-        self.low = low if self.low is None else min(self.low, low)
-        self.high = max(self.high, high)
-        self.scale, self.zero_point = activation_grid(self.low, self.high, self.bits)
-
-    def forward(self, tensor: Tensor) -> Tensor:
-        """Round a tensor to the grid."""
-        return activation_values(tensor, self.scale, self.zero_point, self.bits)
-
-    def get_extra_state(self) -> Tensor:
-        """Return range and grid, for `state_dict`."""
-        low = float("nan") if self.low is None else self.low
-        return torch.tensor(
-            [low, self.high, self.scale, float(self.zero_point)], dtype=torch.float64
-        )
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Restore range and grid."""
-        low, self.high, self.scale, zero_point = state.tolist()
-        self.low = None if low != low else low
-        self.zero_point = int(zero_point)
-
-
-class PlannedMode(TorchFunctionMode):
-    """Applies functions at the planned points while a network runs.
-
-    Operations are numbered as the discovery numbered them.
-
-    Args:
-        points: Operation number to the site whose grid applies there.
-        on_point: Called with (tensor, site number); returns its replacement.
-        owners: Weight identity to layer name.
-        on_layer: Called with (layer name, arguments); returns new arguments.
-        skipped: Numbers of operations that return their input unchanged.
-    """
-
-    def __init__(
-        self,
-        points: Mapping[int, int],
-        on_point: Points,
-        owners: Mapping[int, str],
-        on_layer: Weights,
-        skipped: frozenset[int] = frozenset(),
-    ) -> None:
-        super().__init__()
-        self.points, self.on_point = points, on_point
-        self.owners, self.on_layer, self.skipped = owners, on_layer, skipped
-        self.count = 0
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Run one operation, with its weights and its output on their grids."""
-        name = getattr(func, "__name__", "")
-        layer = operand_owner(args, self.owners) if name in LAYER_FUNCTIONS else ""
-        if layer:
-            args = self.on_layer(layer, args)
-        if self.count in self.skipped and name == "batch_norm":
-            result = args[0]
-        else:
-            result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor):
-            return self._place(result)
-        if isinstance(result, (tuple, list)) and tensors_in(result):
-            placed = [self._place(t) if isinstance(t, Tensor) else t for t in result]
-            return placed if isinstance(result, list) else tuple(placed)
-        return result
-
-    def _place(self, tensor: Tensor) -> Tensor:
-        if not tensor.is_floating_point():
-            return tensor
-        number = self.count
-        self.count += 1
-        return self.on_point(tensor, self.points[number]) if number in self.points else tensor
+from autocompress.core.candidate import UNIFORM, LayerConfig
+from autocompress.core.quantisation import DEFAULT_OBSERVER
+from autocompress.transform.grids import weight_limit
+from autocompress.transform.operations import weight_owners
+from autocompress.transform.planned import PlannedMode, Weights, map_inputs, site_points
+from autocompress.transform.quantiser import TensorQuantiser
+from autocompress.transform.record import QuantisationPlan, Site, SurgeryRecord
+from autocompress.transform.steps import SMALLEST, round_learned, step_gradient_scale
+from autocompress.transform.weights import QuantisedWeight, WeightGrid, WeightLayout, choose_grid
 
 
 class CompressedModel(nn.Module):
@@ -138,11 +24,15 @@ class CompressedModel(nn.Module):
 
     The call takes what the original model takes. Weight grids apply while
     `quantise_weights` is set, activation grids while `quantise_activations`
-    is; training usually runs with the latter off. Batch norms stay unfolded.
+    is; grids with learned steps always do. Batch norms stay unfolded.
 
     Args:
         network: The network after surgery; taken over, not copied.
         record: What was done, with the quantisation plan.
+
+    Attributes:
+        steps: Learned steps of weight and activation grids, one for each
+            tensor and bit-width; empty unless it was trained with them.
     """
 
     def __init__(self, network: nn.Module, record: SurgeryRecord) -> None:
@@ -150,11 +40,14 @@ class CompressedModel(nn.Module):
         self.network = network
         self.record = record
         self.quantisers = nn.ModuleList(TensorQuantiser(site.bits) for site in record.plan.sites)
-        self._frozen: dict[str, Tensor] = {}
-        self._scales: dict[str, tuple[tuple[int, int], Tensor]] = {}
+        self.steps = nn.ParameterDict()
+        self._fixed: dict[str, WeightGrid] = {}
+        self._known: dict[str, tuple[tuple[int, ...], QuantisedWeight, Tensor]] = {}
+        self._observer = DEFAULT_OBSERVER
         self.quantise_weights = True
         self.quantise_activations = True
         self._observing = False
+        self._watch: Weights | None = None
         self._points = site_points(record.plan)
         self._mask_names = {layer: f"mask_{i}" for i, layer in enumerate(record.sparse)}
         for layer, name in self._mask_names.items():
@@ -164,33 +57,62 @@ class CompressedModel(nn.Module):
     @property
     def calibrated(self) -> bool:
         """Whether every activation grid has seen values."""
-        return all(q.low is not None for q in self.quantisers if isinstance(q, TensorQuantiser))
+        return all(quantiser.low is not None for _, quantiser in self.sites())
+
+    def sites(self) -> list[tuple[Site, TensorQuantiser]]:
+        """List the quantised activation tensors with their grids."""
+        grids = [q for q in self.quantisers if isinstance(q, TensorQuantiser)]
+        return list(zip(self.record.plan.sites, grids, strict=True))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the network with its grids applied."""
         weights = self.quantise_weights and bool(self.record.quantised)
-        activations = (self.quantise_activations or self._observing) and bool(self._points)
-        if not weights and not activations:
+        points = self._points
+        if not (self.quantise_activations or self._observing):
+            learned = {n for n, site in enumerate(self.record.plan.sites) if self._learned(site)}
+            points = {point: site for point, site in points.items() if site in learned}
+        if not weights and not points and self._watch is None:
             return self.network(*args, **kwargs)
         mode = PlannedMode(
-            self._points if activations else {},
+            points,
             self._observe if self._observing else self._round,
             weight_owners(self.network),
-            self._layer if weights else _unchanged,
+            self._layer,
         )
-        if activations:
-            args, kwargs = map_inputs((args, kwargs), self._points, mode.on_point)
+        if points:
+            args, kwargs = map_inputs((args, kwargs), points, mode.on_point)
         with mode:
             return self.network(*args, **kwargs)
 
     @contextlib.contextmanager
-    def observing(self) -> Iterator[None]:
-        """Let the activation grids watch calls instead of rounding."""
-        self._observing = True
+    def observing(self, observer: str) -> Iterator[None]:
+        """Let the activation grids watch calls instead of rounding, and fit them at the end.
+
+        Args:
+            observer: How ranges are chosen, one of `OBSERVERS`.
+        """
+        self._observing, self._observer = True, observer
         try:
             yield
         finally:
             self._observing = False
+        for site, quantiser in self.sites():
+            if not self._learned(site):
+                quantiser.fit(observer)
+
+    @contextlib.contextmanager
+    def watching(self, watch: Weights) -> Iterator[None]:
+        """Show the arguments of every layer to a function while calls run.
+
+        Args:
+            watch: Called with the layer's name and the arguments of its
+                function, its input on its grid; returns the arguments.
+        """
+        self._watch = watch
+        try:
+            yield
+        finally:
+            self._watch = None
 
     def mask(self, layer: str) -> Tensor:
         """Return which weights of a sparse layer are kept, shaped as its weight."""
@@ -211,76 +133,182 @@ class CompressedModel(nn.Module):
                 gradient.masked_fill_(~self.mask(layer), 0.0)
 
     def reset_grids(self) -> None:
-        """Forget the calibrated activation ranges."""
-        for quantiser in self.quantisers:
-            if isinstance(quantiser, TensorQuantiser):
-                quantiser.low, quantiser.high = None, 0.0
+        """Forget the calibrated activation ranges, but not learned steps."""
+        for site, quantiser in self.sites():
+            if not self._learned(site):
+                quantiser.reset()
 
-    def quantised_weight(self, layer: str, weight: Tensor) -> tuple[Tensor, int]:
-        """Return the scales (one per output channel) and bits of a layer's weight."""
-        bits = self.record.quantised[layer]
-        if layer in self._frozen:
-            return self._frozen[layer].to(weight.device), bits
-        version = (weight.data_ptr(), weight._version)
-        known = self._scales.get(layer)
-        if known is None or known[0] != version:
-            known = (version, weight_scales(weight, bits))
-            self._scales[layer] = known
-        return known[1], bits
+    def quantised_weight(self, layer: str) -> QuantisedWeight:
+        """Return the codes and the grid of a quantised layer's weight."""
+        return self._quantised(layer)[0]
 
-    def freeze_scales(self, scales: Mapping[str, Tensor]) -> None:
-        """Fix the weight scales of layers, one scale per output channel each."""
-        self._frozen = dict(scales)
+    def set_quantised_weight(self, layer: str, weight: QuantisedWeight) -> None:
+        """Give a layer the weight that codes stand for, and fix its grid."""
+        parameter = self.network.get_submodule(layer).get_parameter("weight")
+        with torch.no_grad():
+            parameter.copy_(weight.values())
+        self._fixed[layer] = weight.grid
+
+    def release_grids(self) -> None:
+        """Let the grids of all weights follow the weights again."""
+        self._fixed.clear()
+
+    def set_bits(self, layers: Mapping[str, LayerConfig], plan: QuantisationPlan) -> None:
+        """Give layers other bits, in place; weights, masks and learned steps stay.
+
+        Activation grids are fitted to what calibration saw; those of tensors
+        that it has not watched need calibration.
+
+        Args:
+            layers: Configuration by layer name, of the same sparsity; others
+                become unquantised.
+            plan: Where grids apply then, as `plan_grids` finds it.
+        """
+        seen = {site.points[0]: quantiser.observer for site, quantiser in self.sites()}
+        candidate = replace(self.record.candidate, layers=layers).canonical()
+        self.record = replace(
+            self.record, candidate=candidate, quantised=candidate.weight_bits(), plan=plan
+        )
+        self._points = site_points(plan)
+        self.quantisers = nn.ModuleList(TensorQuantiser(site.bits) for site in plan.sites)
+        self.release_grids()
+        for site, quantiser in self.sites():
+            quantiser.observer = seen.get(site.points[0], quantiser.observer)
+            quantiser.fit(self._observer)
+        self._apply_steps()
+
+    def learn_steps(self) -> None:
+        """Make the steps of grids below 8 bits parameters, for the present bits.
+
+        They begin at the present grids, so that activations must be
+        calibrated. Binary weights and codebooks have none.
+        """
+        for layer, bits in self.record.quantised.items():
+            config, key = self.record.candidate.layer(layer), self._weight_key(layer)
+            if 2 <= bits < 8 and config.weight_format == UNIFORM and key not in self.steps:
+                self.steps[key] = nn.Parameter(self.quantised_weight(layer).grid.scales.clone())
+        for site, quantiser in self.sites():
+            if site.bits < 8 and _tensor_key(site) not in self.steps:
+                device = next(self.network.parameters()).device
+                step = torch.tensor(quantiser.scale, device=device)
+                self.steps[_tensor_key(site)] = nn.Parameter(step)
+
+    def inherit_steps(self, parent: "CompressedModel") -> None:
+        """Take the learned steps of a model that runs the same operations."""
+        for key, step in parent.steps.items():
+            self.steps[key] = nn.Parameter(step.detach().clone())
+        self._apply_steps()
+
+    def train(self, mode: bool = True) -> "CompressedModel":
+        """Switch between training and evaluation, which reads the learned steps."""
+        super().train(mode)
+        self._apply_steps()
+        return self
+
+    def _apply_steps(self) -> None:
+        for site, quantiser in self.sites():
+            if self._learned(site):
+                quantiser.scale = float(self.steps[_tensor_key(site)].detach().clamp_min(SMALLEST))
+
+    def _learned(self, site: Site) -> bool:
+        return _tensor_key(site) in self.steps
+
+    def _weight_key(self, layer: str) -> str:
+        config = self.record.candidate.layer(layer)
+        return f"{layer}:{config.weight_bits}:{config.group_size}".replace(".", "/")
 
     def _observe(self, tensor: Tensor, site: int) -> Tensor:
+        if self._learned(self.record.plan.sites[site]):
+            return self._round(tensor, site)
         quantiser = self.quantisers[site]
         if isinstance(quantiser, TensorQuantiser):
-            quantiser.observe(tensor)
+            quantiser.observer.watch(tensor)
         return tensor
 
     def _round(self, tensor: Tensor, site: int) -> Tensor:
-        rounded: Tensor = self.quantisers[site](tensor)
+        quantiser, planned = self.quantisers[site], self.record.plan.sites[site]
+        if self.training and self._learned(planned) and isinstance(quantiser, TensorQuantiser):
+            high = 2**planned.bits - 1
+            return round_learned(
+                tensor,
+                self.steps[_tensor_key(planned)],
+                -quantiser.zero_point,
+                high - quantiser.zero_point,
+                step_gradient_scale(tensor[:1].numel(), high),
+            )
+        rounded: Tensor = quantiser(tensor)
         return rounded
 
     def _layer(self, layer: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        if layer not in self.record.quantised:
+        if self._watch is not None:
+            args = self._watch(layer, args)
+        if not (self.quantise_weights and layer in self.record.quantised):
             return args
-        scale, bits = self.quantised_weight(layer, args[1])
-        return (args[0], weight_values(args[1], scale, bits), *args[2:])
+        return (args[0], self._rounded(layer, args[1]), *args[2:])
+
+    def _rounded(self, layer: str, weight: Tensor) -> Tensor:
+        """Round a weight, with gradients for it and for its steps where they are wanted."""
+        if not (torch.is_grad_enabled() and weight.requires_grad):
+            return self._quantised(layer)[1]
+        step = self._weight_step(layer)
+        if step is None:
+            quantised, values = self._quantised(layer)
+            return straight_through(weight, values, quantised.grid)
+        layout, limit = self._layout(layer), weight_limit(self.record.quantised[layer])
+        shared = weight.numel() // step.numel()
+        return round_learned(
+            weight, layout.spread(step), -limit, limit, step_gradient_scale(shared, limit)
+        )
+
+    def _weight_step(self, layer: str) -> Tensor | None:
+        step: Tensor | None = self.steps.get(self._weight_key(layer))
+        return step
+
+    def _layout(self, layer: str) -> WeightLayout:
+        config = self.record.candidate.layer(layer)
+        return WeightLayout.of(self.network.get_submodule(layer), config.group_size)
+
+    def _quantised(self, layer: str) -> tuple[QuantisedWeight, Tensor]:
+        """Return codes and values of a weight, kept until the weight changes."""
+        weight = self.network.get_submodule(layer).get_parameter("weight").detach()
+        step, fixed = self._weight_step(layer), self._fixed.get(layer)
+        config = self.record.candidate.layer(layer)
+        version: tuple[int, ...] = (
+            weight.data_ptr(),
+            weight._version,
+            id(fixed),
+            config.weight_bits,
+        )
+        version += () if step is None else (step.data_ptr(), step._version)
+        known = self._known.get(layer)
+        if known is not None and known[0] == version:
+            return known[1], known[2]
+        mask = self.mask(layer) if layer in self.record.sparse else None
+        if fixed is not None:
+            grid = fixed.to(weight.device)
+        elif step is not None:
+            scales = step.detach().clamp_min(SMALLEST)
+            grid = WeightGrid(bits=config.weight_bits, layout=self._layout(layer), scales=scales)
+        else:
+            grid = choose_grid(weight, self._layout(layer), config, zero=mask is not None)
+        codes = grid.codes(weight.float(), mask)
+        quantised = QuantisedWeight(codes=codes.to(torch.int8), grid=grid)
+        values = grid.values(codes).to(weight.dtype)
+        self._known[layer] = (version, quantised, values)
+        return quantised, values
 
 
-def site_points(plan: QuantisationPlan) -> dict[int, int]:
-    """Map the number of each planned operation to the number of its site."""
-    return {point: number for number, site in enumerate(plan.sites) for point in site.points}
+def straight_through(weight: Tensor, values: Tensor, grid: WeightGrid) -> Tensor:
+    """Return rounded values whose gradient is that of the weight inside the grid's range.
 
-
-def map_inputs(value: Any, points: Mapping[int, int], on_point: Points) -> Any:
-    """Apply grids to those inputs of the model that are sites.
-
-    Args:
-        value: Nested tuples, lists and mappings of tensors.
-        points: As in `PlannedMode`; the inputs are numbered -1, -2, ...
-        on_point: As in `PlannedMode`.
-
-    Returns:
-        The same nesting with the planned tensors replaced.
+    The straight-through estimator of Bengio et al. 2013. Of one bit, the
+    range is everything.
     """
-    counter = iter(range(-1, -1_000_000, -1))
-
-    def visit(item: Any) -> Any:
-        if isinstance(item, Tensor):
-            if not item.is_floating_point():
-                return item
-            number = next(counter)
-            return on_point(item, points[number]) if number in points else item
-        if isinstance(item, Mapping):
-            return {key: visit(entry) for key, entry in item.items()}
-        if isinstance(item, (tuple, list)):
-            return type(item)(visit(entry) for entry in item)
-        return item
-
-    return visit(value)
+    if grid.bits > 1:
+        ends, wide = grid.levels[[0, -1]].tolist(), grid.layout.spread(grid.scales)
+        weight = weight.clamp(ends[0] * wide, ends[1] * wide)
+    return weight + (values - weight).detach()
 
 
-def _unchanged(layer: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return args
+def _tensor_key(site: Site) -> str:
+    return f"tensor:{site.points[0]}:{site.bits}"

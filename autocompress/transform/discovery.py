@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from autocompress.core.candidate import LayerConfig
+from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.target import FLOAT
 from autocompress.transform.operations import (
     LAYER_FUNCTIONS,
@@ -16,21 +17,26 @@ from autocompress.transform.operations import (
 from autocompress.transform.record import QuantisationPlan, Site
 
 JOIN_FUNCTIONS = frozenset({"cat", "concat", "concatenate"})
+PRODUCT_FUNCTIONS = frozenset({"matmul", "__matmul__", "__rmatmul__", "bmm"})
 POOL_FUNCTIONS = frozenset({"adaptive_avg_pool2d", "avg_pool2d"})
 VIEW_FUNCTIONS = frozenset(
     {
         *("__getitem__", "reshape", "view", "flatten", "permute", "transpose", "pad", "chunk"),
         *("contiguous", "squeeze", "unsqueeze", "max_pool2d", "max_pool1d", "dropout", "split"),
+        *("unbind", "unflatten", "movedim", "swapaxes", "expand", "repeat_interleave", "narrow"),
     }
 )
 """Operations whose output lies on the grid of their input."""
 
-JOIN_BITS = 8
-"""Bits of the inputs of residual adds, concatenations and average pools."""
+_Use = tuple[tuple[int, int], str, int]
+"""One use of a tensor: the tensors whose grid it needs, the consumer, the bits."""
 
 
 def discover_plan(
-    model: nn.Module, inputs: Inputs, layers: Mapping[str, LayerConfig]
+    model: nn.Module,
+    inputs: Inputs,
+    layers: Mapping[str, LayerConfig],
+    config: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
 ) -> QuantisationPlan:
     """Run a model once and plan its tensor quantisers.
 
@@ -38,29 +44,36 @@ def discover_plan(
         model: The model after surgery, in eval mode; not changed.
         inputs: Positional and keyword arguments of one forward call.
         layers: Configuration by layer name; others stay unquantised.
+        config: As for `plan_grids`.
 
     Returns:
         What `plan_grids` makes of its operations.
     """
-    return plan_grids(record_operations(model, inputs), layers)
+    return plan_grids(record_operations(model, inputs), layers, config)
 
 
-def plan_grids(trace: OperationTrace, layers: Mapping[str, LayerConfig]) -> QuantisationPlan:
+def plan_grids(
+    trace: OperationTrace,
+    layers: Mapping[str, LayerConfig],
+    config: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
+) -> QuantisationPlan:
     """Plan the tensor quantisers of a model from the operations it runs.
 
     Each activation tensor gets one grid, at the largest bits among its
-    consumers. Residual adds, concatenations and average pools whose operands
-    all come from quantised layers take theirs at 8 bits, because that is what
+    consumers. Residual adds, concatenations, average pools and the products
+    inside attention, whose operands all come from quantised layers, take
+    theirs at `join_bits`, 8 unless said otherwise, because that is what
     integer runtimes fuse. Views of a quantised tensor share its grid.
 
     Args:
         trace: The operations.
         layers: Configuration by layer name; others stay unquantised.
+        config: The bits of joins, and whether their operands share a grid.
 
     Returns:
         The plan; it has no sites when no layer is quantised.
     """
-    planner = _Planner(layers)
+    planner = _Planner(layers, config)
     for operation in trace.operations:
         planner.visit(operation)
     return planner.plan()
@@ -69,12 +82,12 @@ def plan_grids(trace: OperationTrace, layers: Mapping[str, LayerConfig]) -> Quan
 class _Planner:
     """Follows tensors, by their numbers, from operation to operation."""
 
-    def __init__(self, layers: Mapping[str, LayerConfig]) -> None:
-        self.layers = layers
+    def __init__(self, layers: Mapping[str, LayerConfig], config: QuantisationConfig) -> None:
+        self.layers, self.config = layers, config
         self.root: dict[int, int] = {}
         self.integer: dict[int, bool | None] = {}
         self.uses: dict[int, int] = {}
-        self.consumers: dict[int, list[tuple[int, str, int]]] = {}
+        self.consumers: dict[int, list[_Use]] = {}
         self.produced_by: dict[int, str] = {}
         self.folds: dict[str, tuple[str, int, int]] = {}
         self.count = 0
@@ -114,13 +127,27 @@ class _Planner:
         if True not in kinds:
             return False if False in kinds else None
         joined = kind in JOIN_FUNCTIONS or operation.residual
-        if False not in kinds and (joined or kind in POOL_FUNCTIONS):
-            for operand, number in enumerate(inputs):
-                self._note(number, f"{kind.strip('_')}{self.count}.{operand}", JOIN_BITS)
-        return False not in kinds or not joined
+        if kind in PRODUCT_FUNCTIONS:
+            if kinds != {True} or len(inputs) < 2:
+                return False
+        elif False in kinds or not (joined or kind in POOL_FUNCTIONS):
+            return False not in kinds or not joined
+        for operand, number in enumerate(inputs):
+            self._note(number, f"{kind.strip('_')}{self.count}.{operand}", self.config.join_bits)
+            if joined and self.config.share_joins:
+                self._unite(number, inputs[0])
+        return True
+
+    def _unite(self, number: int, other: int) -> None:
+        """Let two tensors share one grid."""
+        root, kept = self._root(number), self._root(other)
+        if root != kept:
+            self.root = {n: kept if r == root else r for n, r in {**self.root, root: kept}.items()}
+            self.consumers[kept] += self.consumers.pop(root)
 
     def _note(self, number: int, consumer: str, bits: int) -> None:
-        self.consumers.setdefault(self._root(number), []).append((number, consumer, bits))
+        root = self._root(number)
+        self.consumers.setdefault(root, []).append(((root, number), consumer, bits))
 
     def _fold(self, norm: str, number: int) -> None:
         layer = self.produced_by.get(number, "")
@@ -130,11 +157,11 @@ class _Planner:
     def plan(self) -> QuantisationPlan:
         sites: list[Site] = []
         inputs: dict[str, int] = {}
-        for root, uses in self.consumers.items():
+        for uses in self.consumers.values():
             for _, consumer, _ in uses:
                 if consumer.endswith(".input"):
                     inputs[consumer.removesuffix(".input")] = len(sites)
-            sites.append(_site(root, uses))
+            sites.append(_site(uses))
         folds = {
             layer: (norm, operation)
             for layer, (norm, operation, number) in self.folds.items()
@@ -143,6 +170,6 @@ class _Planner:
         return QuantisationPlan(sites=tuple(sites), inputs=inputs, folds=folds)
 
 
-def _site(root: int, uses: Sequence[tuple[int, str, int]]) -> Site:
-    points = sorted({root, *(number for number, _, _ in uses)})
+def _site(uses: Sequence[_Use]) -> Site:
+    points = sorted({point for tensors, _, _ in uses for point in tensors})
     return Site(name=uses[0][1], bits=max(bits for _, _, bits in uses), points=tuple(points))

@@ -3,74 +3,91 @@
 import torch
 from torch import Tensor
 
-CLIP_FRACTIONS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+CLIP_FRACTIONS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Clipping points that are tried, as fractions of the largest weight."""
 
 
 def weight_limit(bits: int) -> int:
     """Return the largest code of a symmetric, narrow weight grid.
 
     Example:
-        >>> weight_limit(8), weight_limit(2)
-        (127, 1)
+        >>> weight_limit(8), weight_limit(2), weight_limit(1)
+        (127, 1, 1)
     """
-    return int(2 ** (bits - 1)) - 1
+    return max(1, int(2 ** (bits - 1)) - 1)
 
 
-def weight_scales(weight: Tensor, bits: int) -> Tensor:
-    """Choose one scale per output channel of a weight.
-
-    At 8 bits the largest weight sets the scale. Below, the clipping point
-    with the least squared error among a few fractions of it is taken.
+def round_uniform(scaled: Tensor, bits: int) -> Tensor:
+    """Round weights, in units of their scales, to the codes of a uniform grid.
 
     Args:
-        weight: Output channels first, any further axes.
-        bits: 2 to 8.
+        scaled: Any shape.
+        bits: 1 to 8. Of one bit, codes are -1 and 1; zero goes to 1.
 
     Returns:
-        One positive scale per output channel.
+        Codes in [-limit, limit], as floats of the same shape.
     """
-    rows = weight.detach().flatten(1).float()
+    if bits == 1:
+        return torch.where(scaled < 0, -1.0, 1.0).to(scaled.dtype)
     limit = weight_limit(bits)
-    largest = rows.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny * 2**20)
-    if bits == 8:
-        return largest / limit
-    best_scale = largest / limit
-    best_error = torch.full_like(largest, torch.inf)
-    for fraction in CLIP_FRACTIONS:
-        scale = largest * fraction / limit
-        error = (weight_values(rows, scale, bits) - rows).square().sum(dim=1)
+    return torch.round(scaled).clamp(-limit, limit)
+
+
+def absolute_scales(shared: Tensor, limit: int) -> Tensor:
+    """Return the scales at which the largest weight has the largest code.
+
+    Args:
+        shared: Weights, outputs x groups x those that share a scale.
+        limit: The largest code.
+
+    Returns:
+        Positive scales, outputs x groups.
+    """
+    return shared.abs().amax(dim=2).clamp_min(torch.finfo(torch.float32).tiny * 2**20) / limit
+
+
+def clipped_scales(shared: Tensor, limit: int) -> Tensor:
+    """Return the scales with the least squared error of rounding.
+
+    The best of a few clipping points is refined: given its codes, the best
+    scale is a least-squares fit.
+
+    Args:
+        shared: Weights, outputs x groups x those that share a scale.
+        limit: The largest code.
+
+    Returns:
+        Positive scales, outputs x groups.
+    """
+    largest = absolute_scales(shared, limit)
+    best_scale, best_error = largest, torch.full_like(largest, torch.inf)
+
+    def compare(scale: Tensor) -> None:
+        nonlocal best_scale, best_error
+        codes = torch.round(shared / scale[..., None]).clamp_(-limit, limit)
+        error = codes.mul_(scale[..., None]).sub_(shared).square_().sum(dim=2)
         better = error < best_error
         best_scale = torch.where(better, scale, best_scale)
         best_error = torch.where(better, error, best_error)
+
+    for fraction in CLIP_FRACTIONS:
+        compare(largest * fraction)
+    for _ in range(2):
+        codes = torch.round(shared / best_scale[..., None]).clamp_(-limit, limit)
+        fitted = (codes * shared).sum(dim=2) / codes.square().sum(dim=2).clamp_min(1.0)
+        compare(torch.where(fitted > 0, fitted, best_scale))
     return best_scale
 
 
-def weight_codes(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
-    """Round a weight to the integers of its grid.
+def mean_scales(shared: Tensor, counts: Tensor) -> Tensor:
+    """Return mean magnitudes, the best scales of binary weights (Rastegari et al. 2016).
 
     Args:
-        weight: Output channels first.
-        scale: One scale per output channel.
-        bits: 2 to 8.
-
-    Returns:
-        Codes in [-limit, limit], as floats of the weight's shape.
+        shared: Weights, outputs x groups x those that share a scale, zeros added.
+        counts: How many of them are weights, outputs x groups.
     """
-    limit = weight_limit(bits)
-    return torch.round(weight / _per_channel(scale, weight)).clamp(-limit, limit)
-
-
-def weight_values(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
-    """Round a weight to the values of its grid; gradients pass straight through.
-
-    The straight-through estimator of Bengio et al. 2013: inside the clipping
-    range the gradient is that of the identity, outside it is zero.
-    """
-    wide = _per_channel(scale, weight)
-    clipped = weight.clamp(-wide * weight_limit(bits), wide * weight_limit(bits))
-    if not clipped.requires_grad:
-        return weight_codes(weight, scale, bits) * wide
-    return clipped + (torch.round(clipped / wide) * wide - clipped).detach()
+    tiny = torch.finfo(torch.float32).tiny * 2**20
+    return (shared.abs().sum(dim=2) / counts).clamp_min(tiny)
 
 
 def activation_grid(low: float, high: float, bits: int) -> tuple[float, int]:
@@ -116,7 +133,3 @@ def activation_values(tensor: Tensor, scale: float, zero_point: int, bits: int) 
         return (tensor * (1.0 / scale)).round_().clamp_(low, high).mul_(scale)
     clipped = tensor.clamp(low * scale, high * scale)
     return clipped + (torch.round(clipped / scale) * scale - clipped).detach()
-
-
-def _per_channel(scale: Tensor, weight: Tensor) -> Tensor:
-    return scale.reshape(-1, *([1] * (weight.dim() - 1)))

@@ -8,11 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from autocompress.transform.attention import FUSED, attention
+
 Inputs = tuple[tuple[Any, ...], Mapping[str, Any]]
 
 LAYER_FUNCTIONS = frozenset(
-    {"conv1d", "conv2d", "conv3d", "linear", "conv_transpose1d", "conv_transpose2d"}
+    {
+        *("conv1d", "conv2d", "conv3d", "linear", "embedding"),
+        *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+    }
 )
+LAYER_KINDS = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding)
 ADD_FUNCTIONS = frozenset({"add", "__add__", "__radd__", "__iadd__", "add_"})
 
 
@@ -132,8 +138,11 @@ class _Recorder(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        inputs = [self.number[id(t)] for t in tensors_in((args, kwargs)) if id(t) in self.number]
         kind = getattr(func, "__name__", "")
+        if kind == FUSED:
+            with self:
+                return attention(*args, **kwargs)
+        inputs = [self.number[id(t)] for t in tensors_in((args, kwargs)) if id(t) in self.number]
         residual = kind in ADD_FUNCTIONS and _same_shape(args)
         result = func(*args, **kwargs)
         outputs = tensors_in(result)
@@ -223,9 +232,8 @@ def operand_owner(args: Sequence[Any], owners: Mapping[int, str]) -> str:
 
 
 def weight_owners(model: nn.Module) -> dict[int, str]:
-    """Map the identity of each convolution or linear weight to its layer's name."""
-    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.ConvTranspose1d, nn.ConvTranspose2d)
-    return {id(m.weight): name for name, m in model.named_modules() if isinstance(m, kinds)}
+    """Map the identity of each convolution, linear or embedding weight to its layer's name."""
+    return {id(m.weight): name for name, m in model.named_modules() if isinstance(m, LAYER_KINDS)}
 
 
 def norm_owners(model: nn.Module) -> dict[int, str]:

@@ -6,8 +6,9 @@ from functools import cached_property
 from torch import nn
 
 from autocompress.core.candidate import Candidate
+from autocompress.core.quantisation import QuantisationConfig
 from autocompress.graph.structure import ModelGraph
-from autocompress.transform.discovery import discover_plan, plan_grids
+from autocompress.transform.discovery import plan_grids
 from autocompress.transform.operations import Inputs, OperationTrace, record_operations
 from autocompress.transform.record import QuantisationPlan
 
@@ -30,10 +31,19 @@ class Plans:
         graph: Its structure.
         inputs: Positional and keyword arguments of one forward call.
         cut: Cuts a copy of the model for a candidate.
+        quantisation: Where grids go.
     """
 
-    def __init__(self, model: nn.Module, graph: ModelGraph, inputs: Inputs, cut: Cutter) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: ModelGraph,
+        inputs: Inputs,
+        cut: Cutter,
+        quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
+    ) -> None:
         self.model, self.graph, self.inputs, self.cut = model, graph, inputs, cut
+        self.quantisation = quantisation
 
     def plan(self, network: nn.Module, candidate: Candidate) -> QuantisationPlan:
         """Plan the grids of one candidate.
@@ -44,8 +54,8 @@ class Plans:
         """
         derived = self._derived(candidate.dropped_blocks) if self.derivable else None
         if derived is None:
-            return discover_plan(network, self.inputs, candidate.layers)
-        return plan_grids(derived, candidate.layers)
+            derived = record_operations(network, self.inputs)
+        return plan_grids(derived, candidate.layers, self.quantisation)
 
     @cached_property
     def derivable(self) -> bool:

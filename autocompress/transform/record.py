@@ -15,7 +15,7 @@ class Cut:
 
     Attributes:
         module: Fully qualified module name.
-        axis: "out" or "in".
+        axis: Which one, as group members name it: "out", "in", ...
         size: Length of the axis before the cut.
         removed: Positions removed, ascending.
     """

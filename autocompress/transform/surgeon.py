@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autocompress.core.candidate import Candidate
+from autocompress.core.quantisation import QuantisationConfig
 from autocompress.graph.structure import ModelGraph
 from autocompress.transform.compress import compress_model
 from autocompress.transform.compressed import CompressedModel
@@ -31,6 +32,7 @@ class Surgeon:
         inputs: Positional and keyword arguments of one forward call.
         gather: Observes the model on data, for criteria that need it.
         seed: Draws random scores.
+        quantisation: Where grids go.
     """
 
     def __init__(
@@ -41,10 +43,11 @@ class Surgeon:
         *,
         gather: Callable[[], Evidence] | None = None,
         seed: int = 0,
+        quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
     ) -> None:
         self.model, self.graph, self.inputs = model, graph, inputs
         self.ranks = Ranks(model, graph, gather=gather, seed=seed)
-        self.plans = Plans(model, graph, inputs, self._cut)
+        self.plans = Plans(model, graph, inputs, self._cut, quantisation)
 
     def compress(self, candidate: Candidate, *, final: Candidate | None = None) -> CompressedModel:
         """Cut a copy of the model and plan its grids; see `compress_model`."""

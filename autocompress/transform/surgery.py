@@ -4,13 +4,13 @@ import copy
 from collections import Counter
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from autocompress.core.candidate import Candidate
 from autocompress.core.schema import unknown_name
 from autocompress.errors import InvalidInputError, explain
-from autocompress.graph.slicing import remove_channels
+from autocompress.graph.blocks import Passthrough
+from autocompress.graph.slicing import axis_size, remove_channels
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.widths import removed_channels
 from autocompress.transform.criteria import find_criterion
@@ -107,7 +107,8 @@ def cut_model(model: nn.Module, dropped: Sequence[str], cuts: Sequence[Cut]) -> 
     for name in dropped:
         if name not in originals:
             raise InvalidInputError(unknown_name("block", name, originals))
-        known[id(originals[name])] = nn.Identity().train(originals[name].training)
+        block = originals[name]
+        known[id(block)] = Passthrough(block).train(block.training)
     owners = Counter(id(tensor) for module in originals.values() for tensor in _tensors(module))
     borrowed = {
         id(tensor): tensor
@@ -128,7 +129,7 @@ def cut_model(model: nn.Module, dropped: Sequence[str], cuts: Sequence[Cut]) -> 
                     remedy="give the architecture that the record was made from",
                 )
             )
-        remove_channels(module, cut.axis, cut.removed)  # type: ignore[arg-type]
+        remove_channels(module, cut.axis, cut.removed)
     for name in {cut.module for cut in cuts}:
         _return_borrowed(modules[name], borrowed)
     return network
@@ -145,31 +146,3 @@ def _return_borrowed(module: nn.Module, borrowed: dict[int, Tensor]) -> None:
     parameters, buffers = module._parameters, module._buffers
     parameters.update({k: copy.deepcopy(p) for k, p in parameters.items() if id(p) in borrowed})
     buffers.update({k: copy.deepcopy(b) for k, b in buffers.items() if id(b) in borrowed})
-
-
-def axis_size(module: nn.Module, axis: str) -> int:
-    """Return how many channels a module has along an axis.
-
-    Args:
-        module: A convolution, linear or normalisation layer.
-        axis: "out" or "in".
-    """
-    names = {
-        "out": ("out_channels", "out_features", "num_features", "num_channels", "num_parameters"),
-        "in": ("in_channels", "in_features", "num_features", "num_channels", "num_parameters"),
-    }[axis]
-    for name in names:
-        size = getattr(module, name, None)
-        if isinstance(size, int):
-            return size
-    weight = getattr(module, "weight", None)
-    if isinstance(weight, torch.Tensor):
-        return weight.shape[0]
-    raise InvalidInputError(
-        explain(
-            f"channels of {type(module).__name__}",
-            expected="a layer with channels",
-            got="none",
-            remedy="exclude the group in the search space",
-        )
-    )

@@ -1,10 +1,12 @@
-"""Pruning criteria: accuracy on `val` right after surgery, for half of the channels.
+"""Pruning criteria: accuracy on `val` right after surgery, at half the MACs.
 
     python examples/benchmarks/criteria.py --data cifar10_jpeg.npz --weights resnet56.safetensors
 
-Each criterion removes half of the channels inside the blocks of a CIFAR ResNet, once half
-of every group and once by one ranking of all groups. Batch norms are recalibrated, nothing
-is trained. Random channels are drawn with several seeds; their median is given.
+Each criterion removes channels inside the blocks of a CIFAR ResNet until about half of the
+multiply-accumulates are left: once half of every group, once by one ranking of all groups,
+as large a fraction as that takes. Batch norms are recalibrated, nothing is trained. Random
+channels are drawn with several seeds; their median is given. With --json, what the file
+holds already is not measured again.
 """
 
 import argparse
@@ -14,7 +16,11 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -34,7 +40,11 @@ from autocompress.transform.criteria import CRITERIA
 from cifar10_data import make_random_task, make_task
 from cifar10_models import make_model
 
-FRACTION = 0.5
+INSIDE = "*.conv1"
+"""Groups inside blocks; the trunk, which all blocks share, stays whole."""
+
+SHARE = 0.5
+"""Multiply-accumulates to keep."""
 
 
 def main() -> None:
@@ -46,63 +56,81 @@ def main() -> None:
     model = model.eval().to(memory_format=torch.channels_last)
     task = make_random_task() if options.smoke else make_task(options.data)
     splits = make_splits(task, seed=options.seed)
-    examples = example_inputs(task, model, splits.val)[0]
-    space = ac.SearchSpace.load("cnn").bind(model, examples)
-    whole = count_costs(space.graph, ac.Candidate())["macs"]
-    rows = []
-    for name in CRITERIA:
-        seeds = options.draws if name == "random" else 1
-        for how in ("uniform", "global"):
-            found = []
-            started = time.perf_counter()
-            for seed in range(options.seed, options.seed + seeds):
-                with tempfile.TemporaryDirectory() as folder:
-                    evaluator = Evaluator(
-                        model, space.graph, task, splits, checkpoints=Path(folder), seed=seed
-                    )
-                    ratios = dict.fromkeys(space.pruning_choices, FRACTION)
-                    if how == "global":
-                        scores = evaluator.scores(name)
-                        ratios = global_ratios(scores, space.pruning_choices, FRACTION)
-                    candidate = ac.Candidate(pruning_ratios=ratios, criterion=name)
-                    pruned = evaluator.compress(candidate)
-                    evaluator.settle(pruned)
-                    found.append(score(pruned, task, splits.val))
-            rows.append(
-                {
-                    "criterion": name,
-                    "allocation": how,
-                    "macs": count_costs(space.graph, candidate)["macs"] / whole,
-                    "accuracy": statistics.median(found),
-                    "accuracies": found,
-                    "seconds": time.perf_counter() - started,
-                }
-            )
-    original = score(model, task, splits.val)
+    space = ac.SearchSpace.load("cnn").bind(model, example_inputs(task, model, splits.val)[0])
+    result = _begun(options, sum(len(labels) for _, labels in splits.val))
+    rows = {(row["criterion"], row["allocation"]): row for row in result["criteria"]}
+    if "original" not in result:
+        result["original"] = score(model, task, splits.val)
+    for name, how in product(CRITERIA, ("uniform", "global")):
+        if (name, how) in rows:
+            continue
+        draws = options.draws if name == "random" else 1
+        found, shares, started = [], [], time.perf_counter()
+        for seed in range(options.seed, options.seed + draws):
+            with tempfile.TemporaryDirectory() as folder:
+                evaluator = Evaluator(
+                    model, space.graph, task, splits, checkpoints=Path(folder), seed=seed
+                )
+                candidate = _halved(space, name, evaluator.scores(name), how)
+                pruned = evaluator.compress(candidate)
+                evaluator.settle(pruned)
+                found.append(score(pruned, task, splits.val))
+                shares.append(_share(space, candidate))
+        rows[name, how] = {
+            "criterion": name,
+            "allocation": how,
+            "macs": statistics.median(shares),
+            "accuracy": statistics.median(found),
+            "accuracies": found,
+            "seconds": time.perf_counter() - started,
+        }
+        result["criteria"] = list(rows.values())
+        if options.json:
+            options.json.write_text(json.dumps(result, indent=2) + "\n")
     table = Table("criterion", "allocation", "MACs", "accuracy on val", "s")
-    table.add_row("(original)", "", "1.00", f"{original:.2%}", "")
-    for row in rows:
-        table.add_row(
-            row["criterion"],
-            row["allocation"],
-            f"{row['macs']:.2f}",
-            f"{row['accuracy']:.2%}",
-            f"{row['seconds']:.1f}",
-        )
+    table.add_row("(original)", "", "1.00", f"{result['original']:.2%}", "")
+    for row in result["criteria"]:
+        figures = (f"{row['macs']:.2f}", f"{row['accuracy']:.2%}", f"{row['seconds']:.1f}")
+        table.add_row(row["criterion"], row["allocation"], *figures)
     Console(width=100).print(table)
+
+
+def _halved(
+    space: ac.BoundSpace, criterion: str, scores: Mapping[str, Any], how: str
+) -> ac.Candidate:
+    """Choose ratios of the groups inside blocks that keep about half of the MACs."""
+    choices = {
+        name: ratios for name, ratios in space.pruning_choices.items() if fnmatch(name, INSIDE)
+    }
+    if how == "uniform":
+        return ac.Candidate(pruning_ratios=dict.fromkeys(choices, 0.5), criterion=criterion)
+    ranked = (global_ratios(scores, choices, percent / 100) for percent in range(20, 81))
+    candidates = [ac.Candidate(pruning_ratios=ratios, criterion=criterion) for ratios in ranked]
+    return min(candidates, key=lambda candidate: abs(_share(space, candidate) - SHARE))
+
+
+def _share(space: ac.BoundSpace, candidate: ac.Candidate) -> float:
+    whole = count_costs(space.graph, ac.Candidate())["macs"]
+    return count_costs(space.graph, candidate)["macs"] / whole
+
+
+def _begun(options: argparse.Namespace, images: int) -> dict[str, Any]:
+    """Read what was measured before on this host with these settings, or start anew."""
     result = {
         "device": device_name(),
+        "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "depth": options.depth,
         "seed": options.seed,
-        "fraction": FRACTION,
-        "images": sum(len(labels) for _, labels in splits.val),
-        "original": original,
-        "criteria": rows,
+        "draws": options.draws,
+        "images": images,
     }
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    if options.json and options.json.exists():
+        before = json.loads(options.json.read_text())
+        if all(before.get(key) == value for key, value in result.items()):
+            return before
+    return {**result, "criteria": []}
 
 
 def _options() -> argparse.Namespace:

@@ -20,7 +20,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -33,45 +32,10 @@ from autocompress.graph.tracing import trace
 from autocompress.transform.compress import compress_model
 from autocompress.transform.surgeon import Surgeon
 from cifar10_models import make_model
+from vision_transformer import VisionTransformer
 
 ONCE, OFTEN = ("trace_s", "first_s"), ("fresh", "again", "copy")
 """Times that are taken once for a model, and for each of its candidates."""
-
-
-class EncoderLayer(nn.Module):
-    """Self-attention and a feed-forward network, normalised first, on n x tokens x width."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.project = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Keep the shape."""
-        n, tokens, width = x.shape
-        split = self.qkv(self.norm1(x)).reshape(n, tokens, 3, self.heads, width // self.heads)
-        query, key, value = split.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        x = x + self.project(mixed.transpose(1, 2).reshape(n, tokens, width))
-        return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
-
-
-class VisionTransformer(nn.Module):
-    """ViT of Dosovitskiy et al. (2021) with mean pooling; n x 3 x 224 x 224 images."""
-
-    def __init__(self, width: int, depth: int, heads: int) -> None:
-        super().__init__()
-        self.patches = nn.Conv2d(3, width, 16, 16)
-        self.positions = nn.Parameter(0.02 * torch.randn(1, 196, width))
-        self.layers = nn.Sequential(*(EncoderLayer(width, heads) for _ in range(depth)))
-        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 1000)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return n x 1000 logits."""
-        x = self.patches(x).flatten(2).transpose(1, 2) + self.positions
-        return self.head(self.norm(self.layers(x)).mean(dim=1))
 
 
 def main() -> None:
@@ -79,9 +43,10 @@ def main() -> None:
     options = _options()
     torch.manual_seed(options.seed)
     transformer = (48, 2, 4) if options.smoke else (768, 12, 12)
+    vit = VisionTransformer(*transformer, size=224, patch=16, classes=1000)
     models = {
         f"ResNet-{options.depth}": (make_model(options.depth), torch.randn(2, 3, 32, 32)),
-        "ViT": (VisionTransformer(*transformer), torch.randn(2, 3, 224, 224)),
+        "ViT": (vit, torch.randn(2, 3, 224, 224)),
     }
     columns = ("model", "parameters", "trace s", "first s", "fresh ms", "again ms", "copy ms")
     table = Table(*columns, title=f"surgery, medians of {options.repeats}")

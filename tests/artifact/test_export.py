@@ -72,6 +72,15 @@ def test_the_runtime_computes_what_torch_does(
     assert artifact.packed_path == tmp_path / "weights.packed"
 
 
+def test_models_in_one_folder_keep_their_own_weights(tmp_path: Path) -> None:
+    models = {name: _compressed("Mlp", bits, ()) for name, bits in (("a", 8), ("b", 4))}
+    for name, (model, inputs) in models.items():
+        export_artifact(model, tmp_path / f"{name}.onnx", ((inputs[:2],), {}), target=TARGET)
+    for name, (model, inputs) in models.items():
+        rebuilt = read_packed(tmp_path / f"{name}.packed", seasoned("Mlp")[0])
+        assert torch.equal(rebuilt(inputs), model(inputs)), name
+
+
 def test_the_runtime_fuses_convolutions_and_residual_adds_to_integers(tmp_path: Path) -> None:
     model, inputs = seasoned("ResidualNet")
     graph = trace(model, inputs)

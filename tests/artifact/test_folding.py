@@ -6,6 +6,7 @@ from torch.nn import functional
 from autocompress.artifact.folding import FoldedLayer, fold_layer, norm_affine
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.transform.compressed import CompressedModel
+from autocompress.transform.weights import WeightLayout
 from seasoned import compressed
 
 FACTORS = [1.5, -0.8, 0.0, -2.0]
@@ -21,7 +22,7 @@ def _pair(bits: int, activation_bits: int = 8) -> tuple[CompressedModel, torch.T
         model[1].running_var.copy_(torch.tensor([0.3, 2.0, 1.0, 0.7]))
     inputs = torch.randn(4, 3, 6, 6)
     config = LayerConfig(weight_bits=bits, activation_bits=activation_bits)
-    return compressed(model, inputs, Candidate(layers={"0": config})), inputs
+    return compressed(model, inputs, Candidate(layers={"0": config}), "minmax"), inputs
 
 
 def _wide(values: torch.Tensor) -> torch.Tensor:
@@ -36,13 +37,13 @@ def test_folding_is_exact_whatever_the_sign_of_the_norm(bits: int) -> None:
     assert int(folded.codes.abs().max()) == 2 ** (bits - 1) - 1
     assert bool((folded.scales > 0).all())
     conv, norm = model.network[0].double(), model.network[1].double()
-    scale, _ = model.quantised_weight("0", conv.weight)
+    scale = model.quantised_weight("0").grid.scales
     limit = 2 ** (bits - 1) - 1
     weight = (conv.weight / _wide(scale)).round().clamp(-limit, limit) * _wide(scale)
     with torch.no_grad():
         expected = norm(functional.conv2d(inputs.double(), weight, conv.bias))
     got = functional.conv2d(
-        inputs.double(), folded.codes.double() * _wide(folded.scales), folded.bias.double()
+        inputs.double(), folded.codes.double() * folded.spread().double(), folded.bias.double()
     )
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
 
@@ -58,7 +59,7 @@ def test_integer_biases_step_by_input_times_weight_scale() -> None:
     model, inputs = _pair(8)
     folded = fold_layer(model, "0")
     low, high = min(float(inputs.min()), 0.0), max(float(inputs.max()), 0.0)
-    steps = folded.scales * (high - low) / 255
+    steps = folded.scales[:, 0] * (high - low) / 255
     codes = folded.bias_codes()
     assert codes is not None
     assert codes.dtype == torch.int32
@@ -69,7 +70,8 @@ def test_integer_biases_step_by_input_times_weight_scale() -> None:
 def test_a_bias_that_overflows_stays_float() -> None:
     layer = FoldedLayer(
         codes=torch.zeros(1, 1, dtype=torch.int8),
-        scales=torch.ones(1),
+        scales=torch.ones(1, 1),
+        layout=WeightLayout(shape=(1, 1)),
         bias=torch.tensor([1.0]),
         bias_scales=torch.tensor([1e-12]),
     )

@@ -14,7 +14,7 @@ from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.errors import ExportError, TraceError
 from autocompress.graph.tracing import trace
 from autocompress.transform.compress import calibrate_grids, compress_model
-from autocompress.transform.compressed import TensorQuantiser
+from autocompress.transform.quantiser import TensorQuantiser
 from seasoned import compressed, seasoned, uniform
 
 

@@ -3,53 +3,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autocompress.artifact.container import Symbols
 from autocompress.artifact.sparse_layout import (
-    pack_mask,
-    pack_numbers,
-    unpack_mask,
-    unpack_numbers,
+    FARTHEST,
+    pack_bitmask,
+    pack_gaps,
+    unpack_bitmask,
+    unpack_gaps,
 )
-from autocompress.core.sparsity import count_bits, index_bits
 
 
-@given(data=st.data(), bits=st.integers(1, 32))
-def test_numbers_survive_packing(data: st.DataObject, bits: int) -> None:
-    numbers = data.draw(st.lists(st.integers(0, 2**bits - 1), max_size=30))
-    stream = pack_numbers(np.array(numbers, dtype=np.int64), bits)
-    assert len(stream) == -(-len(numbers) * bits // 8)
-    text = "".join(f"{number:0{bits}b}" for number in numbers).ljust(8 * len(stream), "0")
-    assert stream.tobytes() == bytes(int(text[i : i + 8], 2) for i in range(0, len(text), 8))
-    assert unpack_numbers(stream, bits, len(numbers)).tolist() == numbers
+@given(count=st.integers(1, 2000), share=st.floats(0.0, 1.0), seed=st.integers(0, 10**6))
+def test_masks_survive_both_layouts(count: int, share: float, seed: int) -> None:
+    mask = np.random.default_rng(seed).random(count) < share**3
+    np.testing.assert_array_equal(unpack_bitmask(pack_bitmask(mask), count), mask)
+    np.testing.assert_array_equal(unpack_gaps(pack_gaps(mask), count), mask)
 
 
-@given(
-    rows=st.integers(1, 12),
-    columns=st.integers(1, 40),
-    share=st.floats(0.0, 1.0),
-    seed=st.integers(0, 10**6),
-)
-@pytest.mark.parametrize("layout", ["bitmask", "rows"])
-def test_masks_survive_both_layouts(
-    layout: str, rows: int, columns: int, share: float, seed: int
-) -> None:
-    mask = np.random.default_rng(seed).random((rows, columns)) < share
-    packed = pack_mask(mask, layout)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(unpack_mask(packed, rows, columns), mask)
-    expected = {"mask": -(-rows * columns // 8)}
-    if layout == "rows":
-        expected = {
-            "counts": -(-rows * count_bits(columns) // 8),
-            "columns": -(-int(mask.sum()) * index_bits(columns) // 8),
-        }
-    assert {name: len(stream) for name, stream in packed.items()} == expected
+@pytest.mark.parametrize("gap", [0, 254, 255, 256, 510, 511, 1000])
+def test_long_gaps_take_several_symbols(gap: int) -> None:
+    mask = np.zeros(gap + 1, dtype=np.bool_)
+    mask[gap] = True
+    packed = pack_gaps(mask)
+    assert packed.values.tolist() == [FARTHEST] * (gap // FARTHEST) + [gap % FARTHEST]
+    np.testing.assert_array_equal(unpack_gaps(packed, gap + 1), mask)
 
 
 def test_places_outside_the_layer_are_refused() -> None:
-    packed = {
-        "counts": pack_numbers(np.array([1, 0]), count_bits(5)),
-        "columns": pack_numbers(np.array([7]), index_bits(5)),
-    }
     with pytest.raises(ValueError, match="beyond 5"):
-        unpack_mask(packed, 2, 5)
-    with pytest.raises(ValueError, match="reshape"):
-        unpack_mask({"mask": np.zeros(1, dtype=np.uint8)}, 5, 5)
+        unpack_gaps(Symbols(np.array([2, 2], dtype=np.uint8), 8), 5)
+    with pytest.raises(ValueError, match="1 bytes for 25 weights"):
+        unpack_bitmask(Symbols(np.zeros(1, dtype=np.uint8), 8), 25)

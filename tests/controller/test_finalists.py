@@ -11,7 +11,12 @@ from autocompress.core.evaluation import Evaluation
 POINTS = [(0.90, 1.0), (0.90, 0.5), (0.88, 0.3), (0.85, 0.4), (0.80, 0.2)]
 
 
-def _choose(violations: list[float], count: int, members: tuple[int, ...] = ()) -> list[Finalist]:
+def _choose(
+    violations: list[float],
+    count: int,
+    members: tuple[int, ...] = (),
+    gaps: tuple[float, ...] = (0.0, 0.0, 0.3, 0.4, 0.5),
+) -> list[Finalist]:
     evaluations = [
         Evaluation(slot=i, candidate=Candidate(), origin="x") for i in range(len(POINTS))
     ]
@@ -23,6 +28,7 @@ def _choose(violations: list[float], count: int, members: tuple[int, ...] = ()) 
         losses,
         np.array(violations),
         np.array([0.3, 1.1]),
+        gaps,
         0.9,
         count,
         members,
@@ -44,6 +50,11 @@ def test_time_goes_where_accuracy_is_missing() -> None:
     assert shares[1] == 0.0
     assert shares[4] > shares[2] > 0.0
     assert sum(shares.values()) == pytest.approx(1.0)
+
+
+def test_what_is_predicted_to_recover_has_to_be_trained_for_that() -> None:
+    chosen = _choose([0.0] * 5, 5, gaps=(0.0, 0.1, 0.3, 0.4, 0.5))
+    assert all(f.share > 0.0 for f in chosen if f.evaluation.slot != 0)
 
 
 def test_infeasible_candidates_do_not_displace_feasible_ones() -> None:

@@ -3,7 +3,12 @@ from typing import Any
 
 import pytest
 
-from autocompress.controller.finish import FEWEST_FINALISTS, FINALISTS, _worthwhile
+from autocompress.controller.finish import (
+    FEWEST_FINALISTS,
+    FINALISTS,
+    MOST_FINALISTS,
+    _worthwhile,
+)
 
 
 def _run(seconds_per_image: float) -> Any:
@@ -15,9 +20,21 @@ def _run(seconds_per_image: float) -> Any:
 
 
 def test_nothing_limits_the_finalists_before_the_speed_of_training_is_known() -> None:
-    assert _worthwhile(_run(0.0), 1.0) == FINALISTS
+    assert _worthwhile(_run(0.0), 1.0, over=0) == FINALISTS
 
 
-@pytest.mark.parametrize(("seconds", "expected"), [(1_020.0, 4), (10.0, FEWEST_FINALISTS)])
-def test_the_time_is_for_as_many_as_it_can_train_well(seconds: float, expected: int) -> None:
-    assert _worthwhile(_run(0.01), seconds) == expected  # 250 s of training and 5 s to write
+@pytest.mark.parametrize(
+    ("seconds", "over", "expected"),
+    [
+        (1_020.0, 0, 4),  # 250 s of training and 5 s to write
+        (10.0, 0, FEWEST_FINALISTS),
+        (10.0, 2, FEWEST_FINALISTS - 2),
+        (10.0, 5, 0),
+        (9_000.0, 0, MOST_FINALISTS),
+        (9_000.0, 4, MOST_FINALISTS - 4),
+    ],
+)
+def test_the_time_is_for_as_many_as_it_can_train_well(
+    seconds: float, over: int, expected: int
+) -> None:
+    assert _worthwhile(_run(0.01), seconds, over) == expected

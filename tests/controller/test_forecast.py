@@ -37,14 +37,18 @@ def forecast() -> Forecast:
         parse_objectives(["accuracy", "latency_ms"]),
         parse_constraints({"accuracy_drop": 0.02, "latency_ms": "50%"}),
         BASELINE,
+        lambda: 400,
     )
 
 
-def _trial(slot: int, proxy: float, trained: float | None = None) -> Evaluation:
+def _trial(slot: int, *accuracies: float) -> Evaluation:
     block = GRAPH.blocks[-1].name
-    results = {0: FidelityResult(accuracy=proxy, images=100, trained_images=0, seconds=1.0)}
-    if trained is not None:
-        results[1] = FidelityResult(accuracy=trained, images=100, trained_images=9, seconds=1.0)
+    results = {
+        fidelity: FidelityResult(
+            accuracy=accuracy, images=100, trained_images=(0, 100, 400)[fidelity], seconds=1.0
+        )
+        for fidelity, accuracy in enumerate(accuracies)
+    }
     return Evaluation(
         slot=slot, candidate=Candidate(dropped_blocks=(block,)), origin="x", fidelities=results
     )
@@ -57,14 +61,27 @@ def test_costs_are_the_counted_ones_and_the_predicted_latency(forecast: Forecast
     assert costs["latency_ms"] == forecast.profile.predict_latency(GRAPH, Candidate())
 
 
-def test_a_trained_candidate_is_predicted_at_what_it_reached(forecast: Forecast) -> None:
-    assert forecast.accuracy(_trial(0, 0.5, 0.87)) == 0.87
+def test_a_finalist_is_predicted_at_what_it_reached(forecast: Forecast) -> None:
+    assert forecast.accuracy(_trial(0, 0.5, 0.87, 0.89)) == 0.89
+
+
+def test_a_short_fine_tune_leaves_a_part_to_win_back(forecast: Forecast) -> None:
+    assert forecast.accuracy(_trial(0, 0.5, 0.87)) == pytest.approx(
+        0.9 - 0.03 / 2
+    )  # four times the images
+    assert forecast.accuracy(_trial(0, 0.5, 0.91)) == 0.91
+
+
+def test_finalists_teach_what_a_full_fine_tune_wins_back(forecast: Forecast) -> None:
+    forecast.learn([_trial(slot, 0.5, 0.8, 0.89) for slot in range(4)])
+    assert forecast.exponent == pytest.approx(1.4, abs=0.02)  # shrunk from log(10) / log(4)
+    assert forecast.accuracy(_trial(9, 0.5, 0.8)) == pytest.approx(0.885, abs=0.001)
 
 
 def test_training_results_teach_what_training_recovers(forecast: Forecast) -> None:
     proxied = _trial(9, 0.6)
     before = forecast.accuracy(proxied)
-    forecast.learn([_trial(slot, 0.6, 0.895) for slot in range(4)])
+    forecast.learn([_trial(slot, 0.6, 0.89, 0.895) for slot in range(4)])
     after = forecast.accuracy(proxied)
     assert 0.6 < before < after
     assert after == pytest.approx(0.895, abs=0.005)

@@ -1,19 +1,21 @@
 """What a run says while something trains."""
 
 from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from autocompress.controller import run as run_module
-from autocompress.controller.run import HEARTBEAT_SECONDS, NEWS_SECONDS, Run
+from autocompress.controller.run import HEARTBEAT_SECONDS, MEMBER_SECONDS, NEWS_SECONDS, Run
 
 
-class _Ledger(dict[str, float]):
+class _Ledger(dict[str, Any]):
     """Counts how often the time is noted."""
 
     notes = 0
 
-    def set(self, key: str, value: float) -> None:
+    def set(self, key: str, value: Any) -> None:
         self[key] = value
         self.notes += 1
 
@@ -38,3 +40,15 @@ def test_training_notes_the_time_often_and_speaks_seldom(monkeypatch: pytest.Mon
     step(0.5)
     step(0.5)
     assert said == ["finalists: finalist 3 is trained to 50%"]
+
+
+def test_a_resumed_run_knows_how_long_a_member_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("Schedule", "Evaluator", "MemberStore"):
+        monkeypatch.setattr(run_module, name, MagicMock())
+    monkeypatch.setattr(run_module, "count_costs", MagicMock())
+    setup, ledger = MagicMock(), _Ledger()
+    first = Run(setup, ledger)  # type: ignore[arg-type]
+    first.schedule.elapsed = 3.0
+    first.write_member("0002", MagicMock(), {}, origin="tpe", trained_images=0)
+    resumed = Run(setup, ledger)  # type: ignore[arg-type]
+    assert resumed.seconds_per_member == first.seconds_per_member == 0.5 * MEMBER_SECONDS

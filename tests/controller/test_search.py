@@ -29,6 +29,8 @@ def _shorten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(schedule, "SHORT_IMAGES", 128)
     patch.setattr(schedule, "FULL_IMAGES", 256)
     patch.setattr(finish, "FINALISTS", 1)
+    patch.setattr(finish, "MOST_FINALISTS", 1)
+    patch.setattr(finish, "FEWEST_FINALISTS", 1)
     patch.setattr(trials, "EARLY_MEMBERS", 1)
     for module, name in (
         (start, "BASELINE_SECONDS"),

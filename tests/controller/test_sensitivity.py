@@ -1,16 +1,64 @@
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from autocompress.controller import sensitivity
 from autocompress.controller.ladder import Rung
 from autocompress.controller.sensitivity import find_ladders
 from autocompress.core.candidate import Candidate
 
 
+class Kept(dict[str, Any]):
+    """A ledger that keeps values."""
+
+    def set(self, key: str, value: Any) -> None:
+        self[key] = value
+
+
 def test_a_resumed_study_reads_its_ladders_and_evaluates_nothing() -> None:
     candidate = Candidate(pruning_ratios={"conv1": 0.5})
     rung = {"candidate": candidate.to_json(), "deviation": 0.25, "cost": 0.75}
-    run: Any = SimpleNamespace(ledger=SimpleNamespace(get=lambda key: {"latency_ms": [rung]}))
+    run: Any = SimpleNamespace(ledger=Kept(ladders={"latency_ms": [rung]}))
     forecast: Any = None
     assert find_ladders(run, forecast) == {
         "latency_ms": [Rung(candidate=candidate, deviation=0.25, cost=0.75)]
     }
+
+
+def test_an_interrupted_pass_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sensitivity, "KEEP_SECONDS", 0.0)
+    candidates = [Candidate(pruning_ratios={"conv1": r}) for r in (0.1, 0.2, 0.3)]
+    evaluated: list[Candidate] = []
+
+    def deviation(candidate: Candidate) -> float:
+        if len(evaluated) == 2:
+            raise KeyboardInterrupt
+        evaluated.append(candidate)
+        return candidate.pruning_ratios["conv1"]
+
+    def build(*arguments: Any, **_: Any) -> list[Rung]:
+        found = [arguments[2](candidate) for candidate in candidates]
+        return [Rung(candidate=candidates[0], deviation=sum(found), cost=1.0)]
+
+    monkeypatch.setattr(sensitivity, "build_ladder", build)
+    monkeypatch.setattr(sensitivity, "ladder_start", lambda _: None)
+    ledger = Kept()
+    run: Any = SimpleNamespace(
+        ledger=ledger,
+        evaluator=SimpleNamespace(deviation=deviation, traces={"conv1": 2.0}),
+        say=lambda *_: None,
+        schedule=SimpleNamespace(total_seconds=None, elapsed=0.0),
+        setup=SimpleNamespace(objectives=[SimpleNamespace(name="latency_ms")], space=None),
+    )
+    ledger["hessian_traces"] = {"conv1": 2.0}
+    forecast: Any = None
+    with pytest.raises(KeyboardInterrupt):
+        find_ladders(run, forecast)
+    assert run.evaluator.traces == {"conv1": 2.0}
+    first = list(evaluated)
+    evaluated.clear()
+    found = find_ladders(run, forecast)
+    assert evaluated == candidates[2:]
+    assert first == candidates[:2]
+    assert found["latency_ms"][0].deviation == pytest.approx(0.6)

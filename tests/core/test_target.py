@@ -36,6 +36,7 @@ def test_narrow_weights_ride_in_int8_only_beside_int8_activations() -> None:
     assert target.executed(2, 4) == (8, 8)
     assert target.executed(8, 32) == (32, 32)
     assert target.executed(32, 8) == (32, 32)
+    assert target.executed(8, 8, group_size=16) == (32, 32)
     assert target.activation_bits == (8, 32)
 
 

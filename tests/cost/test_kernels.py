@@ -153,19 +153,57 @@ def test_tokens_and_transposed_convolutions_have_kernels() -> None:
     )
     (key,) = executed_kernels(transposed, Candidate(), CPU)
     assert key.operations == transposed.layers[0].macs
+    config = LayerConfig(weight_bits=8, activation_bits=8)
+    for graph, bits in ((tokens, 8), (transposed, 32)):  # no runtime has integer kernels of these
+        (key,) = executed_kernels(graph, Candidate(layers={"0": config}), CPU)
+        assert key.bits == bits
 
 
-def test_possible_kernels_cover_every_candidate() -> None:
+def test_possible_kernels_cover_uniform_candidates_and_span_all_others() -> None:
     graph = trace(OptionANet(blocks=2), torch.zeros(2, 3, 16, 16))
     groups = [group.name for group in graph.groups if group.prunable]
-    ratios = dict.fromkeys(groups, (0.25, 0.5))
     plan = KernelPlan(graph, CPU)
-    possible = set(plan.possible_kernels(ratios))
+    possible = set(plan.possible_kernels(dict.fromkeys(groups, (0.25, 0.5)), 3, 3))
+    spans: dict[object, list[KernelKey]] = {}
+    for key in possible:
+        spans.setdefault(key.family, []).append(key)
     for bits in (8, 32):
         for ratio in (0.0, 0.25, 0.5):
             config = LayerConfig(weight_bits=bits, activation_bits=bits)
-            candidate = Candidate(
-                pruning_ratios=dict.fromkeys(groups[::2], ratio),
-                layers={layer.name: config for layer in graph.layers},
-            )
-            assert set(executed_kernels(graph, candidate, CPU)) <= possible
+            layers = {layer.name: config for layer in graph.layers}
+            uniform = Candidate(pruning_ratios=dict.fromkeys(groups, ratio), layers=layers)
+            assert set(executed_kernels(graph, uniform, CPU)) <= possible
+            mixed = Candidate(pruning_ratios=dict.fromkeys(groups[::2], ratio), layers=layers)
+            for key in executed_kernels(graph, mixed, CPU):
+                for width in ("in_channels", "out_channels"):
+                    known = [getattr(other, width) for other in spans[key.family]]
+                    assert min(known) <= getattr(key, width) <= max(known)
+
+
+def test_fewer_rows_leave_the_levels_of_outputs() -> None:
+    graph = trace(nn.Sequential(*(nn.Linear(8, 8) for _ in range(3))), torch.zeros(2, 8))
+    ratios = dict.fromkeys(("0", "1"), (0.25, 0.5, 0.75))
+    plan = KernelPlan(graph, CPU)
+    keys = {key for key in plan.possible_kernels(ratios, 4, 2) if key.bits == 32}
+    middle = {(key.in_channels, key.out_channels) for key in keys}
+    assert middle == {(i, o) for i in (2, 8) for o in (2, 4, 6, 8)} | {(4, 8), (6, 8)}
+
+
+def test_concatenations_of_many_groups_have_few_kernels() -> None:
+    class Dense(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.steps = nn.ModuleList(nn.Linear(8 * (1 + i), 8) for i in range(20))
+            self.out = nn.Linear(168, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for step in self.steps:
+                x = torch.cat([x, step(x).relu()], 1)
+            return self.out(x)
+
+    graph = trace(Dense(), torch.zeros(2, 8))
+    groups = [group.name for group in graph.groups if group.prunable]
+    assert len(groups) == 20
+    plan = KernelPlan(graph, CPU)
+    keys = set(plan.possible_kernels(dict.fromkeys(groups, (0.25, 0.5, 0.75)), 4, 4))
+    assert len(keys) <= 2 * 21 * 4 * 4

@@ -218,3 +218,20 @@ def test_a_stage_cuts_the_channels_that_the_end_cuts(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = cut(end, None)(family.inputs)
         torch.testing.assert_close(last(family.inputs), expected)
+
+
+def test_learned_steps_are_kept_for_the_same_structure(tmp_path: Path) -> None:
+    family = _Family()
+    trained = family(bits=3)
+    trained.learn_steps()
+    with torch.no_grad():
+        for step in trained.steps.values():
+            step.mul_(1.5)
+    saved = family.saved(tmp_path, "00001", 100, trained)
+    fresh, smaller = family(bits=3), family(bits=3, layer2_0_conv1=0.5)
+    load_weights(fresh, saved, family.model)
+    load_weights(smaller, saved, family.model)
+    for name in trained.record.quantised:
+        scales = trained.quantised_weight(name).grid.scales
+        assert torch.equal(fresh.quantised_weight(name).grid.scales, scales)
+    assert not smaller.steps

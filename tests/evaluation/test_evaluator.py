@@ -100,6 +100,10 @@ def test_training_resumes_from_the_checkpoint_of_a_relative(evaluator: Evaluator
         assert torch.equal(tensor, model.network.state_dict()[name]), name
     _, relative = evaluator.train(_candidate(evaluator, bits=4), slot=5, images=128)
     assert relative.trained_images == 640
+    _, alone = evaluator.train(_candidate(evaluator, bits=4), slot=6, images=0, inherit=False)
+    assert alone.trained_images == 0
+    _, own = evaluator.train(_candidate(evaluator), slot=4, images=0, inherit=False)
+    assert own.trained_images == 512
 
 
 def test_nothing_is_saved_of_what_was_not_trained(evaluator: Evaluator) -> None:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
 from autocompress.errors import InvalidInputError, TrainingError
 from autocompress.evaluation.finetune import FineTuneConfig, distillation_loss, fine_tune
-from autocompress.evaluation.proxy import score
+from autocompress.evaluation.proxy import score, settle
 from autocompress.evaluation.task import Task
 from autocompress.graph.tracing import trace
 from autocompress.transform.compressed import CompressedModel
@@ -219,3 +219,61 @@ def test_penalties_shrink_doomed_channels(penalty: str) -> None:
         values = network[1].weight if penalty == "norm_l1" else network[0].weight
         shrunk.append(float(values[[0, 5]].detach().norm()))
     assert shrunk[1] < 0.3 * shrunk[0]
+
+
+def _low_bits(teacher: nn.Module, task: Task, config: LayerConfig) -> CompressedModel:
+    inputs = torch.cat([x for x, _ in task.train])
+    graph = trace(teacher, inputs)
+    candidate = Candidate(layers=dict.fromkeys((layer.name for layer in graph.layers), config))
+    return compressed(teacher, inputs, candidate)
+
+
+def test_learned_steps_are_trained_and_applied() -> None:
+    task = make_task()
+    teacher = trained_model(task)
+    student = _low_bits(teacher, task, LayerConfig(weight_bits=2, activation_bits=3))
+    before = score(student, task, task.val)
+    config = FineTuneConfig(images=4000, learning_rate=0.05, learned_steps=True)
+    student.learn_steps()
+    began = {key: step.detach().clone() for key, step in student.steps.items()}
+    fine_tune(student, teacher, task, DistillConfig(), config, seed=0)
+    assert any(key.startswith("tensor:") for key in began)
+    for key, step in student.steps.items():
+        assert not torch.equal(step.detach(), began[key]), key
+        assert bool((step > 0).all()), key
+    for name in student.record.quantised:
+        grid = student.quantised_weight(name).grid
+        learned = student.steps[f"{name}:2:0".replace(".", "/")].detach()
+        torch.testing.assert_close(grid.scales, learned, rtol=0, atol=0)
+    for site, quantiser in student.sites():
+        if site.bits == 3:
+            step = student.steps[f"tensor:{site.points[0]}:3"]
+            assert quantiser.scale == pytest.approx(float(step.detach()))
+    settle(student, task, task.train, task.train, trained=True)
+    after = score(student, task, task.val, low_precision=False)
+    assert after > max(before, 0.9)
+    student.train()
+    inputs = task.val[0][0]
+    with torch.no_grad():
+        trained = student(inputs)
+        student.eval()
+        torch.testing.assert_close(student(inputs), trained, rtol=1e-4, atol=1e-4)
+
+
+def test_activations_are_calibrated_before_their_steps_are_trained() -> None:
+    task = make_task()
+    teacher = trained_model(task)
+    student = _low_bits(teacher, task, LayerConfig(weight_bits=4, activation_bits=4))
+    student.reset_grids()
+    config = FineTuneConfig(images=64, learned_steps=True)
+    fine_tune(student, teacher, task, DistillConfig(), config, seed=0)
+    assert student.calibrated
+    assert all(q.scale != 1.0 for _, q in student.sites())
+
+
+def test_without_learned_steps_nothing_is_added() -> None:
+    task = make_task()
+    teacher = trained_model(task)
+    student = _low_bits(teacher, task, LayerConfig(weight_bits=4, activation_bits=4))
+    fine_tune(student, teacher, task, DistillConfig(), FineTuneConfig(images=64), seed=0)
+    assert not student.steps

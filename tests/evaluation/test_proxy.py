@@ -87,7 +87,7 @@ def test_exact_grids_are_those_of_float32() -> None:
     batches = _labelled(inputs)
     settle(result, _task(batches), batches, batches, exact=True)
     settled = [q.get_extra_state() for q in result.quantisers]
-    with torch.no_grad(), result.observing():
+    with torch.no_grad(), result.observing("mse"):
         result.reset_grids()
         result(inputs)
     for quantiser, grid in zip(result.quantisers, settled, strict=True):

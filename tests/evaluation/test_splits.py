@@ -96,6 +96,15 @@ def test_an_empty_loader_is_refused(split: str) -> None:
         _splits(**{split: []})
 
 
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_loader_that_fails_is_refused_in_one_sentence(split: str) -> None:
+    unequal = [(torch.zeros(width), 0) for width in (2, 3)]
+    loader = DataLoader(unequal, batch_size=2)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match=f"task '{split}': .* got RuntimeError: stack") as e:
+        _splits(**{split: loader})
+    assert "\n" not in str(e.value)
+
+
 def test_a_val_too_small_to_halve_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="pass test=, or a larger val"):
         _splits(val=_numbered(3, 1))

@@ -150,6 +150,11 @@ def test_arguments_are_what_the_model_is_called_with() -> None:
     assert not model._forward_pre_hooks
 
 
+def test_a_forward_that_fails_is_refused_in_one_sentence() -> None:
+    with pytest.raises(InvalidInputError, match=r"'forward': .* got KeyError: 'image'; write"):
+        _task(forward=lambda m, batch: m(batch["image"])).arguments(nn.ReLU(), {"pixels": X})
+
+
 def test_a_forward_that_does_not_call_the_model_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="a call of the model"):
         _task(forward=lambda _, batch: batch[0]).arguments(nn.ReLU(), (X, Y))

@@ -76,6 +76,18 @@ def test_identity_shortcuts_in_place_adds_and_add_modules(add: nn.Module | None)
     assert _blocks(model, 2, 4) == {"0": Block(name="0", layers=("0.fc",), droppable=True)}
 
 
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_every_layer_of_an_encoder_can_be_dropped(norm_first: bool) -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True, norm_first=norm_first)
+    encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    model = nn.Sequential(nn.Linear(4, 8), encoder, nn.Linear(8, 2)).eval()
+    blocks = _blocks(model, 2, 5, 4)
+    assert {n: b.droppable for n, b in blocks.items()} == {"1.layers.0": True, "1.layers.1": True}
+    drop_blocks(model, list(blocks))
+    x = torch.randn(2, 5, 4)
+    assert torch.equal(model(x), model[2](model[0](x)))
+
+
 def test_only_the_innermost_block_is_listed() -> None:
     class Nested(nn.Module):
         def __init__(self) -> None:
@@ -102,10 +114,11 @@ class Caller(nn.Module):
         self.block, self.how = Residual(), how
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.relu()  # so that this module does not add its own input
         if self.how == "twice":
             return self.block(self.block(x))
-        if self.how == "scaled":
-            return self.block(x, 0.5)
+        if self.how == "named":
+            return self.block(x=x)
         if self.how == "attribute":
             return self.block(x) * self.block.fc.in_features
         raise AssertionError
@@ -115,7 +128,7 @@ class Caller(nn.Module):
     ("how", "reason"),
     [
         ("twice", "runs more than once"),
-        ("scaled", "takes other than one positional tensor"),
+        ("named", "takes its first input by name"),
         ("attribute", "the model does not run without it"),
     ],
 )
@@ -125,3 +138,45 @@ def test_blocks_that_the_identity_cannot_replace(how: str, reason: str) -> None:
     assert not blocks["0.block"].droppable
     assert reason in blocks["0.block"].reason
     assert blocks["1"].droppable
+
+
+def test_a_whole_layer_is_dropped_where_its_parts_take_two_tensors() -> None:
+    class Output(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor, shortcut: torch.Tensor) -> torch.Tensor:
+            return self.fc(x) + shortcut
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.output = nn.Linear(4, 4), Output()
+
+        def forward(self, x: torch.Tensor, scale: float) -> tuple[torch.Tensor, None]:
+            return self.output(scale * self.fc(x), x), None
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = Attention()
+
+        def forward(self, x: torch.Tensor, *, scale: float) -> torch.Tensor:
+            return self.attention(x, scale)[0]
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers, self.head = nn.ModuleList([Layer(), Layer()]), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for layer in self.layers:
+                x = layer(x, scale=0.5)
+            return self.head(x)
+
+    model = Net()
+    blocks = _blocks(model, 2, 4)
+    assert {n: b.droppable for n, b in blocks.items()} == {"layers.0": True, "layers.1": True}
+    drop_blocks(model, list(blocks))
+    assert torch.equal(model(torch.ones(2, 4)), model.head(torch.ones(2, 4)))

@@ -1,12 +1,23 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from autocompress.graph.coupling import without_overlaps
-from autocompress.graph.structure import ChannelGroup, GroupMember
+from autocompress.graph.slicing import prune_groups
+from autocompress.graph.structure import ChannelGroup
 from autocompress.graph.tracing import trace
-from zoo import ConcatNet, InvertedResidualNet, Mlp, PlainNet, ResidualNet, conv_bn
+from zoo import (
+    ConcatNet,
+    InvertedResidualNet,
+    Mlp,
+    OptionANet,
+    PlainNet,
+    ResidualNet,
+    SqueezeExcite,
+    conv_bn,
+)
 
 
 def _groups(model: nn.Module, *shape: int) -> dict[str, ChannelGroup]:
@@ -37,6 +48,18 @@ def test_a_trunk_is_named_by_its_first_layer() -> None:
         *("layer2.1.conv2", "layer2.1.bn2"),
     }
     assert all(group.prunable for name, group in groups.items() if name != "fc")
+
+
+@pytest.mark.parametrize("make", [PlainNet, ResidualNet, InvertedResidualNet, ConcatNet])
+def test_the_memory_format_does_not_matter(make: Callable[[], nn.Module]) -> None:
+    model, x = (
+        make(),
+        torch.randn(2, 3, 16, 16) if make is not ConcatNet else torch.randn(2, 3, 8, 8),
+    )
+    last = trace(
+        model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+    )
+    assert last.groups == trace(model.to(memory_format=torch.contiguous_format), x).groups
 
 
 def test_depthwise_convolutions_follow_their_producer() -> None:
@@ -105,7 +128,7 @@ def test_a_wide_producer_is_split_between_branches() -> None:
     assert ("wide", "out") in _members(groups["a"]) & _members(groups["b"])
 
 
-def test_grouped_convolutions_are_kept_whole() -> None:
+def test_grouped_convolutions_lose_equal_numbers_or_whole_groups() -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 8, 1),
         nn.Conv2d(8, 8, 3, groups=2),
@@ -115,15 +138,110 @@ def test_grouped_convolutions_are_kept_whole() -> None:
         nn.Conv2d(4, 2, 1),
     )
     groups = _groups(model, 2, 3, 8, 8)
-    reasons = {name: group.reason for name, group in groups.items()}
-    assert reasons == {
-        "0": "grouped convolution",
-        "1": "grouped convolution",
-        "2": "grouped convolution",
-        "3": "grouped convolution",
-        "4": "",
-        "5": "output layer",
+    assert {name: (group.channels, group.reason) for name, group in groups.items()} == {
+        "0": (4, ""),
+        "1": (4, ""),
+        "2": (4, ""),
+        "4": (4, ""),
+        "5": (2, "output layer"),
     }
+    indices = {(m.module, m.axis): m.indices for g in groups.values() for m in g.members}
+    assert indices["1", "in"] == indices["1", "out"] == ((0, 4), (1, 5), (2, 6), (3, 7))
+    assert indices["3", "out"] == indices["4", "in"] == ((0, 1), (2, 3), (4, 5), (6, 7))
+
+
+def test_what_group_norm_normalises_together_goes_together() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 12, 3), nn.GroupNorm(4, 12), nn.ReLU(), nn.Conv2d(12, 2, 1))
+    group = _groups(model, 2, 3, 8, 8)["0"]
+    assert (group.channels, group.prunable) == (4, True)
+    assert {m.module: m.indices[1] for m in group.members}["1"] == (3, 4, 5)
+
+
+def test_squeeze_and_excite_follow_what_they_weigh() -> None:
+    model = nn.Sequential(conv_bn(3, 8), nn.ReLU(), SqueezeExcite(8, 4), nn.Conv2d(8, 2, 1))
+    groups = _groups(model, 2, 3, 8, 8)
+    assert _members(groups["0.0"]) == {
+        *(("0.0", "out"), ("0.1", "out"), ("2.reduce", "in"), ("2.expand", "out"), ("3", "in")),
+    }
+    assert _members(groups["2.reduce"]) == {("2.reduce", "out"), ("2.expand", "in")}
+    assert [group.prunable for group in groups.values()] == [True, True, False]
+
+
+def test_the_zero_padded_trunk_is_shifted_and_its_padding_follows() -> None:
+    groups = _groups(OptionANet(8, 1), 2, 3, 16, 16)
+    trunks = ("conv1", "layer2.0.conv2", "layer3.0.conv2")
+    assert [groups[name].channels for name in trunks] == [8, 4, 8]
+    assert all(groups[name].prunable for name in trunks)
+    first, second, third = (
+        {(m.module, m.axis): m.indices for m in groups[n].members} for n in trunks
+    )
+    assert first["layer2.0.conv2", "out"] == tuple((4 + c,) for c in range(8))
+    assert first["fc", "in"] == tuple((12 + c,) for c in range(8))
+    assert second["layer2.0.conv2", "out"] == tuple((c, 12 + c) for c in range(4))
+    assert second["fc", "in"] == tuple((8 + c, 20 + c) for c in range(4))
+    assert second["layer2.0", ".padding"] == tuple((c,) for c in range(4))
+    assert third["layer3.0", ".padding"] == tuple((c,) for c in range(8))
+
+
+def test_padding_by_a_fixed_number_keeps_its_channels() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 8, 1)
+            self.head = nn.Conv2d(8, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            return self.head(self.second(x) + functional.pad(x, (0, 0, 0, 0, 2, 2)))
+
+    groups = _groups(Net(), 2, 3, 4, 4)
+    assert groups["first"].prunable
+    assert (groups["second"].channels, groups["second"].reason) == (
+        4,
+        "padded by a fixed number of channels",
+    )
+
+
+def test_the_amounts_of_a_padding_module_follow() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 7, 1)
+            self.pad, self.head = nn.ZeroPad3d((0, 0, 0, 0, 0, 3)), nn.Conv2d(7, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            return self.head(self.second(x) + self.pad(x))
+
+    model = Net()
+    group = _groups(model, 2, 3, 4, 4)["second"]
+    assert (group.channels, group.prunable) == (3, True)
+    assert ("pad", ".padding.5") in _members(group)
+    prune_groups(model, [(group, [1])])
+    assert model.pad.padding == (0, 0, 0, 0, 0, 2)
+    assert model(torch.randn(2, 3, 4, 4)).shape == (2, 2, 4, 4)
+
+
+def test_sizes_of_a_split_follow() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.sizes = nn.Conv2d(3, 8, 1), [5, 3]
+            self.left, self.right = nn.Conv2d(5, 2, 1), nn.Conv2d(3, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            left, right = self.body(x).split(self.sizes, 1)
+            return self.left(left) + self.right(right)
+
+    model = Net()
+    groups = trace(model, torch.randn(2, 3, 4, 4)).groups
+    assert [(g.name, g.channels, g.prunable) for g in groups] == [
+        ("body", 5, True),
+        ("left", 2, False),
+    ]
+    prune_groups(model, [(groups[0], [0, 4])])
+    assert model.sizes == [3, 3]
+    assert model(torch.randn(2, 3, 4, 4)).shape == (2, 2, 4, 4)
 
 
 def test_shared_layers_and_tied_weights_are_kept_whole() -> None:
@@ -144,20 +262,51 @@ def test_shared_layers_and_tied_weights_are_kept_whole() -> None:
     assert groups["fc1"].reason == "shared weights"
 
 
-def test_free_parameters_are_unsupported() -> None:
+def test_free_parameters_follow_their_channels() -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.fc1, self.fc2 = nn.Linear(4, 6), nn.Linear(6, 6)
             self.head = nn.Linear(6, 2)
-            self.scale = nn.Parameter(torch.ones(6))
+            self.scale = nn.Parameter(torch.ones(1, 6))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.head(self.fc2(functional.relu(self.fc1(x))) * self.scale)
 
     groups = _groups(Scaled(), 2, 4)
-    assert groups["fc2"].reason == "unsupported operator"
-    assert groups["fc1"].prunable
+    assert ("", "scale:1") in _members(groups["fc2"])
+    assert groups["fc2"].prunable
+
+
+@pytest.mark.parametrize(
+    ("between", "reason"),
+    [
+        (lambda: nn.LayerNorm(8), "normalised over its channels (LayerNorm)"),
+        (lambda: nn.Softmax(1), "softmax over its channels"),
+        (lambda: nn.GroupNorm(1, 8), "normalised over its channels (GroupNorm)"),
+        (lambda: nn.RMSNorm(8), "averaged over its channels"),
+    ],
+)
+def test_what_mixes_channels_is_named(between: Callable[[], nn.Module], reason: str) -> None:
+    model = nn.Sequential(nn.Linear(4, 8), between(), nn.Linear(8, 3))
+    assert _groups(model, 2, 4)["0"].reason == reason
+
+
+def test_unknown_operators_are_named() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(4, 8), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.body(x).cumsum(1))
+
+    assert _groups(Net(), 2, 4)["body"].reason == "unsupported operator 'cumsum'"
+
+
+def test_computed_weights_are_kept_whole() -> None:
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 8)), nn.Linear(8, 3))
+    assert _groups(model, 2, 4)["0"].reason == "computed weights"
 
 
 @pytest.mark.parametrize("head", ["softmax", "flatten", "dict"])
@@ -204,17 +353,3 @@ def test_a_transformer_keeps_its_trunk_and_offers_its_hidden_layers() -> None:
     groups = _groups(model, 2, 5, 6)
     assert [name for name, group in groups.items() if group.prunable] == ["1.expand", "2.expand"]
     assert all(group.reason for group in groups.values() if not group.prunable)
-
-
-def test_of_two_groups_in_one_place_the_first_stays() -> None:
-    def group(name: str, start: int) -> ChannelGroup:
-        indices = ((start,), (start + 1,))
-        member = GroupMember(module="head", axis="in", indices=indices)
-        return ChannelGroup(name=name, channels=2, members=(member,), prunable=True)
-
-    kept = without_overlaps([group("a", 0), group("b", 1), group("c", 2)])
-    assert [(g.prunable, g.reason) for g in kept] == [
-        (True, ""),
-        (False, "overlaps the group 'a'"),
-        (True, ""),
-    ]

@@ -75,7 +75,7 @@ def test_macs_equal_hand_counts(layer: nn.Module, shape: tuple[int, ...], expect
 def test_a_call_is_marked_where_its_own_input_is_added() -> None:
     recording = _record(ResidualNet(4, 2), 2, 3, 16, 16)
     assert [call.name for call in recording.calls if call.adds_input] == [
-        *("layer1.0", "layer1.1", "layer2.1")
+        *("layer1", "layer1.0", "layer1.1", "layer2.1")
     ]
     assert [call.name for call in recording.calls if call.joins] == ["layer2.0"]
     assert recording.runs("layer1.0.conv1") == 1

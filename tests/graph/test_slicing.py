@@ -36,6 +36,41 @@ def test_transposed_and_depthwise_convolutions() -> None:
     assert depthwise.groups == depthwise.in_channels == depthwise.out_channels == 3
 
 
+def test_grouped_convolutions_lose_whole_groups_or_equal_numbers() -> None:
+    layer = nn.Conv2d(6, 12, 3, groups=3)
+    weight = layer.weight.detach().clone()
+    remove_channels(layer, "out", [4, 5, 6, 7])
+    assert torch.equal(layer.weight, weight[[0, 1, 2, 3, 8, 9, 10, 11]])
+    assert (layer.groups, layer.in_channels, layer.out_channels) == (2, 4, 8)
+    layer = nn.Conv2d(6, 12, 3, groups=3)
+    weight = layer.weight.detach().clone()
+    remove_channels(layer, "out", [1, 5, 9])
+    remove_channels(layer, "in", [0, 2, 4])
+    kept = [0, 2, 3, 4, 6, 7, 8, 10, 11]
+    assert torch.equal(layer.weight, weight[kept][:, [1]])
+    assert (layer.groups, layer.in_channels, layer.out_channels) == (3, 3, 9)
+    assert layer(torch.zeros(1, 3, 4, 4)).shape == (1, 9, 2, 2)
+
+
+def test_group_norm_and_embedding() -> None:
+    norm = nn.GroupNorm(4, 8)
+    remove_channels(norm, "out", [2, 3])
+    assert (norm.num_groups, norm.num_channels, norm.weight.shape) == (3, 6, (6,))
+    table = nn.Embedding(5, 3)
+    remove_channels(table, "weight:1", [1])
+    assert table(torch.tensor([4])).shape == (1, 2)
+    assert table.embedding_dim == 2
+
+
+def test_parameters_and_counts_of_any_module() -> None:
+    module = nn.Module()
+    module.table, module.heads = nn.Parameter(torch.arange(6.0).view(2, 3)), 3
+    remove_channels(module, "table:1", [0])
+    remove_channels(module, ".heads", [0])
+    assert module.table.tolist() == [[1.0, 2.0], [4.0, 5.0]]
+    assert module.heads == 2
+
+
 def test_batch_norm_loses_its_statistics() -> None:
     norm = nn.BatchNorm2d(4)
     norm.running_mean.copy_(torch.arange(4.0))

@@ -5,8 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from autocompress.core.candidate import Candidate
 from autocompress.errors import InvalidInputError, TraceError, WrongTypeError
 from autocompress.graph.tracing import fingerprint, trace
+from autocompress.graph.widths import pruned_widths
 from zoo import InvertedResidualNet, Mlp, OptionANet, PlainNet, ResidualNet
 
 
@@ -90,7 +92,7 @@ def test_all_forms_of_inputs_and_gradient_modes_agree() -> None:
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
             assert trace(model, (x, ids)) == graph
-    assert graph.group("fc").reason == "unsupported operator"
+    assert ("embed", "weight:1") in {(m.module, m.axis) for m in graph.group("fc").members}
 
 
 def test_one_example_is_enough() -> None:
@@ -109,6 +111,7 @@ def test_layers_that_cannot_be_quantised_say_why() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.up = nn.ConvTranspose2d(3, 3, 2)
+            self.table = nn.Embedding(5, 3, max_norm=1.0)
             self.again = nn.Conv2d(3, 3, 1)
             self.first, self.tied = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
             self.tied.weight = self.first.weight
@@ -116,18 +119,31 @@ def test_layers_that_cannot_be_quantised_say_why() -> None:
             self.unused = nn.Linear(3, 3)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x + self.table(torch.zeros(1, dtype=torch.long)).reshape(1, 3, 1, 1)
             return self.normed(self.tied(self.first(self.again(self.again(self.up(x))))))
 
     graph = trace(Net(), torch.zeros(2, 3, 4, 4))
     assert {layer.name: layer.reason for layer in graph.layers} == {
-        "up": "ConvTranspose2d is not quantised",
+        "table": "computed weights",
+        "up": "",
         "again": "shared weights",
         "first": "shared weights",
         "tied": "shared weights",
         "normed": "computed weights",
     }
-    assert not any(layer.quantisable for layer in graph.layers)
+    assert [layer.name for layer in graph.layers if layer.quantisable] == ["up"]
     assert graph.layer("again").macs == 2 * 9 * 25
+
+
+def test_an_embedding_is_a_layer_that_computes_nothing() -> None:
+    model = nn.Sequential(nn.Embedding(20, 6), nn.Flatten(), nn.Linear(24, 3))
+    graph = trace(model, torch.zeros(2, 4, dtype=torch.long))
+    table = graph.layer("0")
+    assert (table.type, table.quantisable, table.macs) == ("Embedding", True, 0)
+    assert (table.input_shape, table.output_shape) == ((4,), (4, 6))
+    assert (table.weight_shape, table.parameters, table.kernel_size) == ((20, 6), 120, ())
+    widths = pruned_widths(graph, Candidate())["0"]
+    assert (widths.in_channels, widths.out_channels) == (20, 6)
 
 
 def test_a_value_that_is_no_model_is_refused() -> None:

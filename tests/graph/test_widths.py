@@ -13,7 +13,7 @@ from autocompress.graph.blocks import drop_blocks
 from autocompress.graph.slicing import prune_groups
 from autocompress.graph.tracing import trace
 from autocompress.graph.widths import pruned_widths, removed_channels
-from zoo import ConcatNet, InvertedResidualNet, Mlp, OptionANet, PlainNet, ResidualNet
+from zoo import ConcatNet, GroupedNet, InvertedResidualNet, Mlp, OptionANet, PlainNet, ResidualNet
 
 
 def _transposed() -> nn.Module:
@@ -30,6 +30,7 @@ def _transposed() -> nn.Module:
         (InvertedResidualNet, (3, 16, 16)),
         (ConcatNet, (3, 8, 8)),
         (Mlp, (12,)),
+        (GroupedNet, (3, 8, 8)),
         (_transposed, (3, 8, 8)),
     ],
 )
@@ -61,6 +62,24 @@ def test_widths_equal_those_of_a_really_pruned_model(
         linear = isinstance(module, nn.Linear)
         assert left.in_channels == (module.in_features if linear else module.in_channels)
         assert left.out_channels == (module.out_features if linear else module.out_channels)
+
+
+def test_masks_of_weights_are_not_counted() -> None:
+    class Masked(nn.Conv2d):
+        def __init__(self, inputs: int, outputs: int) -> None:
+            super().__init__(inputs, outputs, 1)
+            self.register_buffer("mask", torch.ones_like(self.weight))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.conv2d(x, self.weight * self.mask, self.bias)
+
+    model = nn.Sequential(Masked(3, 8), Masked(8, 6), nn.Conv2d(6, 2, 1))
+    graph = trace(model, torch.zeros(2, 3, 4, 4))
+    assert [group.prunable for group in graph.groups] == [True, True, False]
+    prune_groups(model, [(graph.group("0"), [0, 1]), (graph.group("1"), [2])])
+    assert model(torch.zeros(2, 3, 4, 4)).shape == (2, 2, 4, 4)
+    widths = pruned_widths(graph, Candidate(pruning_ratios={"0": 0.25, "1": 1 / 6}))
+    assert [(w.in_channels, w.out_channels) for w in widths.values()] == [(3, 6), (6, 5), (5, 2)]
 
 
 def test_the_empty_candidate_leaves_all() -> None:

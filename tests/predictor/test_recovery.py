@@ -5,7 +5,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from autocompress.errors import InvalidInputError
-from autocompress.predictor.recovery import FEATURES, PRIOR, RecoveryModel
+from autocompress.predictor.recovery import (
+    EXPONENT_PRIOR,
+    EXPONENTS,
+    FEATURES,
+    PRIOR,
+    RecoveryModel,
+    learning_exponent,
+)
 
 WIDTH = len(FEATURES)
 
@@ -73,3 +80,22 @@ def test_predictions_move_with_every_feature(feature: int) -> None:
 def test_wrong_shapes_and_values_are_refused(rows: np.ndarray, lost: np.ndarray) -> None:
     with pytest.raises(InvalidInputError, match="'X'"):
         RecoveryModel.fit(rows, lost)
+
+
+def test_the_exponent_moves_from_its_prior_to_what_was_seen() -> None:
+    short, ratio = np.array([0.1, 0.04, 0.2]), np.array([0.1, 0.3, 0.05])
+    seen = [learning_exponent(short[:n], (short * ratio**0.9)[:n], ratio[:n]) for n in range(4)]
+    assert seen[0] == EXPONENT_PRIOR
+    assert seen == sorted(seen)
+    assert seen[-1] == pytest.approx(0.9, abs=0.05)
+
+
+@given(
+    short=arrays(np.float64, 4, elements=st.floats(0, 1)),
+    full=arrays(np.float64, 4, elements=st.floats(0, 1)),
+    ratio=arrays(np.float64, 4, elements=st.floats(0.01, 1)),
+)
+def test_the_exponent_stays_in_its_range(
+    short: np.ndarray, full: np.ndarray, ratio: np.ndarray
+) -> None:
+    assert EXPONENTS[0] <= learning_exponent(short, full, ratio) <= EXPONENTS[-1]

@@ -30,6 +30,7 @@ MEMBER = MeasuredMember(
         "latency_ms": 0.806,
         "latency_ci95_ms": [0.801, 0.812],
         "size_bytes": 612_000,
+        "onnx_bytes": 59_200,
     },
     path="front/0007/model.onnx",
 )
@@ -139,11 +140,11 @@ def test_the_table_shows_predictions_measurements_and_errors_apart() -> None:
     console.print(artifact_table(table_rows(MEMBER)))
     assert cells(console, "original") == [
         *("original", "-", "90.31", "-", "89.86"),
-        *("-", "1.612", "-", "0.9", "1.00", "3412.3"),
+        *("-", "1.612", "-", "0.9", "1.00", "3412", "-"),
     ]
     assert cells(console, "0007") == [
         *("0007", "88.42", "88.76", "+0.34", "89.26"),
-        *("0.911", "0.806", "-11.5", "0.7", "0.50", "612.0"),
+        *("0.911", "0.806", "-11.5", "0.7", "0.50", "612", "59.2"),
     ]
     assert "error: measured minus predicted" in " ".join(shown(console).split())
 
@@ -161,6 +162,7 @@ def test_the_table_fits_a_terminal_with_every_number_on_one_line(
         "latency_ms": latency_ms,
         "latency_ci95_ms": [0.9 * latency_ms, 1.1 * latency_ms],
         "size_bytes": size_bytes,
+        "onnx_bytes": 2 * size_bytes,
     }
     predicted = {"accuracy": 0.95, "latency_ms": 0.8 * latency_ms}
     member = dataclasses.replace(MEMBER, measured=measured, predicted=predicted)
@@ -168,9 +170,10 @@ def test_the_table_fits_a_terminal_with_every_number_on_one_line(
     console.print(artifact_table(table_rows(member)))
     assert max(map(len, shown(console).splitlines())) <= width
     row = cells(console, "0007")
-    assert (row[3], row[7], row[8]) == ("+5.00", "+25.0", "10.0")
+    assert (row[3], row[7], row[8]) == ("+5.00", "+25.0", "10")
     assert float(row[6]) == pytest.approx(latency_ms)
     assert float(row[10]) == pytest.approx(size_bytes / 1000)
+    assert float(row[11]) == pytest.approx(size_bytes / 500)
 
 
 def test_a_title_says_what_the_table_shows() -> None:
@@ -189,7 +192,7 @@ def test_missing_values_are_dashes() -> None:
     console = plain_console()
     console.print(artifact_table(baseline_rows({"fp32": {"val_accuracy": 0.5}})))
     line = next(line for line in shown(console).splitlines() if "original" in line)
-    assert line.split().count("-") == 9
+    assert line.split().count("-") == 10
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ MEMBER = MeasuredMember(
         "latency_ms": 0.8,
         "latency_ci95_ms": [0.78, 0.81],
         "size_bytes": 2500,
+        "onnx_bytes": 4100,
     },
     path="front/0042/model.onnx",
 )
@@ -114,7 +115,7 @@ def test_every_artifact_has_predicted_and_measured_values(page: Page) -> None:
     assert rows["0042"] == [
         *("87.50", "88.00", "+0.50", "86.00"),
         *("0.700", "0.800", "+14.3", "0.780\N{EN DASH}0.810", "0.40"),
-        *("2.5", "W4 A8"),
+        *("2.5", "4.1", "W4 A8"),
     ]
     headers = [cell for row in page.tables["front"][:2] for cell in row]
     assert {"error(points)", "error(%)"} <= set(headers)

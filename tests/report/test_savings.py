@@ -29,6 +29,7 @@ def test_the_table_shows_each_part_and_its_share() -> None:
 
 
 def test_the_time_is_called_an_estimate() -> None:
+    assert "about 60 seconds, an estimate" in search_time(_report(60.0))
     assert "about 30 minutes, an estimate" in search_time(_report(1800.0))
     assert "about 3.0 hours, an estimate" in search_time(_report(10_800.0))
     assert "give a task and a budget" in search_time(_report())

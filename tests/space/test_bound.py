@@ -25,6 +25,7 @@ SPACES = (
         residual_graph(1, 4)
     ),
     replace(SPACE, criteria=("taylor", "l2")),
+    replace(SPACE, end_bits=8, weight_format="codebook", group_size=16),
 )
 
 
@@ -92,6 +93,26 @@ def test_parameters_mean_what_they_say():
     assert candidate.dropped_blocks == ("blocks.3",)
     assert candidate.layers == {"conv1": LayerConfig(weight_bits=4, activation_bits=8)}
     assert candidate.distill.temperature == 2.0
+
+
+def test_the_ends_of_a_model_keep_some_bits():
+    space = SearchSpace.load({"quantisation": {"end_bits": 8}}).bind_graph(residual_graph(1, 8))
+    two = space.uniform(2, 8, 0.0)
+    ends = ("conv1", "blocks.0.conv2")  # the last one that is quantisable
+    assert len(two.layers) > 2
+    for name, config in two.layers.items():
+        assert config.weight_bits == (8 if name in ends else 2)
+    assert space.fingerprint != replace(space, end_bits=1).fingerprint
+
+
+def test_formats_are_those_of_the_space():
+    grids = {"weight_bits": [1, 4, 8], "weight_format": "codebook", "group_size": 16}
+    space = SearchSpace.load({"quantisation": grids}).bind_graph(residual_graph(1, 8))
+    for bits, expected in ((1, "uniform"), (4, "codebook"), (8, "uniform")):
+        configs = space.uniform(bits, 8, 0.0).layers.values()
+        assert {(c.weight_bits, c.weight_format, c.group_size) for c in configs} == {
+            (bits, expected, 16)
+        }
 
 
 def test_canonical_goes_to_the_nearest_and_milder_choice():

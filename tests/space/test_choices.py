@@ -62,3 +62,11 @@ def test_bits_that_change_no_cost_are_not_offered():
     assert offered(["latency_ms", "size_bytes"]) == with_size
     assert offered(["bops"]) == with_size
     assert offered(None) == with_size
+
+
+def test_scales_of_groups_are_not_offered_for_latency_alone() -> None:
+    def offered(*costs: str) -> tuple[tuple[int, int], ...]:
+        return offered_precisions([4, 8], [8], target=TARGET, costs=costs, group_size=16)
+
+    assert offered("latency_ms") == ((32, 32),)
+    assert offered("latency_ms", "size_bytes") == ((4, 8), (8, 8), (32, 32))

@@ -5,10 +5,12 @@ import pytest
 import torch
 import yaml
 from pydantic import ValidationError
+from torch import nn
 
 import zoo
 from autocompress.core.target import Target
 from autocompress.errors import InvalidInputError, MissingFileError, WrongTypeError
+from autocompress.graph.tracing import trace
 from autocompress.space.preset import SearchSpace, preset_folder, preset_names
 from toy_graphs import residual_graph
 
@@ -65,6 +67,7 @@ def test_a_space_cannot_be_changed():
         ({"pruning": {"criteria": ["l3"]}}, ["pruning.criteria.0", "'l1'", "'l3'"]),
         ({"pruning": {"criteria": []}}, ["pruning.criteria", "at least one entry"]),
         ({"quantisation": {"weight_bits": [9]}}, ["weight_bits.0", "1 to 8, or 32", "got 9"]),
+        ({"quantisation": {"weight_bits": [0]}}, ["weight_bits.0", "1 to 8, or 32", "got 0"]),
         ({"quantisation": {"weight_bits": [True]}}, ["weight_bits.0", "got True"]),
         ({"quantisation": {"activation_bits": [1]}}, ["activation_bits.0", "2 to 8, or 32"]),
         ({"blocks": {"drop": "yes"}}, ["blocks.drop", "got 'yes'"]),
@@ -198,3 +201,11 @@ def test_channels_move_in_the_unit_of_the_target_unless_the_space_has_one(
             assert {round(channels * (1.0 - ratio)) % step for ratio in ratios} == {0}
     narrowest = min(round(32 * (1 - r)) for rs in bound.pruning_choices.values() for r in rs)
     assert narrowest == 16
+
+
+def test_a_channel_of_several_outputs_counts_as_many() -> None:
+    layers = nn.Conv2d(16, 64, 1), nn.GroupNorm(16, 64), nn.ReLU(), nn.Conv2d(64, 3, 1)
+    graph = trace(nn.Sequential(*layers), torch.zeros(2, 16, 4, 4))
+    assert (graph.group("0").channels, graph.group("0").width) == (16, 4)
+    space = SearchSpace.load({"pruning": {"ratios": [0.1, 0.5, 0.8], "round_to": 8}})
+    assert space.group_choices(graph) == {"0": (0.0, 0.125, 0.5, 0.75)}

@@ -97,7 +97,7 @@ def test_a_record_rebuilds_the_shape_on_other_weights() -> None:
     ("layers", "message"),
     [
         ({"layer1.0.conv3": LayerConfig(weight_bits=8)}, "did you mean 'layer1.0.conv[12]'"),
-        ({"fc": LayerConfig(weight_bits=1)}, "got 1 bits"),
+        ({"fc": LayerConfig(weight_bits=1, sparsity=0.5)}, "has no zero"),
     ],
 )
 def test_settings_that_cannot_be_met_are_refused(
@@ -131,10 +131,12 @@ def test_calibration_needs_finite_batches() -> None:
 
 def test_calibration_does_not_remember_earlier_batches() -> None:
     model, inputs = seasoned("PlainNet")
-    result = compressed(model, inputs, Candidate(layers=uniform(trace(model, inputs), 8)))
+    candidate = Candidate(layers=uniform(trace(model, inputs), 8))
+    result = compressed(model, inputs, candidate, "minmax")
     grids = [q.get_extra_state() for q in result.quantisers]
-    calibrate_grids(result, [100 * inputs], lambda network, batch: network(batch))
+    calibrate_grids(result, [100 * inputs], lambda network, batch: network(batch), "minmax")
     assert result.quantisers[0].high > 90 * float(inputs.max())
-    calibrate_grids(result, [inputs[:4], inputs[4:]], lambda network, batch: network(batch))
+    halves = [inputs[:4], inputs[4:]]
+    calibrate_grids(result, halves, lambda network, batch: network(batch), "minmax")
     for quantiser, grid in zip(result.quantisers, grids, strict=True):
         torch.testing.assert_close(quantiser.get_extra_state(), grid, rtol=1e-4, atol=1e-5)

@@ -6,10 +6,11 @@ from torch import nn
 from torch.nn import functional
 
 from autocompress.core.candidate import Candidate, LayerConfig
-from autocompress.errors import InvalidInputError
 from autocompress.graph.tracing import trace
 from autocompress.transform.compress import calibrate_grids, compress_model
-from autocompress.transform.compressed import CompressedModel, TensorQuantiser
+from autocompress.transform.compressed import CompressedModel
+from autocompress.transform.discovery import plan_grids
+from autocompress.transform.operations import record_operations
 from seasoned import compressed, pruned, seasoned, uniform
 
 
@@ -39,7 +40,7 @@ def test_a_forward_pass_equals_the_arithmetic_done_by_hand() -> None:
         "0": LayerConfig(weight_bits=8, activation_bits=8),
         "2": LayerConfig(weight_bits=8, activation_bits=5),
     }
-    result = compressed(model, seen, Candidate(layers=layers))
+    result = compressed(model, seen, Candidate(layers=layers), "minmax")
     first, last = model[0], model[2]
     with torch.no_grad():
         # Calibration watches the model with its weights on their grids, activations float.
@@ -63,25 +64,32 @@ def test_grids_apply_only_while_they_are_on() -> None:
     by_hand = copy.deepcopy(result.network)
     for name in result.record.quantised:
         layer = by_hand.get_submodule(name)
-        scale, bits = result.quantised_weight(name, layer.weight)
-        limit = 2 ** (bits - 1) - 1
-        wide = scale.reshape(-1, *[1] * (layer.weight.dim() - 1))
+        grid = result.quantised_weight(name).grid
+        limit = 2 ** (grid.bits - 1) - 1
+        wide = grid.scales.reshape(-1, *[1] * (layer.weight.dim() - 1))
         layer.weight.data = (layer.weight / wide).round().clamp(-limit, limit).data * wide
     with torch.no_grad():
         torch.testing.assert_close(weights_only, by_hand(inputs), rtol=1e-5, atol=1e-5)
 
 
-def test_weight_scales_follow_the_weights_until_they_are_frozen() -> None:
-    result, _ = _compressed("Mlp", 8)
+def test_weight_grids_follow_the_weights_until_they_are_fixed() -> None:
+    result, _ = _compressed("Mlp", 4)
     layer = result.network.fc1
-    before, _ = result.quantised_weight("fc1", layer.weight)
+    before = result.quantised_weight("fc1")
     with torch.no_grad():
         layer.weight.mul_(2.0)
-    after, bits = result.quantised_weight("fc1", layer.weight)
-    torch.testing.assert_close(after, 2 * before)
-    assert bits == 8
-    result.freeze_scales({"fc1": before})
-    torch.testing.assert_close(result.quantised_weight("fc1", layer.weight)[0], before)
+    after = result.quantised_weight("fc1")
+    torch.testing.assert_close(after.grid.scales, 2 * before.grid.scales)
+    assert torch.equal(after.codes, before.codes)
+    result.set_quantised_weight("fc1", before)
+    torch.testing.assert_close(layer.weight.detach(), before.values(), rtol=0, atol=0)
+    with torch.no_grad():
+        layer.weight.add_(before.grid.scales)
+    fixed = result.quantised_weight("fc1")
+    assert torch.equal(fixed.grid.scales, before.grid.scales)
+    assert torch.equal(fixed.codes, (before.codes + 1).clamp(-7, 7))
+    result.release_grids()
+    assert not torch.equal(result.quantised_weight("fc1").grid.scales, before.grid.scales)
 
 
 def test_gradients_reach_every_parameter_through_the_grids() -> None:
@@ -127,7 +135,7 @@ def test_a_mapping_of_inputs_is_quantised_too() -> None:
     inputs = {"ids": ids, "features": torch.randn(8, 4)}
     candidate = Candidate(layers={"fc": LayerConfig(weight_bits=8, activation_bits=4)})
     result = compress_model(model, trace(model, inputs), candidate, ((), inputs))
-    calibrate_grids(result, [inputs], lambda network, batch: network(**batch))
+    calibrate_grids(result, [inputs], lambda network, batch: network(**batch), "minmax")
     seen = inputs["features"]
     with torch.no_grad():
         weight = _weight_on_grid(model.fc.weight, 8, 1.0)
@@ -155,15 +163,69 @@ def _with_ratios() -> tuple[nn.Module, torch.Tensor, Candidate]:
     return model, inputs, Candidate(pruning_ratios=pruned(trace(model, inputs), 0.5))
 
 
-def test_a_quantiser_widens_over_batches_and_holds_zero() -> None:
-    quantiser = TensorQuantiser(8)
-    quantiser.observe(torch.tensor([0.5, 2.0]))
-    assert (quantiser.zero_point, quantiser.scale) == (0, pytest.approx(2.0 / 255))
-    quantiser.observe(torch.tensor([-1.0, 0.0]))
-    assert (quantiser.zero_point, quantiser.scale) == (85, pytest.approx(3.0 / 255))
+def test_bits_are_a_setting_of_the_same_module() -> None:
+    result, inputs = _compressed("ResidualNet", 8)
+    operations = record_operations(result.network, ((inputs,), {}))
+    weights = result.network.state_dict()
+    graph = trace(result.network, inputs)
+    for bits in ((4, 4), (2, 8), (8, 8)):
+        layers = uniform(graph, *bits)
+        result.set_bits(layers, plan_grids(operations, layers))
+        assert result.calibrated
+        calibrate_grids(result, [inputs], lambda network, batch: network(batch))
+        fresh = compressed(result.network, inputs, Candidate(layers=layers))
+        with torch.no_grad():
+            torch.testing.assert_close(result(inputs), fresh(inputs), rtol=1e-4, atol=1e-4)
+        assert result.record == fresh.record
+    for name, tensor in result.network.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_quantiser_refuses_values_that_are_not_finite(value: float) -> None:
-    with pytest.raises(InvalidInputError, match="finite"):
-        TensorQuantiser(8).observe(torch.tensor([0.0, value]))
+def test_every_bit_width_has_its_own_learned_step() -> None:
+    result, inputs = _compressed("PlainNet", 4)
+    operations = record_operations(result.network, ((inputs,), {}))
+    graph = trace(result.network, inputs)
+    optimiser = None
+    for bits in (4, 3, 4):
+        layers = uniform(graph, bits, bits)
+        result.set_bits(layers, plan_grids(operations, layers))
+        result.learn_steps()
+        optimiser = torch.optim.SGD(result.steps.parameters(), lr=0.1)
+        result.train()
+        result(inputs).square().mean().backward()
+        optimiser.step()
+        result.eval()
+    keys = {key for key in result.steps if key.startswith("conv1")}
+    assert keys == {"conv1:4:0", "conv1:3:0"}
+    assert torch.equal(
+        result.quantised_weight("conv1").grid.scales, result.steps["conv1:4:0"].detach()
+    )
+    tensors = {key for key in result.steps if key.startswith("tensor:-1:")}
+    assert tensors == {"tensor:-1:4", "tensor:-1:3"}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LayerConfig(weight_bits=1),
+        LayerConfig(weight_bits=3, weight_format="codebook"),
+        LayerConfig(weight_bits=4, group_size=3),
+    ],
+)
+def test_other_formats_are_applied_and_trained_straight_through(config: LayerConfig) -> None:
+    model, inputs = seasoned("Mlp")
+    candidate = Candidate(layers={"fc1": config, "fc2": config})
+    result = compressed(model, inputs, candidate)
+    by_hand = copy.deepcopy(model)
+    for name in ("fc1", "fc2"):
+        by_hand.get_submodule(name).weight.data = result.quantised_weight(name).values()
+    with torch.no_grad():
+        torch.testing.assert_close(result(inputs), by_hand(inputs), rtol=1e-5, atol=1e-5)
+    result(inputs).square().mean().backward()
+    by_hand(inputs).square().mean().backward()
+    inside = by_hand.fc2.weight.grad
+    mine = result.network.fc2.weight.grad
+    assert bool((mine != 0).float().mean() > 0.5)
+    torch.testing.assert_close(mine[mine != 0], inside[mine != 0], rtol=1e-4, atol=1e-5)
+    result.learn_steps()
+    assert (len(result.steps) > 0) == (config.group_size > 0)

@@ -4,6 +4,7 @@ from torch import nn
 from torch.nn import functional
 
 from autocompress.core.candidate import LayerConfig
+from autocompress.core.quantisation import QuantisationConfig
 from autocompress.transform.discovery import discover_plan
 from autocompress.transform.operations import weight_owners
 from autocompress.transform.record import QuantisationPlan
@@ -161,3 +162,27 @@ def test_only_a_norm_that_follows_a_layer_alone_is_folded() -> None:
     plan = _plan(model, inputs, _everything(model))
     assert {layer: norm for layer, (norm, _) in plan.folds.items()} == {"a": "norm_a"}
     assert "c" not in plan.inputs  # a weight given by keyword is computed in float
+
+
+@pytest.mark.parametrize("name", ["ResidualNet", "ConcatNet"])
+def test_operands_of_joins_share_a_grid_where_that_is_asked_for(name: str) -> None:
+    model, inputs = seasoned(name)
+    layers = _everything(model)
+    apart = discover_plan(model, ((inputs,), {}), layers)
+    shared = discover_plan(model, ((inputs,), {}), layers, QuantisationConfig(share_joins=True))
+    points = {point for site in apart.sites for point in site.points}
+    assert {point for site in shared.sites for point in site.points} == points
+    assert sorted(shared.inputs) == sorted(apart.inputs)
+    joins = [s for s in apart.sites if s.name.startswith(("add", "cat"))]
+    for site in joins:  # each lies, with another one, in one of the shared sites
+        (united,) = (s for s in shared.sites if set(site.points) <= set(s.points))
+        assert set(united.points) > set(site.points)
+
+
+def test_joins_take_the_bits_that_are_asked_for() -> None:
+    model, inputs = seasoned("ResidualNet")
+    low = {name: LayerConfig(weight_bits=4, activation_bits=4) for name in _everything(model)}
+    narrow = discover_plan(model, ((inputs,), {}), low, QuantisationConfig(join_bits=4))
+    assert {site.bits for site in narrow.sites} == {4}
+    usual = discover_plan(model, ((inputs,), {}), low)
+    assert {site.bits for site in usual.sites} == {4, 8}

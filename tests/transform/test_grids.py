@@ -5,97 +5,57 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autocompress.transform.grids import (
-    CLIP_FRACTIONS,
+    absolute_scales,
     activation_grid,
     activation_values,
-    weight_codes,
+    clipped_scales,
+    mean_scales,
+    round_uniform,
     weight_limit,
-    weight_scales,
-    weight_values,
 )
 
 
-def _weight(*shape: int) -> torch.Tensor:
-    """A weight whose channels differ in scale."""
-    return torch.randn(shape) * torch.logspace(-2, 1, shape[0]).reshape(-1, *[1] * (len(shape) - 1))
-
-
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
-def test_weight_grids_are_symmetric_and_narrow(bits: int) -> None:
-    weight = _weight(6, 5, 3, 3)
-    scale = weight_scales(weight, bits)
-    codes = weight_codes(weight, scale, bits)
+def test_uniform_codes_are_symmetric_and_narrow(bits: int) -> None:
+    scaled = torch.randn(500) * 100
+    codes = round_uniform(scaled, bits)
     limit = 2 ** (bits - 1) - 1
     assert weight_limit(bits) == limit
-    assert set(codes.unique().tolist()) <= set(range(-limit, limit + 1))
-    torch.testing.assert_close(weight_codes(-weight, scale, bits), -codes, rtol=0, atol=0)
+    np.testing.assert_array_equal(codes.numpy(), np.clip(np.rint(scaled.numpy()), -limit, limit))
+    torch.testing.assert_close(round_uniform(-scaled, bits), -codes, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8])
-def test_weight_codes_and_values_match_numpy(bits: int) -> None:
-    weight = _weight(4, 3, 2)
-    scale = weight_scales(weight, bits)
-    limit = 2 ** (bits - 1) - 1
-    wide = scale.numpy()[:, None, None]
-    codes = np.clip(np.rint(weight.numpy() / wide), -limit, limit)
-    np.testing.assert_array_equal(weight_codes(weight, scale, bits).numpy(), codes)
-    np.testing.assert_array_equal(weight_values(weight, scale, bits).numpy(), codes * wide)
+def test_one_bit_has_no_zero() -> None:
+    assert round_uniform(torch.tensor([-2.0, -0.1, 0.0, 3.0]), 1).tolist() == [-1, -1, 1, 1]
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8])
-def test_weight_values_match_fake_quantisation_of_torch(bits: int) -> None:
-    weight = _weight(8, 4, 3, 3)
-    scale = weight_scales(weight, bits)
-    limit = 2 ** (bits - 1) - 1
-    expected = torch.fake_quantize_per_channel_affine(
-        weight, scale, torch.zeros(8, dtype=torch.int32), 0, -limit, limit
-    )
-    torch.testing.assert_close(weight_values(weight, scale, bits), expected, rtol=1e-6, atol=0)
+def test_absolute_scales_spend_the_whole_grid_on_the_largest_weight() -> None:
+    shared = torch.randn(5, 2, 7)
+    expected = np.abs(shared.numpy()).max(axis=2) / 127
+    np.testing.assert_allclose(absolute_scales(shared, 127).numpy(), expected, rtol=1e-6)
+    assert bool((absolute_scales(torch.zeros(2, 1, 3), 7) > 0).all())
 
 
-def test_eight_bits_spend_the_whole_grid_on_the_largest_weight() -> None:
-    weight = _weight(5, 7)
-    expected = np.abs(weight.numpy()).max(axis=1) / 127
-    np.testing.assert_allclose(weight_scales(weight, 8).numpy(), expected, rtol=1e-6)
+@pytest.mark.parametrize("limit", [1, 3, 7])
+def test_clipped_scales_come_close_to_the_least_squared_error(limit: int) -> None:
+    shared = torch.randn(6, 2, 40) * torch.logspace(-2, 1, 6)[:, None, None]
+    found = clipped_scales(shared, limit).numpy()
+
+    def error(row: np.ndarray, scale: float) -> float:
+        return float(np.square(np.clip(np.rint(row / scale), -limit, limit) * scale - row).sum())
+
+    for row, scale in zip(shared.numpy().reshape(12, 40), found.ravel(), strict=True):
+        every = np.linspace(0.05, 1.0, 400) * np.abs(row).max() / limit
+        least = min(error(row, tried) for tried in every)
+        assert error(row, scale) <= 1.05 * least
+    zeros = clipped_scales(torch.zeros(2, 1, 3), limit)
+    assert bool((zeros > 0).all())
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4])
-def test_low_bits_clip_where_the_squared_error_is_least(bits: int) -> None:
-    weight = _weight(6, 40)
-    limit = 2 ** (bits - 1) - 1
-    for row, scale in zip(weight.numpy(), weight_scales(weight, bits).numpy(), strict=True):
-        scales = [np.abs(row).max() * fraction / limit for fraction in CLIP_FRACTIONS]
-        errors = [
-            np.square(np.clip(np.rint(row / s), -limit, limit) * s - row).sum() for s in scales
-        ]
-        np.testing.assert_allclose(scale, scales[int(np.argmin(errors))], rtol=1e-5)
-
-
-def test_a_channel_of_zeros_stays_zero() -> None:
-    weight = torch.zeros(2, 3)
-    weight[1] = 1.0
-    for bits in (2, 8):
-        scale = weight_scales(weight, bits)
-        assert bool((scale > 0).all())
-        torch.testing.assert_close(weight_values(weight, scale, bits), weight)
-
-
-@pytest.mark.parametrize("bits", [2, 4, 8])
-def test_weight_gradients_pass_inside_the_range_and_stop_outside(bits: int) -> None:
-    limit = 2 ** (bits - 1) - 1
-    scale = torch.tensor([0.5, 2.0])
-    inside = torch.tensor([-0.9, -0.3, 0.0, 0.6]) * limit
-    outside = torch.tensor([-1.4, 1.1, 3.0]) * limit
-    weight = torch.cat([inside, outside]) * scale[:, None]
-    weight.requires_grad_()
-    values = weight_values(weight, scale, bits)
-    torch.testing.assert_close(
-        values.detach(), weight_codes(weight.detach(), scale, bits) * scale[:, None]
-    )
-    upstream = torch.randn(2, 7)
-    values.backward(upstream)
-    mask = torch.tensor([1.0] * 4 + [0.0] * 3)
-    torch.testing.assert_close(weight.grad, upstream * mask, rtol=0, atol=0)
+def test_mean_scales_leave_added_zeros_out() -> None:
+    shared = torch.tensor([[[1.0, -3.0, 0.0]]])
+    assert mean_scales(shared, torch.tensor([[2.0]])).item() == 2.0
+    assert mean_scales(torch.zeros(1, 1, 3), torch.tensor([[3.0]])).item() > 0.0
 
 
 @given(

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from autocompress.core.seeds import derive_seed
 from autocompress.errors import InvalidInputError, explain
+from autocompress.graph.attention import NarrowAttention
 from autocompress.graph.recording import LAYER_TYPES
 from autocompress.graph.structure import ModelGraph
-from autocompress.transform.criteria.filters import filter_rows
+from autocompress.transform.criteria.filters import filter_key, filter_rows
 
 Batch = TypeVar("Batch")
 
@@ -81,11 +82,21 @@ def gather_evidence(
     probe = copy.deepcopy(model).eval()
     modules = dict(probe.named_modules())
     places = {(m.module, m.axis) for group in graph.groups if group.prunable for m in group.members}
-    layers = {name: m for name, m in modules.items() if isinstance(m, LAYER_TYPES)}
-    producers = {name: m for name, m in layers.items() if (name, "out") in places}
-    for layer in producers.values():
-        layer.get_parameter("weight").requires_grad_(True)
-    consumers = {name: m for name, m in layers.items() if (name, "in") in places}
+    for name, module in modules.items():
+        if isinstance(module, nn.MultiheadAttention) and (name, "out") in places:
+            NarrowAttention.narrow(module, len(module.in_proj_weight))  # calls its out_proj
+    producers = {
+        name: (modules[name], key)
+        for name, axis in sorted(places)
+        if (key := filter_key(modules[name], axis))
+    }
+    for module, key in producers.values():
+        module.get_parameter(key).requires_grad_(True)
+    consumers = {
+        name: module
+        for name, module in modules.items()
+        if isinstance(module, LAYER_TYPES) and (name, "in") in places
+    }
     observer = _InputObserver(consumers, math.ceil(ENTRIES / len(batches)), seed)
     gradients = _GradientObserver(producers)
     try:
@@ -107,18 +118,18 @@ def gather_evidence(
 class _GradientObserver:
     """Sums up, filter by filter, what gradients say of the weights of layers."""
 
-    def __init__(self, layers: Mapping[str, nn.Module]) -> None:
-        self.layers = layers
+    def __init__(self, producers: Mapping[str, tuple[nn.Module, str]]) -> None:
+        self.producers = producers
         self.saliency: dict[str, Tensor] = {}
         self.curvature: dict[str, Tensor] = {}
         self.batches = 0
 
     def observe(self, loss: Tensor, examples: int) -> None:
-        weights = [layer.get_parameter("weight") for layer in self.layers.values()]
+        weights = [module.get_parameter(key) for module, key in self.producers.values()]
         found = torch.autograd.grad(loss, weights, allow_unused=True) if weights else ()
         self.batches += 1
-        for (name, layer), weight, gradient in zip(
-            self.layers.items(), weights, found, strict=True
+        for (name, (module, _)), weight, gradient in zip(
+            self.producers.items(), weights, found, strict=True
         ):
             if gradient is None:
                 continue
@@ -131,7 +142,7 @@ class _GradientObserver:
                         remedy="check the loss and the data, or choose another criterion",
                     )
                 )
-            rows = filter_rows(layer, gradient * weight.detach()).double()
+            rows = filter_rows(module, gradient * weight.detach()).double()
             # The squared mean of a batch's gradients has 1/examples of their second moment.
             _add(self.saliency, name, rows.sum(dim=1).square())
             _add(self.curvature, name, 0.5 * examples * rows.square().sum(dim=1))

@@ -3,12 +3,48 @@
 import torch
 from torch import Tensor, nn
 
+from autocompress.graph.recording import LAYER_TYPES
+
+
+def filter_key(module: nn.Module, axis: str) -> str:
+    """Name the weight that produces the channels along an axis of a module; "" if none does.
+
+    Args:
+        module: The module.
+        axis: One of its axes, as group members name them.
+
+    Example:
+        >>> filter_key(nn.Linear(2, 3), "out"), filter_key(nn.Linear(2, 3), "in")
+        ('weight', '')
+        >>> filter_key(nn.MultiheadAttention(4, 2), "out"), filter_key(nn.LayerNorm(4), "out")
+        ('in_proj_weight', '')
+    """
+    if isinstance(module, nn.MultiheadAttention):
+        return "in_proj_weight" if axis == "out" else ""
+    if isinstance(module, nn.Embedding):
+        return "weight" if axis == "weight:1" else ""
+    return "weight" if axis == "out" and isinstance(module, LAYER_TYPES) else ""
+
+
+def filters_first(module: nn.Module, weight: Tensor) -> Tensor:
+    """View a weight with its filters along the first axis.
+
+    A dense transposed convolution holds its inputs first, and an embedding its
+    words, all others their outputs; a depthwise one holds one filter per
+    channel either way.
+
+    Args:
+        module: The layer.
+        weight: Its weight, or something of that shape, such as its gradient.
+    """
+    transposed = isinstance(module, nn.modules.conv._ConvNd) and module.transposed
+    if isinstance(module, nn.Embedding) or (transposed and module.groups == 1):
+        return weight.transpose(0, 1)
+    return weight
+
 
 def filter_rows(module: nn.Module, weight: Tensor) -> Tensor:
     """Lay a weight out with one filter per row.
-
-    A dense transposed convolution holds its inputs first, all others their
-    outputs; a depthwise one holds one filter per channel either way.
 
     Args:
         module: The layer.
@@ -21,7 +57,4 @@ def filter_rows(module: nn.Module, weight: Tensor) -> Tensor:
         >>> filter_rows(nn.ConvTranspose2d(2, 5, 3), torch.zeros(2, 5, 3, 3)).shape
         torch.Size([5, 18])
     """
-    transposed = isinstance(module, nn.modules.conv._ConvNd) and module.transposed
-    if transposed and module.groups == 1:
-        weight = weight.transpose(0, 1)
-    return weight.to("cpu", torch.float32).flatten(1)
+    return filters_first(module, weight).to("cpu", torch.float32).flatten(1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from autocompress.graph.structure import ChannelGroup, GroupMember
 from autocompress.transform.criteria.evidence import Evidence
-from autocompress.transform.criteria.filters import filter_rows
+from autocompress.transform.criteria.filters import filter_key, filter_rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,9 +37,9 @@ class Subject:
         """Yield the layers that produce the channels, with one row per filter."""
         for member in self.group.members:
             module = self.modules[member.module]
-            weight = getattr(module, "weight", None)
-            if member.axis == "out" and isinstance(weight, Tensor) and weight.dim() > 1:
-                yield member, filter_rows(module, weight.detach())
+            key = filter_key(module, member.axis)
+            if key:
+                yield member, filter_rows(module, module.get_parameter(key).detach())
 
     def consumers(self, observed: Mapping[str, Tensor]) -> Iterator[tuple[GroupMember, Tensor]]:
         """Yield the layers that read the channels, with what was observed of their inputs."""

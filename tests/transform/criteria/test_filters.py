@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autocompress.transform.criteria.filters import filter_rows
+from autocompress.transform.criteria.filters import filter_key, filter_rows
 
 Case = tuple[Callable[[], nn.Module], Callable[[Tensor, int], Tensor]]
 
@@ -44,3 +44,16 @@ def test_without_its_row_an_output_is_its_bias(name: str) -> None:
         outputs = layer(torch.randn(2, channels, *[4] * (weight.dim() - 2)))
     assert (outputs[:, 2] == layer.bias[2]).all()
     assert (outputs[:, 1] != layer.bias[1]).any()
+
+
+def test_every_module_names_the_weight_that_produces_an_axis() -> None:
+    attention, embedding = nn.MultiheadAttention(4, 2), nn.Embedding(7, 4)
+    keys = {
+        (module, axis): filter_key(module, axis)
+        for module in (attention, embedding, nn.Conv1d(3, 4, 1), nn.BatchNorm1d(4), nn.PReLU(4))
+        for axis in ("out", "in", "weight:1", ".num_heads")
+    }
+    assert [key for key in keys.values() if key] == ["in_proj_weight", "weight", "weight"]
+    assert filter_rows(embedding, embedding.weight.detach()).shape == (4, 7)
+    assert keys[attention, "out"] == "in_proj_weight"
+    assert keys[embedding, "weight:1"] == "weight"

@@ -4,9 +4,9 @@ import torch
 
 from autocompress.transform.criteria import gather_evidence
 from subjects import (
-    filters_by_hand,
-    gradients_by_hand,
+    Array,
     loss,
+    mean_by_hand,
     mixed,
     observed,
     run,
@@ -19,20 +19,12 @@ from subjects import (
 def test_scores_are_half_the_fisher_times_squared_weights(name: str) -> None:
     model, graph, batches, evidence = observed()
 
-    def worth(layer: str) -> list[float]:
-        weights = filters_by_hand(model, layer)
-        totals = [0.0] * len(weights)
-        for (images, _), gradient in zip(
-            batches, gradients_by_hand(model, batches, layer), strict=True
-        ):
-            gradient = gradient.swapaxes(0, 1) if layer == "up" else gradient
-            for index, row in enumerate(weights):
-                for g, w in zip(gradient[index].ravel(), row, strict=True):
-                    totals[index] += 0.5 * len(images) * g**2 * w**2 / len(batches)
-        return totals
+    def worth(gradient: Array, weight: Array) -> float:
+        examples = len(batches[0][0])
+        return sum(0.5 * examples * g**2 * w**2 for g, w in zip(gradient, weight, strict=True))
 
     group = graph.group(name)
-    expected = summed_by_hand(group, worth)
+    expected = summed_by_hand(group, lambda layer: mean_by_hand(model, batches, layer, worth))
     np.testing.assert_allclose(scores_of("hessian", model, group, evidence), expected, rtol=1e-4)
 
 

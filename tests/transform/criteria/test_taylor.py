@@ -4,10 +4,10 @@ import torch
 
 from autocompress.transform.criteria import gather_evidence
 from subjects import (
-    filters_by_hand,
-    gradients_by_hand,
+    Array,
     loss,
     make_group,
+    mean_by_hand,
     mixed,
     observed,
     run,
@@ -20,18 +20,11 @@ from subjects import (
 def test_scores_are_squared_sums_of_gradient_times_weight(name: str) -> None:
     model, graph, batches, evidence = observed()
 
-    def worth(layer: str) -> list[float]:
-        weights = filters_by_hand(model, layer)
-        totals = [0.0] * len(weights)
-        for gradient in gradients_by_hand(model, batches, layer):
-            gradient = gradient.swapaxes(0, 1) if layer == "up" else gradient
-            for index, row in enumerate(weights):
-                change = sum(g * w for g, w in zip(gradient[index].ravel(), row, strict=True))
-                totals[index] += change**2 / len(batches)
-        return totals
+    def worth(gradient: Array, weight: Array) -> float:
+        return sum(g * w for g, w in zip(gradient, weight, strict=True)) ** 2
 
     group = graph.group(name)
-    expected = summed_by_hand(group, worth)
+    expected = summed_by_hand(group, lambda layer: mean_by_hand(model, batches, layer, worth))
     np.testing.assert_allclose(scores_of("taylor", model, group, evidence), expected, rtol=1e-4)
 
 
