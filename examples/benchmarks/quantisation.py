@@ -34,7 +34,7 @@ from cifar10_data import make_random_task, make_task
 from cifar10_models import make_model
 
 UNTRAINED = ((8, 8, 8, 8), (4, 8, 4, 8), (3, 8, 3, 8), (3, 8, 8, 8), (2, 8, 8, 8), (4, 4, 8, 4))
-TRAINED = ((4, 8, 4, 8), (3, 8, 3, 8), (4, 4, 8, 4), (2, 8, 8, 8))
+TRAINED = ((4, 4, 8, 4), (3, 8, 3, 8), (4, 8, 4, 8), (2, 8, 8, 8))
 """Bits of weights, of activations, of the first and the last layer, and of joins."""
 
 NAMES = ("weight_bits", "activation_bits", "end_bits", "join_bits")
