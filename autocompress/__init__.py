@@ -21,8 +21,8 @@ _VERBS_AND_DATA = frozenset(
         *("Artifact", "BoundSpace", "Budget", "Candidate", "CheckReport", "CompressedModel"),
         *("DeviceProfile", "DistillConfig", "Event", "FrontMember", "LatencyMeasurement"),
         *("LayerConfig", "RuntimeModule", "SearchResult", "SearchSpace", "Target", "Task"),
-        *("QuantisationConfig", "TrainingConfig"),
-        *("check", "compress", "export", "load", "measure_latency", "open", "profile"),
+        *("AccuracyPredictor", "JointSampler", "QuantisationConfig", "TrainingConfig"),
+        *("allocate", "check", "compress", "export", "load", "measure_latency", "open", "profile"),
         *("resume", "search"),
     }
 )
@@ -36,22 +36,13 @@ _ERRORS = frozenset(
 )
 
 
-_SEARCH_PARTS = {
-    "AccuracyPredictor": "autocompress.predictor.ensemble",
-    "JointSampler": "autocompress.controller.joint",
-    "allocate": "autocompress.controller.knapsack",
-}
-
-
 def __getattr__(name: str) -> Any:
     if name in _VERBS_AND_DATA:
         return getattr(importlib.import_module("autocompress.api"), name)
     if name in _ERRORS:  # without torch, which the verbs need
         return getattr(importlib.import_module("autocompress.errors"), name)
-    if name in _SEARCH_PARTS:  # of use in studies of any kind
-        return getattr(importlib.import_module(_SEARCH_PARTS[name]), name)
     raise AttributeError(f"module 'autocompress' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:
-    return sorted(_VERBS_AND_DATA | _ERRORS | _SEARCH_PARTS.keys())
+    return sorted(_VERBS_AND_DATA | _ERRORS)

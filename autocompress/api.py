@@ -13,6 +13,8 @@ from autocompress.artifact.onnx_file import check_exportable
 from autocompress.artifact.packed import read_packed
 from autocompress.artifact.runtime import open_session
 from autocompress.config import text_to_keep
+from autocompress.controller.joint import JointSampler
+from autocompress.controller.knapsack import allocate
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.preflight import CheckReport, check_model
 from autocompress.controller.sampler import SAMPLER_NAMES
@@ -37,6 +39,7 @@ from autocompress.evaluation.splits import example_inputs as first_inputs
 from autocompress.evaluation.task import Batch, Task
 from autocompress.graph.inputs import ModelInputs
 from autocompress.graph.tracing import trace
+from autocompress.predictor.ensemble import AccuracyPredictor
 from autocompress.report.console import ProgressDisplay
 from autocompress.report.environment import environment
 from autocompress.report.log_file import LogFile
@@ -47,6 +50,7 @@ from autocompress.transform.compress import check_runnable
 from autocompress.transform.compressed import CompressedModel
 
 __all__ = [
+    "AccuracyPredictor",
     "Artifact",
     "BoundSpace",
     "Budget",
@@ -57,6 +61,7 @@ __all__ = [
     "DistillConfig",
     "Event",
     "FrontMember",
+    "JointSampler",
     "LatencyMeasurement",
     "LayerConfig",
     "QuantisationConfig",
@@ -66,6 +71,7 @@ __all__ = [
     "Target",
     "Task",
     "TrainingConfig",
+    "allocate",
     "check",
     "compress",
     "export",

@@ -29,7 +29,7 @@ def improvements(losses: FloatArray, front: FloatArray, reference: FloatArray) -
     Example:
         >>> front = np.array([[1.0, 2.0], [2.0, 1.0]])
         >>> improvements(np.array([[0.5, 2.5], [2.5, 2.5]]), front, np.array([3.0, 3.0])).tolist()
-        [0.75, 0.0]
+        [0.25, 0.0]
     """
     inside = front[(front < reference).all(axis=1)]
     if losses.shape[1] == 1:

@@ -74,11 +74,11 @@ class HaqSampler(BaseSampler):
         genes = Genes.of(search_space)
         history = self._memory.history(study, genes)
         agent = self._agents.get(study)
-        if agent is None or agent.genes.distributions != genes.distributions:
+        if agent is None or not agent.has_seen(genes, history):
             agent = _Agent(genes, history.losses.shape[1], self._seed)
             self._agents[study] = agent
         agent.learn(history)
-        return genes.decode(agent.propose(trial.number))
+        return genes.decode(agent.propose(self._memory.place(study, trial)))
 
     def sample_independent(
         self,
@@ -112,12 +112,19 @@ class _Agent:
         self._states: list[FloatArray] = []
         self._actions: list[FloatArray] = []
         self._losses: list[FloatArray] = []
-        self._numbers: list[int] = []
+        self._places: list[int] = []
 
-    def propose(self, number: int) -> FloatArray:
+    def has_seen(self, genes: Genes, history: History) -> bool:
+        """Tell whether all that was learned is what a history begins with."""
+        known = np.array(self._losses).reshape(-1, self._objectives)
+        return self.genes.distributions == genes.distributions and np.array_equal(
+            known, history.losses[: len(known)]
+        )
+
+    def propose(self, place: int) -> FloatArray:
         """Act once for each parameter; return the row."""
-        rng = np.random.default_rng(derive_seed(self._seed, number, "noise"))
-        weights, actions = self._weights(number), np.empty(len(self.genes.sizes))
+        rng = np.random.default_rng(derive_seed(self._seed, place, "noise"))
+        weights, actions = self._weights(place), np.empty(len(self.genes.sizes))
         episodes = len(self._actions)
         noise = FIRST_NOISE * NOISE_DECAY ** max(0, episodes - WARM_UP)
         for step in range(len(actions)):
@@ -135,28 +142,25 @@ class _Agent:
     def learn(self, history: History) -> None:
         """Add the episodes that are new, and take as many steps for each as it has."""
         for episode in range(len(self._actions), len(history)):
-            number, row, sizes = (
-                int(history.numbers[episode]),
-                history.rows[episode],
-                self.genes.sizes,
-            )
+            place, row = int(history.places[episode]), history.rows[episode]
+            sizes = self.genes.sizes
             actions = np.where(sizes > 0, (row + 0.5) / np.maximum(sizes, 1), row)
-            weights = self._weights(number)
+            weights = self._weights(place)
             states = [self._state(actions, step, weights) for step in range(len(actions))]
             self._actions.append(actions)
             self._states.append(np.array(states))
             self._losses.append(history.losses[episode])
-            self._numbers.append(number)
+            self._places.append(place)
             if len(self._actions) > WARM_UP:
-                self._improve(number)
+                self._improve(place)
 
-    def _improve(self, number: int) -> None:
+    def _improve(self, place: int) -> None:
         """Take the gradient steps that follow an episode."""
-        rng = np.random.default_rng(derive_seed(self._seed, number, "batches"))
+        rng = np.random.default_rng(derive_seed(self._seed, place, "batches"))
         losses = np.array(self._losses)
         centre, spread = np.median(losses, axis=0), losses.std(axis=0)
         scaled = (losses - centre) / np.where(spread > 0.0, spread, 1.0)
-        weights = np.array([self._weights(n) for n in self._numbers])
+        weights = np.array([self._weights(n) for n in self._places])
         rewards = -(scaled * weights).sum(axis=1)
         states = torch.tensor(np.array(self._states), dtype=torch.float32)
         actions = torch.tensor(np.array(self._actions), dtype=torch.float32)
@@ -187,9 +191,9 @@ class _Agent:
         done = [before[-1], before.mean()] if step else [1.0, 1.0]
         return np.array([*place, *done, *weights])
 
-    def _weights(self, number: int) -> FloatArray:
+    def _weights(self, place: int) -> FloatArray:
         """Return an episode's weights of the objectives."""
-        rng = np.random.default_rng(derive_seed(self._seed, number, "weights"))
+        rng = np.random.default_rng(derive_seed(self._seed, place, "weights"))
         return rng.dirichlet(np.ones(self._objectives))
 
 

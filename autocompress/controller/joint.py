@@ -14,9 +14,9 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
 from autocompress.controller.genes import Genes
-from autocompress.controller.landscape import Activity, Landscape, RowFunction
+from autocompress.controller.landscape import Activity, History, Landscape, RowFunction
 from autocompress.controller.memory import PROPOSAL, Memory
-from autocompress.controller.proposals import Model, Round, drawn, mutated
+from autocompress.controller.proposals import Model, Round, drawn, mutated, unseen
 from autocompress.core.seeds import derive_seed
 from autocompress.errors import InvalidInputError, explain
 
@@ -124,29 +124,23 @@ class JointSampler(BaseSampler):
         memory = self._memory(study)
         history = memory.history(study, genes)
         functions = self._functions(bool(history.active.all()))
-        signs = memory.signs(study)
-        rng = np.random.default_rng(derive_seed(self._seed, trial.number, "proposal"))
+        signs, place = memory.signs(study), memory.place(study, trial)
+        rng = np.random.default_rng(derive_seed(self._seed, place, "proposal"))
         pending = memory.pending(study, genes, trial)
+        known = np.concatenate([history.rows, pending, memory.spent(study, genes)])
         if len(history) < STARTUP:
             landscape = Landscape(genes, history, signs=signs, **functions)
-            row = drawn(landscape, np.concatenate([history.rows, pending]), rng)
+            row = drawn(landscape, known, rng)
         else:
-            fitted = history.first(_last_fit(len(history)))
-            model = self._models.get(study)
-            if model is None or not model.fits(genes, fitted):
-                landscape = Landscape(genes, fitted, signs=signs, **functions)
-                reference = None if self._reference is None else signs * self._reference
-                model = Model(landscape, fitted, history.first(STARTUP), reference, self._seed)
-                self._models[study] = model
-                self._publish(study, model.round(signs))
-            if not model.trusted and trial.number % 2:
-                own = derive_seed(self._seed, trial.number, "tpe")
-                tpe = TPESampler(multivariate=True, constant_liar=True, seed=own)
-                return tpe.sample_relative(study, trial, search_space)
-            if not model.trusted:
-                row = mutated(model.landscape, history, pending, rng)
+            model = self._model(study, genes, history, signs, functions)
+            if model.trusted:
+                row = model.best(history, pending, known, place, rng)
+            elif place % 2:
+                row = mutated(model.landscape, history, known, rng)
             else:
-                row = model.best(history, pending, trial.number, rng)
+                row = self._tpe(study, trial, genes, model.landscape, place)
+                if np.isnan(row).any() or not unseen(row[None], known)[0]:
+                    row = mutated(model.landscape, history, known, rng)
         proposal = dict(zip(search_space, row.tolist(), strict=True))
         study._storage.set_trial_system_attr(trial._trial_id, PROPOSAL, proposal)
         return genes.decode(row)
@@ -166,6 +160,38 @@ class JointSampler(BaseSampler):
 
     def _memory(self, study: Study) -> Memory:
         return self._memories.setdefault(study, Memory())
+
+    def _model(
+        self,
+        study: Study,
+        genes: Genes,
+        history: History,
+        signs: FloatArray,
+        functions: dict[str, Any],
+    ) -> Model:
+        """Return the model of a history; it is fitted anew when that has grown or changed."""
+        fitted = history.first(_last_fit(len(history)))
+        model = self._models.get(study)
+        if model is None or not model.fits(genes, fitted):
+            landscape = Landscape(genes, fitted, signs=signs, **functions)
+            reference = None if self._reference is None else signs * self._reference
+            model = Model(landscape, fitted, history.first(STARTUP), reference, self._seed)
+            self._models[study] = model
+            self._publish(study, model.round(signs))
+        return model
+
+    def _tpe(
+        self, study: Study, trial: FrozenTrial, genes: Genes, landscape: Landscape, place: int
+    ) -> FloatArray:
+        """Ask multivariate TPE; NaN where its proposal is incomplete or cannot be feasible."""
+        tpe = TPESampler(
+            multivariate=True, constant_liar=True, seed=derive_seed(self._seed, place, "tpe")
+        )
+        row = genes.encode(tpe.sample_relative(study, trial, dict(genes.distributions)))
+        if np.isnan(row).any():
+            return row
+        row = landscape.canonical(row[None])[0]
+        return np.where(landscape.violations(row[None])[0] > 0.0, np.nan, row)
 
     def _functions(self, flat: bool) -> dict[str, Any]:
         """Return the caller's functions, those that can be used."""

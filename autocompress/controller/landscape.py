@@ -26,14 +26,15 @@ class History:
     """Completed trials, in the order of their completion.
 
     Attributes:
-        numbers: `n` numbers of the trials.
+        places: `n` numbers of trials before each that did not fail; below 0
+            for those of earlier studies.
         rows: `n x d` genes, 0 where a parameter was not active.
         active: `n x d`, which parameters were.
         losses: `n x m`, all minimised.
         constraints: By key, `n` values, feasible at most 0; NaN where not set.
     """
 
-    numbers: NDArray[np.int64]
+    places: NDArray[np.int64]
     rows: FloatArray
     active: Mask
     losses: FloatArray
@@ -48,10 +49,22 @@ class History:
         held = [~(values > 0.0) for values in self.constraints.values()]
         return np.asarray(np.logical_and.reduce([np.ones(len(self), dtype=bool), *held]))
 
+    def equals(self, other: "History") -> bool:
+        """Tell whether rows, losses and constraints are the same."""
+        return (
+            np.array_equal(self.rows, other.rows)
+            and np.array_equal(self.losses, other.losses)
+            and self.constraints.keys() == other.constraints.keys()
+            and all(
+                np.array_equal(values, other.constraints[key], equal_nan=True)
+                for key, values in self.constraints.items()
+            )
+        )
+
     def first(self, count: int) -> "History":
         """Return the history as it was after so many trials."""
         return History(
-            numbers=self.numbers[:count],
+            places=self.places[:count],
             rows=self.rows[:count],
             active=self.active[:count],
             losses=self.losses[:count],

@@ -1,7 +1,5 @@
 """A study's trials as arrays, each read once."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from optuna import Study
@@ -29,7 +27,7 @@ class Memory:
         self._changing: set[str] = set()
         self._seen: set[int] = set()
         self._genes: Genes | None = None
-        self._records: dict[int, Record | None] = {}
+        self._records: dict[int, tuple[FrozenTrial, Record | None]] = {}
 
     def space(self, study: Study) -> dict[str, BaseDistribution]:
         """Return every parameter of completed trials that always had the same distribution."""
@@ -48,18 +46,18 @@ class Memory:
             self._genes, self._records = genes, {}
         signs = self.signs(study)
         found: list[Record] = []
-        numbers: list[int] = []
+        places: list[int] = []
         for trial in _completed(study):
-            if trial.number not in self._records:
-                self._records[trial.number] = _read(trial, genes, signs)
-            record = self._records[trial.number]
-            if record is not None:
-                found.append(record)
-                numbers.append(trial.number)
+            known = self._records.get(trial.number)
+            if known is None or not _same(known[0], trial):
+                known = self._records[trial.number] = (trial, _read(trial, genes, signs))
+            if known[1] is not None:
+                found.append(known[1])
+                places.append(trial.number)
         rows = np.array([row for row, _, _ in found]).reshape(-1, len(genes.sizes))
         keys = sorted({key for _, _, constraints in found for key in constraints})
         return History(
-            numbers=np.array(numbers, dtype=np.int64),
+            places=_places(study, places),
             rows=np.nan_to_num(rows, nan=0.0),
             active=~np.isnan(rows),
             losses=np.array([losses for _, losses, _ in found]).reshape(-1, len(signs)),
@@ -69,19 +67,25 @@ class Memory:
             },
         )
 
-    def pending(self, study: Study, genes: Genes, trial: FrozenTrial) -> FloatArray:
+    @staticmethod
+    def place(study: Study, trial: FrozenTrial) -> int:
+        """Count the trials before one that did not fail, so that a retry keeps its place."""
+        return int(_places(study, [trial.number])[0])
+
+    @staticmethod
+    def pending(study: Study, genes: Genes, trial: FrozenTrial) -> FloatArray:
         """Return the rows of the other trials that run, as far as they are known."""
-        rows = []
-        for other in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            proposal: dict[str, Any] = other.system_attrs.get(PROPOSAL, {})
-            if other.number == trial.number:
-                continue
-            if proposal.keys() == genes.distributions.keys():
-                rows.append([proposal[name] for name in genes.distributions])
-            elif other.params.keys() >= genes.distributions.keys():
-                rows.append(genes.encode(other.params).tolist())
-        table = np.array(rows, dtype=np.float64).reshape(-1, len(genes.sizes))
-        return table[~np.isnan(table).any(axis=1)]
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        others = [other for other in running if other.number != trial.number]
+        return _rows(
+            genes, [other.system_attrs.get(PROPOSAL) or _genes(genes, other) for other in others]
+        )
+
+    @staticmethod
+    def spent(study: Study, genes: Genes) -> FloatArray:
+        """Return the rows of the trials that ended without values."""
+        ended = study.get_trials(deepcopy=False, states=(TrialState.PRUNED, TrialState.FAIL))
+        return _rows(genes, [_genes(genes, trial) for trial in ended])
 
     @staticmethod
     def signs(study: Study) -> FloatArray:
@@ -92,6 +96,37 @@ class Memory:
 def _completed(study: Study) -> list[FrozenTrial]:
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return sorted(trials, key=lambda trial: (trial.datetime_complete, trial.number))
+
+
+def _places(study: Study, numbers: list[int]) -> NDArray[np.int64]:
+    """Count, for each number, the lower ones of trials that did not fail."""
+    trials = study.get_trials(deepcopy=False)
+    kept = sorted(t.number for t in trials if t.state != TrialState.FAIL and t.number >= 0)
+    before = np.searchsorted(np.array(kept, dtype=np.int64), numbers)
+    return np.where(np.array(numbers) < 0, numbers, before)  # those below 0 are of earlier studies
+
+
+def _same(known: FrozenTrial, trial: FrozenTrial) -> bool:
+    """Tell whether a trial has not changed since it was read."""
+    return known is trial or (
+        known.values == trial.values and known.constraints == trial.constraints
+    )
+
+
+def _genes(genes: Genes, trial: FrozenTrial) -> dict[str, float]:
+    """Return the genes of a trial's parameters, by name."""
+    return dict(zip(genes.distributions, genes.encode(trial.params).tolist(), strict=True))
+
+
+def _rows(genes: Genes, records: list[dict[str, float]]) -> FloatArray:
+    """Return `n x d` genes, of those records that have all."""
+    complete = [
+        [record[name] for name in genes.distributions]
+        for record in records
+        if record.keys() == genes.distributions.keys()
+    ]
+    table = np.array(complete, dtype=np.float64).reshape(-1, len(genes.sizes))
+    return table[~np.isnan(table).any(axis=1)]
 
 
 def _read(trial: FrozenTrial, genes: Genes, signs: FloatArray) -> Record | None:

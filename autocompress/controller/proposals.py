@@ -103,10 +103,8 @@ class Model:
 
     def fits(self, genes: Genes, history: History) -> bool:
         """Tell whether this model is that of a history."""
-        return (
-            self.landscape.genes.distributions == genes.distributions
-            and np.array_equal(self._history.rows, history.rows)
-            and np.array_equal(self._history.losses, history.losses)
+        return self.landscape.genes.distributions == genes.distributions and self._history.equals(
+            history
         )
 
     def round(self, signs: FloatArray) -> Round:
@@ -120,17 +118,23 @@ class Model:
         )
 
     def best(
-        self, history: History, pending: FloatArray, number: int, rng: np.random.Generator
+        self,
+        history: History,
+        pending: FloatArray,
+        tried: FloatArray,
+        place: int,
+        rng: np.random.Generator,
     ) -> FloatArray:
         """Choose the candidate that would add most hypervolume.
 
         Args:
             history: All completed trials.
             pending: Rows of running trials; they count as their predictions.
-            number: The trial's number, which decides the exploration.
+            tried: Rows that need no other trial, those above among them.
+            place: The trial's place in the study, which decides the exploration.
             rng: For a mutation of the front where no candidate adds any.
         """
-        turn = number % len(EXPLORATION)
+        turn = place % len(EXPLORATION)
         if turn not in self._pools:
             self._pools[turn] = self._search(turn)
         rows, losses = self._pools[turn]
@@ -138,10 +142,10 @@ class Model:
         if len(pending):
             expected, violations = self._surrogate.score(self.landscape.view(pending), 0.0)
             known = np.concatenate([known, expected[violations <= 0.0]])
-        fresh = _unseen(rows, np.concatenate([history.rows, pending]))
+        fresh = unseen(rows, tried)
         added = improvements(losses, known, self._reference) * fresh
         if not added.any():
-            return mutated(self.landscape, history, pending, rng)
+            return mutated(self.landscape, history, tried, rng)
         return np.asarray(rows[int(np.argmax(added))])
 
     def _search(self, turn: int) -> tuple[FloatArray, FloatArray]:
@@ -219,20 +223,19 @@ def drawn(landscape: Landscape, known: FloatArray, rng: np.random.Generator) -> 
             generations=GENERATIONS,
         )
         violations = landscape.violations(rows)
-    order = np.lexsort((~_unseen(rows, known), violations > 0.0))
+    order = np.lexsort((~unseen(rows, known), violations > 0.0))
     return np.asarray(rows[order[0]])
 
 
 def mutated(
-    landscape: Landscape, history: History, pending: FloatArray, rng: np.random.Generator
+    landscape: Landscape, history: History, known: FloatArray, rng: np.random.Generator
 ) -> FloatArray:
     """Mutate a random row of the front: feasible if possible, and not known."""
     front = history.rows[_front(history)]
     parents = front[rng.integers(0, len(front), DRAWS)]
     children = landscape.canonical(landscape.genes.mutate(parents, rng))
     children = repaired(landscape, children, front, rng)
-    known = np.concatenate([history.rows, pending])
-    usable = _unseen(children, known) & (landscape.violations(children) <= 0.0)
+    usable = unseen(children, known) & (landscape.violations(children) <= 0.0)
     return np.asarray(children[np.argmax(usable)]) if usable.any() else drawn(landscape, known, rng)
 
 
@@ -270,7 +273,7 @@ def _reference(losses: FloatArray) -> FloatArray:
     return np.asarray(np.where(worst > losses.min(axis=0), worst, worst + 1.0))
 
 
-def _unseen(rows: FloatArray, known: FloatArray) -> NDArray[np.bool_]:
+def unseen(rows: FloatArray, known: FloatArray) -> NDArray[np.bool_]:
     """Tell which rows are not among the known ones."""
     seen = {row.tobytes() for row in known + 0.0}
     return np.array([row.tobytes() not in seen for row in rows + 0.0], dtype=bool)

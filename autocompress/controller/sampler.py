@@ -18,13 +18,14 @@ from optuna.samplers import (
 from optuna.trial import FrozenTrial
 
 from autocompress.controller.haq import HaqSampler
+from autocompress.controller.joint import JointSampler
 from autocompress.core.candidate import Candidate
 from autocompress.core.schema import unknown_name
 from autocompress.core.seeds import derive_seed
 from autocompress.errors import InvalidInputError
 from autocompress.space.bound import BoundSpace
 
-SAMPLER_NAMES = ("tpe", "random", "nsga2", "gp", "haq")
+SAMPLER_NAMES = ("joint", "tpe", "random", "nsga2", "gp", "haq")
 """Names of the samplers."""
 
 STARTUP_TRIALS = 10
@@ -65,7 +66,8 @@ def make_sampler(name: str, seed: int, slot: int) -> BaseSampler:
     between trials: all they learn from is in the study.
 
     Args:
-        name: "tpe" (multivariate, Bergstra et al. 2011; Falkner et al. 2018),
+        name: "joint" (ours; what is known of the problem is given to it
+            elsewhere), "tpe" (multivariate, Bergstra et al. 2011; Falkner et al. 2018),
             "random" (stratified draws), "nsga2" (Deb et al. 2002), "gp"
             (logEHVI, Ament et al. 2023) or "haq" (the agent of Wang et al.
             2019; it learns anew from all trials at each slot).
@@ -86,8 +88,11 @@ def make_sampler(name: str, seed: int, slot: int) -> BaseSampler:
         return NSGAIISampler(population_size=_POPULATION, seed=own)
     if name == "gp":
         return GPSampler(seed=own, n_startup_trials=STARTUP_TRIALS)
-    if name == "haq":  # its weights of the objectives belong to trials, not to slots
-        return HaqSampler(seed=derive_seed(seed, -1, "sampler"))
+    lasting = derive_seed(seed, -1, "sampler")  # they count the trials themselves
+    if name == "joint":
+        return JointSampler(seed=lasting)
+    if name == "haq":
+        return HaqSampler(seed=lasting)
     raise InvalidInputError(unknown_name("sampler", name, SAMPLER_NAMES))
 
 
