@@ -10,11 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna import Study
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial
 
 from autocompress.controller.genes import Genes
-from autocompress.controller.landscape import Activity, History, Landscape, RowFunction
+from autocompress.controller.landscape import (
+    Activity,
+    History,
+    Landscape,
+    RowFunction,
+    active_parameters,
+)
 from autocompress.controller.memory import PROPOSAL, Memory
 from autocompress.controller.proposals import Model, Round, drawn, mutated, unseen
 from autocompress.core.seeds import derive_seed
@@ -79,7 +85,8 @@ class JointSampler(BaseSampler):
             space: Distributions of all parameters. Found in the study's
                 trials if not given.
             active: For a conditional space, returns the names of those
-                parameters that a trial with given values would suggest.
+                parameters that a trial with given values would suggest, or
+                that have an effect where every trial suggests all.
             seed: Decides the proposals together with the study.
             constraint_fns: By the key of a constraint, a function that
                 computes it; feasible at most 0. Candidates are repaired to
@@ -123,11 +130,13 @@ class JointSampler(BaseSampler):
         genes = Genes.of(search_space)
         memory = self._memory(study)
         history = memory.history(study, genes)
+        if self._space is not None and self._activity is not None:
+            history = history.masked(active_parameters(self._activity, genes, history.rows))
         functions = self._functions(bool(history.active.all()))
         signs, place = memory.signs(study), memory.place(study, trial)
         rng = np.random.default_rng(derive_seed(self._seed, place, "proposal"))
         pending = memory.pending(study, genes, trial)
-        known = np.concatenate([history.rows, pending, memory.spent(study, genes)])
+        known = np.concatenate([history.rows[history.own], pending, memory.spent(study, genes)])
         if len(history) < STARTUP:
             landscape = Landscape(genes, history, signs=signs, **functions)
             row = drawn(landscape, known, rng)
@@ -152,11 +161,10 @@ class JointSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Draw a parameter that is not in the space at random."""
-        own = derive_seed(self._seed, trial.number, f"independent {param_name}")
-        return RandomSampler(seed=own).sample_independent(
-            study, trial, param_name, param_distribution
-        )
+        """Leave a parameter that is not in the space to TPE."""
+        place = self._memory(study).place(study, trial)
+        own = derive_seed(self._seed, place, f"independent {param_name}")
+        return TPESampler(seed=own).sample_independent(study, trial, param_name, param_distribution)
 
     def _memory(self, study: Study) -> Memory:
         return self._memories.setdefault(study, Memory())

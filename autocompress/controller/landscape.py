@@ -1,7 +1,7 @@
 """What is known of a sampler's rows: past trials, exact costs, features, active parameters."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,11 @@ class History:
         return len(self.rows)
 
     @property
+    def own(self) -> Mask:
+        """Which trials are of this study; the others only teach."""
+        return np.asarray(self.places >= 0)
+
+    @property
     def feasible(self) -> Mask:
         """Which trials violate no constraint."""
         held = [~(values > 0.0) for values in self.constraints.values()]
@@ -60,6 +65,11 @@ class History:
                 for key, values in self.constraints.items()
             )
         )
+
+    def masked(self, active: Mask) -> "History":
+        """Return the history with fewer active parameters, `n x d`."""
+        active = self.active & active
+        return replace(self, rows=np.where(active, self.rows, 0.0), active=active)
 
     def first(self, count: int) -> "History":
         """Return the history as it was after so many trials."""
@@ -176,12 +186,10 @@ class Landscape:
 
     def _active(self, rows: FloatArray) -> Mask:
         """Tell which parameters a trial of each row would suggest, `n x d`."""
-        mask = np.ones(rows.shape, dtype=bool)
         if self._activity is not None:
-            for row, flags in zip(rows, mask, strict=True):
-                names = self._activity(self.genes.decode(row))
-                flags[:] = [name in names for name in self.genes.distributions]
-        elif self._tree is not None:
+            return active_parameters(self._activity, self.genes, rows)
+        mask = np.ones(rows.shape, dtype=bool)
+        if self._tree is not None:
             found = np.asarray(self._tree.predict(rows), dtype=bool)
             mask[:, self._varying] = found.reshape(len(rows), -1)
         return mask
@@ -195,6 +203,15 @@ class Landscape:
             {name: value for (name, value), flag in zip(params.items(), flags, strict=True) if flag}
             for params, flags in zip(found, active, strict=True)
         ]
+
+
+def active_parameters(activity: Activity, genes: Genes, rows: FloatArray) -> Mask:
+    """Ask which parameters of `n x d` rows are active, `n x d`."""
+    mask = np.ones(rows.shape, dtype=bool)
+    for row, flags in zip(rows, mask, strict=True):
+        names = activity(genes.decode(row))
+        flags[:] = [name in names for name in genes.distributions]
+    return mask
 
 
 def _batched(function: RowFunction) -> bool:

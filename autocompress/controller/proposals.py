@@ -138,7 +138,7 @@ class Model:
         if turn not in self._pools:
             self._pools[turn] = self._search(turn)
         rows, losses = self._pools[turn]
-        known = history.losses[history.feasible]
+        known = history.losses[history.feasible & history.own]
         if len(pending):
             expected, violations = self._surrogate.score(self.landscape.view(pending), 0.0)
             known = np.concatenate([known, expected[violations <= 0.0]])
