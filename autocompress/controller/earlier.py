@@ -14,6 +14,7 @@ from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation, FidelityResult
 from autocompress.core.pareto import non_dominated_rank
 from autocompress.cost.analytic import count_costs
+from autocompress.errors import WrongTypeError, explain
 from autocompress.space.bound import BoundSpace
 
 SAME = ("model", "weights", "data")
@@ -32,10 +33,12 @@ class Earlier:
             study was of the same weights and data; costs are left out.
         designs: Candidates to try: the best of each study, as near as this
             space comes to them.
+        folders: Where those studies are, or were.
     """
 
     evaluations: tuple[Evaluation, ...] = ()
     designs: tuple[Candidate, ...] = ()
+    folders: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object."""
@@ -50,6 +53,7 @@ class Earlier:
                 for evaluation in self.evaluations
             ],
             "designs": [design.to_json() for design in self.designs],
+            "folders": list(self.folders),
         }
 
     @classmethod
@@ -69,6 +73,7 @@ class Earlier:
                 for index, known in enumerate(record["evaluations"])
             ),
             designs=tuple(Candidate.from_json(text) for text in record["designs"]),
+            folders=tuple(record["folders"]),
         )
 
 
@@ -85,7 +90,17 @@ def read_earlier(
     Raises:
         MissingFileError: If there is no study in a folder.
         StudyError: If one is damaged.
+        WrongTypeError: If the folders are no list.
     """
+    if not isinstance(folders, (list, tuple)):
+        raise WrongTypeError(
+            explain(
+                "'warm_start'",
+                expected="a list of folders",
+                got=repr(folders),
+                remedy="write ['runs/earlier']",
+            )
+        )
     known: dict[str, Evaluation] = {}
     designs: dict[str, Candidate] = {}
     for folder in folders:
@@ -101,8 +116,21 @@ def read_earlier(
                     known[evaluation.candidate.to_json()] = evaluation
         for candidate in _best(found, space):
             designs.setdefault(candidate.to_json(), candidate)
-    plain = Earlier(evaluations=tuple(known.values()), designs=tuple(designs.values()))
-    return Earlier.from_json(json.loads(json.dumps(plain.to_json())))
+    read = Earlier(
+        evaluations=tuple(known.values()),
+        designs=tuple(designs.values()),
+        folders=tuple(str(folder) for folder in folders),
+    )
+    return Earlier.from_json(json.loads(json.dumps(read.to_json())))  # as a resumed search has it
+
+
+def keep_earlier(ledger: Ledger, earlier: Earlier) -> Earlier:
+    """Keep what a new study was given, or return what one that goes on has kept."""
+    kept = ledger.get("earlier")
+    if kept is None:
+        ledger.set("earlier", earlier.to_json())
+        return earlier
+    return Earlier.from_json(kept)
 
 
 def fitted(candidate: Candidate, space: BoundSpace) -> Candidate:

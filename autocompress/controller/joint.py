@@ -125,6 +125,8 @@ class JointSampler(BaseSampler):
     ) -> dict[str, Any]:
         """Propose a value for every parameter of a space."""
         self._check(study)
+        if self._space is not None:  # another sampler around this one may ask for more
+            search_space = dict(self._space)
         if not search_space:
             return {}
         genes = Genes.of(search_space)

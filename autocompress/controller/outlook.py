@@ -50,6 +50,16 @@ class Outlook:
         """Expected growth of the hypervolume, as a fraction of the present one."""
         return self.expected / self.hypervolume - 1.0 if self.hypervolume > 0.0 else np.inf
 
+    def words(self) -> str:
+        """Say what more trials would add."""
+        if self.hypervolume <= 0.0 or not np.isfinite(self.high):
+            return f"too few trials to tell what {self.more} more would add"
+        low, high = (100.0 * (end / self.hypervolume - 1.0) for end in (self.low, self.high))
+        return (
+            f"{self.more} more trials are expected to add {100.0 * self.gain:.1f} % hypervolume "
+            f"({low:.1f} to {high:.1f} %)"
+        )
+
     def is_worth(self, least_gain: float) -> bool:
         """Tell whether a plausible law promises that much growth.
 
