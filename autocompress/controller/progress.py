@@ -83,6 +83,5 @@ def round_words(found: dict[str, Any]) -> str:
     """
     taus = ", ".join(f"{tau:.2f}" for tau in found["rank_correlations"].values()) or "-"
     trusted = "" if found["trusted"] else ", too low: TPE and mutations take turns"
-    return (
-        f"fitted to {found["trials"]} trials, the predictor ranks left-out ones with tau {taus}{trusted}"
-    )
+    trials = found["trials"]
+    return f"fitted to {trials} trials, the predictor ranks left-out ones with tau {taus}{trusted}"
