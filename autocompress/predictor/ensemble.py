@@ -266,7 +266,7 @@ class AccuracyPredictor:
             StudyError: If it is damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 table, values = archive["X"], archive["y"]
                 decoded = json.loads(str(archive["record"]))
         except FileNotFoundError as error:
