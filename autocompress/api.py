@@ -15,6 +15,9 @@ from autocompress.artifact.onnx_file import check_exportable
 from autocompress.artifact.packed import read_packed
 from autocompress.artifact.session import Session, check_available, open_model
 from autocompress.config import text_to_keep
+from autocompress.controller.earlier import keep_earlier, read_earlier
+from autocompress.controller.joint import JointSampler
+from autocompress.controller.knapsack import allocate
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.preflight import check_model
 from autocompress.controller.sampler import SAMPLER_NAMES
@@ -43,6 +46,7 @@ from autocompress.evaluation.splits import example_inputs as first_inputs
 from autocompress.evaluation.task import Batch, Task
 from autocompress.graph.inputs import ModelInputs
 from autocompress.graph.tracing import trace
+from autocompress.predictor.ensemble import AccuracyPredictor
 from autocompress.report.console import ProgressDisplay
 from autocompress.report.environment import environment
 from autocompress.report.log_file import LogFile
@@ -54,6 +58,7 @@ from autocompress.transform.compressed import CompressedModel
 
 __all__ = [
     "Accelerator",
+    "AccuracyPredictor",
     "Artifact",
     "BoundSpace",
     "Budget",
@@ -64,6 +69,7 @@ __all__ = [
     "DistillConfig",
     "Event",
     "FrontMember",
+    "JointSampler",
     "LatencyMeasurement",
     "LayerConfig",
     "LookupTable",
@@ -76,6 +82,7 @@ __all__ = [
     "Target",
     "Task",
     "TrainingConfig",
+    "allocate",
     "check",
     "compress",
     "export",
@@ -99,7 +106,8 @@ def search(
     budget: Budget = Budget(trials=100),  # noqa: B008  frozen
     study_dir: str | Path = "runs/study",
     executor: str = "inline",
-    sampler: str = "tpe",
+    sampler: str = "joint",
+    warm_start: Sequence[str | Path] = (),
     training: TrainingConfig = TrainingConfig(),  # noqa: B008  frozen
     quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
     device: str = "cpu",
@@ -123,7 +131,11 @@ def search(
         budget: Trials and minutes in total.
         study_dir: Folder of the study.
         executor: "inline" runs trials in this process.
-        sampler: "tpe", "random" or "nsga2".
+        sampler: "joint" learns accuracy and computes costs; "tpe", "random",
+            "nsga2", "gp" and "haq" are there to compare with.
+        warm_start: Folders of earlier studies. Their best candidates are tried
+            first; where model, weights and data are the same, all that is
+            known of their candidates counts, whatever the target was.
         training: How candidates are cut and quantised while they are trained.
         quantisation: How grids are chosen.
         device: Torch device that trains and evaluates.
@@ -181,14 +193,18 @@ def search(
         training=training,
         quantisation=quantisation,
     )
+    identity = study_identity(setup, weights_digest(original))
+    if not (folder / "study.db").is_file():
+        setup = replace(setup, earlier=read_earlier(warm_start, bound, identity))
     settings = study_settings(setup, chosen.model_dump(mode="json"), objectives, constraints or {})
     ledger = Ledger.open(
         folder / "study.db",
         metric_names=study_names(goals),
-        identity=study_identity(setup, weights_digest(original)),
+        identity=identity,
         seed=seed,
     )
     try:
+        setup = replace(setup, earlier=keep_earlier(ledger, setup.earlier))
         ledger.set("settings", settings)
         ledger.set("notes", [splits.note] if splits.note else [])
         write_text(folder / "config.yaml", text_to_keep(folder, settings))

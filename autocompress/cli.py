@@ -83,6 +83,14 @@ def search(
     executor: Annotated[
         str | None, typer.Option(help="Where trials run: inline, in this process.")
     ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="What proposes candidates: joint, tpe, random, nsga2, gp or haq."),
+    ] = None,
+    warm_start: Annotated[
+        list[str] | None,
+        typer.Option(help="The folder of an earlier study to learn from; may be repeated."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run; else as configured.")] = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -100,6 +108,8 @@ def search(
                 trials=trials,
                 minutes=minutes,
                 executor=executor,
+                sampler=sampler,
+                warm_start=warm_start or (),
                 seed=seed,
             ),
             quiet=quiet,
@@ -209,6 +219,8 @@ def _run(config: "SearchConfig", *, quiet: bool) -> None:
             budget=config.make_budget(),
             study_dir=config.study_dir,
             executor=config.executor,
+            sampler=config.sampler,
+            warm_start=config.warm_start,
             training=config.make_training(),
             quantisation=config.make_quantisation(),
             device=config.device,

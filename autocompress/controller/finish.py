@@ -69,7 +69,7 @@ def _choose(
         room = min(int(left // (1.5 * run.seconds_per_member)), _worthwhile(run, left, over))
     if room <= 0 or not evaluations:
         return []
-    forecast.learn(evaluations)
+    forecast.learn([*run.setup.earlier.evaluations, *evaluations])
     values = [forecast.values(e) for e in evaluations]
     violations = [max(forecast.violations(v).values(), default=0.0) for v in values]
     return choose_finalists(

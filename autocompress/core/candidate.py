@@ -182,7 +182,7 @@ class Candidate:
 
     def layer(self, name: str) -> LayerConfig:
         """Return the configuration of one layer; unquantised if not listed."""
-        return self.layers.get(name, LayerConfig())
+        return self.layers.get(name, _WHOLE)
 
     def weight_bits(self) -> dict[str, int]:
         """Return the weight bits of the layers that have fewer than 32, by name."""
@@ -361,3 +361,7 @@ def _check_range(
                 remedy="choose a value in that range",
             )
         )
+
+
+_WHOLE = LayerConfig()
+"""What a layer has that is not listed."""
