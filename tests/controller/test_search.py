@@ -382,8 +382,8 @@ def test_failures_in_a_row_stop_the_search_with_the_reason(
         raise MemoryError("no room")
 
     monkeypatch.setattr(Evaluator, "proxy", proxy)
+    profile = finished[0].study_dir / "profile.json"
     with pytest.raises(SearchFailedError, match="mostly 'MemoryError: no room'"):
-        profile = finished[0].study_dir / "profile.json"
         _search(model, task, tmp_path / "x", target=profile, budget=ac.Budget(trials=8))
 
 
