@@ -231,6 +231,8 @@ MISLABELLED = [(x, y + 2) for x, y in batches(1, 8, seed=0)]
         ({"seed": 0.5}, WrongTypeError, "'seed': expected an int"),
         ({"seed": True}, WrongTypeError, "'seed': expected an int"),
         ({"sampler": "tpa"}, InvalidInputError, "did you mean 'tpe'"),
+        ({"warm_start": "runs/a"}, WrongTypeError, "'warm_start': expected a list of folders"),
+        ({"warm_start": ["none/there"]}, MissingFileError, "none/there"),
         ({"target": "onnxruntime-gpu"}, InvalidInputError, "did you mean 'onnxruntime-cpu'"),
         ({"target": "none.json"}, MissingFileError, r"none\.json"),
         ({"space": "cnm"}, AutocompressError, "cnn"),

@@ -154,12 +154,15 @@ def test_search_passes_the_configuration_on_and_shows_the_front(
 def test_options_replace_values_of_the_file(api: FakeApi, config: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     options = ["--trials", 3, "--minutes", 0.5, "--seed", 9, "--executor", "inline"]
+    options += ["--sampler", "tpe", "--warm-start", "runs/a", "--warm-start", tmp_path / "b"]
     result = invoke("search", config, "--study-dir", other, *options)
     assert result.exit_code == 0, result.output
     (passed,) = api.calls
     assert passed["study_dir"] == str(other)
     assert (passed["budget"].trials, passed["budget"].minutes) == (3, 0.5)
     assert (passed["seed"], passed["executor"]) == (9, "inline")
+    assert passed["sampler"] == "tpe"
+    assert passed["warm_start"] == (str(Path.cwd() / "runs" / "a"), str(tmp_path / "b"))
 
 
 def test_quiet_shows_the_result_only(api: FakeApi, config: Path) -> None:

@@ -31,8 +31,8 @@ FloatArray = NDArray[np.float64]
 STARTUP = 10
 """Completed trials before predictors are fitted."""
 
-GROWTH = 0.1
-"""Growth of the history after which they are fitted again."""
+GROWTH, LEAST_GROWTH = 0.1, 2
+"""Growth of the history, as a fraction and in trials, after which they are fitted again."""
 
 ROUND = "joint:round"
 """Prefix of the study's system attributes that hold what each fit showed."""
@@ -260,6 +260,6 @@ class JointSampler(BaseSampler):
 def _last_fit(trials: int) -> int:
     """Return the last number of trials, up to the present one, at which models are fitted."""
     fitted = STARTUP
-    while (following := fitted + max(1, int(GROWTH * fitted))) <= trials:
+    while (following := fitted + max(LEAST_GROWTH, int(GROWTH * fitted))) <= trials:
         fitted = following
     return fitted

@@ -17,10 +17,10 @@ from autocompress.core.seeds import derive_seed
 
 FloatArray = NDArray[np.float64]
 
-EXPLORATION = (0.3, 1.0)
+EXPLORATION = (0.5, 2.0)
 """Standard deviations of credit for what is uncertain; trials take turns."""
 
-POPULATION, GENERATIONS = 64, 30
+POPULATION, GENERATIONS = 64, 12
 """Size of the search inside a proposal."""
 
 BASES = 4

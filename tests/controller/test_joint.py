@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import TrialState
 
 import autocompress as ac
-from autocompress.controller.joint import ROUND, STARTUP
+from autocompress.controller.joint import LEAST_GROWTH, ROUND, STARTUP
 from autocompress.core.pareto import hypervolume
 from autocompress.errors import InvalidInputError
 
@@ -58,7 +58,7 @@ def test_each_fit_is_published_in_the_study() -> None:
     sampler = ac.JointSampler(cost_fns={1: cost}, seed=0)
     study = new_study(sampler)
     run(study, STARTUP + 3)
-    assert list(sampler.rounds) == [STARTUP, STARTUP + 1, STARTUP + 2]
+    assert list(sampler.rounds) == [STARTUP, STARTUP + LEAST_GROWTH]
     kept = study._storage.get_study_system_attrs(study._study_id)
     for trials, found in sampler.rounds.items():
         record = kept[f"{ROUND}:{trials}"]
