@@ -30,7 +30,7 @@ from autocompress.cost.staircase import measure_step
 from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import ModelGraph
 
-MAX_KERNELS = 300
+MAX_KERNELS = 400
 """Kernels that a profile measures at most; widths between are interpolated."""
 
 MOST_WANTED = 1200
@@ -285,8 +285,9 @@ def profile_device(
 ) -> DeviceProfile:
     """Measure the kernels that candidates of a model can run on this host.
 
-    At most `MAX_KERNELS`, fewer where the staircase does not bend; see
-    `sample_kernels`. What conversions between precisions cost is among them.
+    Up to `MAX_KERNELS` are measured all in turns. Where there are more, those
+    where the staircase bends are; see `sample_kernels`. What conversions
+    between precisions cost is among them.
 
     Args:
         graph: The structure of the model.
@@ -302,14 +303,18 @@ def profile_device(
     """
     check_available(target)
     keys = wanted_kernels(graph, widths, target)
-    most = min(MAX_KERNELS, len(keys))
+    most, sorted_keys = min(MAX_KERNELS, len(keys)), sorted(keys, key=str)
     done = 0
 
+    known: dict[KernelKey, float] = {}
+
     def measure(chosen: Sequence[KernelKey]) -> Mapping[KernelKey, float]:
+        """Measure kernels beside one of the first, which tells how fast the host is by now."""
         nonlocal done
         before = done
+        marker = max(known, key=lambda key: known[key]) if known else None
         times = measure_kernels(
-            chosen,
+            [*chosen, *([marker] if marker else [])],
             threads=target.threads,
             batch_size=target.batch_size,
             runtime=target.runtime,
@@ -319,9 +324,13 @@ def profile_device(
             else lambda ready, _: on_progress(before + ready, max(most, before + ready)),
         )
         done += len(chosen)
+        if marker is not None:
+            drift = known[marker] / times.pop(marker)
+            times = {key: drift * ms for key, ms in times.items()}
+        known.update(times)
         return times
 
-    kernels = sample_kernels(keys, measure, most)
+    kernels = sample_kernels(keys, measure, most) if len(keys) > most else measure(sorted_keys)
     if find_unit:
         target = replace(target, round_to=measure_step(target))
     return DeviceProfile(
@@ -334,11 +343,14 @@ def profile_device(
 
 
 def wanted_kernels(
-    graph: ModelGraph, widths: Mapping[str, Sequence[float]], target: Target
+    graph: ModelGraph,
+    widths: Mapping[str, Sequence[float]],
+    target: Target,
+    most: int = MOST_WANTED,
 ) -> set[KernelKey]:
     """List the kernels that candidates of a model can run, and the conversions between them.
 
-    Where widths give more than `MOST_WANTED`, fewer are taken, evenly spaced,
+    Where widths give more than `most`, fewer are taken, evenly spaced,
     the smallest and the largest among them: first fewer inputs of layers whose
     outputs vary too, down to three, then fewer of all.
 
@@ -346,12 +358,13 @@ def wanted_kernels(
         graph: The structure of the model.
         widths: Pruning ratios to cover, by group.
         target: The runtime and how it is used.
+        most: Kernels at most, conversions apart.
     """
     plan = KernelPlan(graph, target)
     levels = max((len(set(ratios)) + 1 for ratios in widths.values()), default=1)
     rows = levels
     keys = set(plan.possible_kernels(widths, levels, rows))
-    while len(keys) > MOST_WANTED and levels > 2:
+    while len(keys) > most and levels > 2:
         levels, rows = (levels, rows - 1) if rows > 3 else (levels - 1, min(rows, levels - 1))
         keys = set(plan.possible_kernels(widths, levels, rows))
     return keys | set(plan.conversions())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from autocompress.cost.kernels import KernelKey
 from autocompress.cost.latency_table import interpolate
 
-BEND = 0.06
+BEND = 0.03
 """Relative distance of a time from the line between its neighbours that calls for more."""
 
 FIRST_WIDTHS = 3
@@ -93,7 +93,7 @@ def _bends(
 
 def _lines(key: KernelKey) -> list[tuple[_Line, int]]:
     """Name the lines that a kernel lies on, and its width on each."""
-    if key.in_channels == key.out_channels:
+    if key.kind not in ("conv", "linear") or key.groups > 1:
         return [((key.family, "both", 0), key.out_channels)]
     return [
         ((key.family, "out", key.in_channels), key.out_channels),
