@@ -1,19 +1,17 @@
 """The public verbs; the one module that names concrete classes."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from autocompress.artifact.export import Artifact, RuntimeModule, export_artifact, feed_of
+from autocompress.artifact.export import Artifact, RuntimeModule, export_artifact
 from autocompress.artifact.onnx_file import check_exportable
 from autocompress.artifact.packed import read_packed
-from autocompress.artifact.session import Session, check_available, open_model
+from autocompress.artifact.session import check_available
 from autocompress.config import text_to_keep
 from autocompress.controller.earlier import keep_earlier, read_earlier
 from autocompress.controller.joint import JointSampler
@@ -33,11 +31,11 @@ from autocompress.core.schema import check_name
 from autocompress.core.simulation import Accelerator, LookupTable, Roofline
 from autocompress.core.target import TARGET_NAMES, Target
 from autocompress.core.training import TrainingConfig
-from autocompress.cost.measurement import LatencyMeasurement, measure_interleaved
-from autocompress.cost.process_memory import peak_growth
-from autocompress.cost.profile import DeviceProfile, profile_device
-from autocompress.cost.resolve import Profile, resolve_target
+from autocompress.cost.measurement import LatencyMeasurement
+from autocompress.cost.profile import DeviceProfile
+from autocompress.cost.resolve import resolve_target
 from autocompress.cost.simulated import SimulatedProfile
+from autocompress.devices import measure_latency, profile
 from autocompress.errors import check_type
 from autocompress.evaluation.calibration import compress_on
 from autocompress.evaluation.original import check_device, frozen_copy, weights_digest
@@ -196,6 +194,11 @@ def search(
     identity = study_identity(setup, weights_digest(original))
     if not (folder / "study.db").is_file():
         setup = replace(setup, earlier=read_earlier(warm_start, bound, identity))
+    notes = [splits.note] if splits.note else []
+    if isinstance(given, DeviceProfile):
+        for mismatch in given.mismatches():
+            warnings.warn(f"the device profile: {mismatch}", stacklevel=2)
+            notes.append(f"The device profile is of another host: {mismatch}.")
     settings = study_settings(setup, chosen.model_dump(mode="json"), objectives, constraints or {})
     ledger = Ledger.open(
         folder / "study.db",
@@ -206,7 +209,7 @@ def search(
     try:
         setup = replace(setup, earlier=keep_earlier(ledger, setup.earlier))
         ledger.set("settings", settings)
-        ledger.set("notes", [splits.note] if splits.note else [])
+        ledger.set("notes", notes)
         write_text(folder / "config.yaml", text_to_keep(folder, settings))
         write_json(folder / "environment.json", environment(resolved, device, seed))
         with ExitStack() as stack:
@@ -388,85 +391,3 @@ def load(packed_path: str | Path, model: nn.Module) -> CompressedModel:
     """
     check_type("'model'", model, nn.Module)
     return read_packed(Path(packed_path), model)
-
-
-def profile(
-    target: str | Target = "onnxruntime-cpu",
-    *,
-    space: BoundSpace | None = None,
-    out: str | Path | None = None,
-    threads: int = 1,
-    seconds: float = 60.0,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Profile:
-    """Measure the kernels of a search space on this host; a simulated target needs none.
-
-    Args:
-        target: Name of a target, or a `Target`.
-        space: The space, bound to a model; only simulated targets do without.
-        out: File to save the profile to; None saves nothing.
-        threads: Threads per inference, for a target given by name.
-        seconds: Time for the measurement.
-        on_progress: Told how many kernels are done, and of how many.
-    """
-    resolved = target if isinstance(target, Target) else Target.named(target, threads=threads)
-    measured: Profile
-    if resolved.simulation is not None:
-        measured = SimulatedProfile(target=resolved)
-    else:
-        check_type("'space'", space, BoundSpace)
-        assert space is not None
-        measured = profile_device(
-            space.graph,
-            space.pruning_choices,
-            resolved,
-            seconds=seconds,
-            find_unit=True,
-            on_progress=on_progress,
-        )
-    if out is not None:
-        measured.save(Path(out))
-    return measured
-
-
-def measure_latency(
-    artifact: Artifact | str | Path,
-    target: str | Target,
-    example_inputs: object,
-    *,
-    seconds: float = 20.0,
-) -> LatencyMeasurement:
-    """Measure an artifact alone: latency, its interval and raw samples, and peak memory.
-
-    It goes on until the 95 % interval is within 3 % of the median, or says
-    (`noisy`, `describe()`) that the host is too noisy for that.
-
-    Args:
-        artifact: From `export`, or the path of an ONNX file.
-        target: How it runs: threads and batch size.
-        example_inputs: A tensor, a tuple, or a dict of one forward call; the
-            first examples are repeated to the target's batch size.
-        seconds: Time for the measurement, > 0; at least one inference runs.
-    """
-    if not isinstance(seconds, (int, float)):
-        check_type("'seconds'", seconds, float)
-    resolved = resolve_target(target)[0]
-    path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
-    inputs, size = ModelInputs.of(example_inputs), resolved.batch_size
-    tensors = [t[torch.arange(size) % len(t)] for t in inputs.tensors]
-
-    def first() -> tuple[Session, dict[str, NDArray[Any]]]:
-        session = open_model(path, resolved)
-        feed = feed_of(session, tensors)
-        session.run(None, feed)
-        return session, feed
-
-    (session, feed), memory = peak_growth(first)
-    measured = measure_interleaved(
-        [session],
-        feed,
-        threads=resolved.threads,
-        runtime=resolved.runtime,
-        max_seconds=seconds,
-    )[0]
-    return replace(measured, peak_memory_bytes=memory)

@@ -74,6 +74,14 @@ class TargetSection(_Section):
     profile: str | None = None
     simulation: dict[str, Any] | None = None
 
+    def describe(self, folder: Path) -> Target:
+        """Return the target itself, whether it was profiled or not."""
+        if self.simulation is not None:
+            named = Target(name=self.name, simulation=parse_simulation(self.simulation, folder))
+        else:
+            named = Target.named(self.name)
+        return replace(named, threads=self.threads, batch_size=self.batch_size)
+
 
 class BudgetSection(_Section):
     """Totals for the study; one of the two may be left out.
@@ -139,12 +147,7 @@ class SearchConfig(_Section):
     def make_target(self) -> Target | Path:
         """Look the target up; a profile's path stands for the target it was made for."""
         section = self.target
-        if section.simulation is not None:
-            simulation = parse_simulation(section.simulation, Path(self.folder))
-            named = Target(name=section.name, simulation=simulation)
-        else:
-            named = Target.named(section.name)
-        named = replace(named, threads=section.threads, batch_size=section.batch_size)
+        named = section.describe(Path(self.folder))
         if section.profile is None:
             return named
         from autocompress.cost.profile import DeviceProfile

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise, product
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +21,11 @@ KINDS = ("conv", "linear", "add", "quantise", "dequantise")
 
 INT8 = 8
 """Bit-width of the integer kernels."""
+
+CONVERSIONS = 5
+"""Sizes of tensors whose conversion is measured."""
+
+T = TypeVar("T")
 
 _PATTERN = re.compile(
     r"(?P<kind>[a-z]+) (?P<in_channels>\d+)>(?P<out_channels>\d+) k(?P<kernel>[\dx]*) "
@@ -233,6 +239,26 @@ class KernelPlan:
             self._kernels[site] = self._build(site)
         return self._kernels[site]
 
+    def conversions(self) -> list[KernelKey]:
+        """List conversions between precisions, of tensors of a few sizes, if there are two."""
+        pairs = self.target.precisions
+        if (FLOAT, FLOAT) not in pairs or (INT8, INT8) not in pairs:
+            return []
+        shapes = {
+            layer.input_shape
+            for layer, _ in self.layers
+            if layer.kernel_size and math.prod(layer.input_shape[1:]) > 1
+        }
+        ordered = sorted(shapes, key=lambda shape: (math.prod(shape), shape))
+        chosen = dict.fromkeys(spaced(ordered, min(CONVERSIONS, len(ordered)))) if ordered else {}
+        return [
+            KernelKey(
+                kind=kind, in_channels=shape[0], out_channels=shape[0], size=shape[1:], bits=bits
+            )
+            for shape in chosen
+            for kind, bits in (("quantise", FLOAT), ("dequantise", INT8))
+        ]
+
     def possible_kernels(
         self, ratios: Mapping[str, Sequence[float]], levels: int, rows: int
     ) -> Iterator[KernelKey]:
@@ -363,7 +389,7 @@ def _groups_left(layer: Layer, widths: LayerWidths) -> int:
     return layer.groups
 
 
-def spaced(values: Sequence[float], count: int) -> list[float]:
+def spaced(values: Sequence[T], count: int) -> list[T]:
     """Take evenly spaced values, the first and the last among them; repeats if there are few."""
     places = np.linspace(0, len(values) - 1, count)
     return [values[round(place)] for place in places]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import lsq_linear
 
 Array = NDArray[np.float64]
 
@@ -145,11 +146,15 @@ def _ridge(table: Array, latencies: Array, prior: Array, penalty: float) -> tupl
     scale = float(np.median(latencies / np.maximum(sums, 1e-9)))
     start = np.append(scale * prior, 0.0)
     design = np.column_stack([table, np.full(len(table), latencies.min())]) / latencies[:, None]
-    reach = np.sqrt((design**2).mean(axis=0)) + 1e-9
+    reach = np.maximum(np.sqrt((design**2).mean(axis=0)), 1e-3)
     scaled = design / reach
     gap = 1.0 - design @ start
-    system = scaled.T @ scaled / len(table) + penalty * 1e-2 * np.eye(scaled.shape[1])
-    found = start + np.linalg.solve(system, scaled.T @ gap / len(table)) / reach
+    hold = np.sqrt(penalty * 1e-2 * len(table))
+    system = np.vstack([scaled, hold * np.eye(scaled.shape[1])])
+    aims = np.append(gap, np.zeros(scaled.shape[1]))
+    # No column takes less than no time: that keeps the fit sensible outside of what was measured.
+    change = lsq_linear(system, aims, (-start * reach - 1e-12, np.inf)).x
+    found = start + change / reach
     return found[:-1], float(found[-1] * latencies.min())
 
 

@@ -1,11 +1,8 @@
 """Measure latencies side by side, in interleaved rounds, with an interval for each."""
 
-import gc
-import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +17,7 @@ from autocompress.artifact.session import Session, bound_call, open_model, runti
 from autocompress.core.schema import SCHEMA_VERSION
 from autocompress.core.seeds import derive_seed
 from autocompress.core.target import ONNXRUNTIME, Target
+from autocompress.cost.steady import bound_to, garbage_kept
 from autocompress.errors import InvalidInputError, MeasurementError, explain
 
 FloatArray = npt.NDArray[np.float64]
@@ -222,7 +220,7 @@ def time_interleaved(
         )
     rng = np.random.default_rng(derive_seed(seed, -1, "measurement order"))
     rounds: list[FloatArray] = []
-    with _garbage_kept(), _bound(threads):
+    with garbage_kept(), bound_to(threads):
         for _ in range(WARM_UP_ROUNDS):
             _time_round(calls, rng.permutation(len(calls)), clock)
         start = clock()
@@ -395,32 +393,6 @@ def _time_round(calls: Sequence[Call], order: npt.NDArray[np.intp], clock: Clock
             times.append(clock() - start)
         samples[index] = np.median(times)
     return samples
-
-
-@contextmanager
-def _bound(threads: int | None) -> Iterator[None]:
-    """Keep the thread on as many processors as it may use, where the system can do that."""
-    if threads is None or not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(allowed)[-threads:])
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, allowed)
-
-
-@contextmanager
-def _garbage_kept() -> Iterator[None]:
-    was_enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _batch_size(feed: dict[str, Array]) -> int:

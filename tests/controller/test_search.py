@@ -35,7 +35,7 @@ def _shorten(patch: pytest.MonkeyPatch) -> None:
     for module, name in (
         (start, "BASELINE_SECONDS"),
         (start, "PROFILE_SECONDS"),
-        (start, "PROBE_SECONDS"),
+        (start, "NETWORK_SECONDS"),
         (run, "ADDED_SECONDS"),
         (finish, "LAST_SECONDS"),
     ):
