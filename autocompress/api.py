@@ -13,7 +13,6 @@ from autocompress.artifact.export import Artifact, RuntimeModule, export_artifac
 from autocompress.artifact.onnx_file import check_exportable
 from autocompress.artifact.packed import read_packed
 from autocompress.artifact.session import check_available
-from autocompress.config import text_to_keep
 from autocompress.controller.earlier import keep_earlier, read_earlier
 from autocompress.controller.joint import JointSampler
 from autocompress.controller.knapsack import allocate
@@ -45,6 +44,7 @@ from autocompress.evaluation.splits import example_inputs as first_inputs
 from autocompress.evaluation.task import Batch, Task
 from autocompress.graph.inputs import ModelInputs
 from autocompress.graph.tracing import trace
+from autocompress.kept_config import text_to_keep
 from autocompress.predictor.ensemble import AccuracyPredictor
 from autocompress.report.console import ProgressDisplay
 from autocompress.report.environment import environment

@@ -125,7 +125,7 @@ def resume(
 ) -> None:
     """Continue a study with the configuration that it keeps, or with a larger budget."""
     with _exit_codes():
-        from autocompress.config import load_kept_config
+        from autocompress.kept_config import load_kept_config
 
         _run(load_kept_config(study_dir, trials=trials, minutes=minutes), quiet=quiet)
 
@@ -335,7 +335,7 @@ def _show(result: "SearchResult") -> None:
 
 
 def _unfinished(result: "SearchResult") -> str:
-    from autocompress.config import how_to_continue
+    from autocompress.kept_config import how_to_continue
 
     trials = len(result.rows())
     return (

@@ -15,17 +15,14 @@ from autocompress.core.schema import expected_value, unknown_name
 from autocompress.core.simulation import parse_simulation
 from autocompress.core.target import Target
 from autocompress.core.training import TrainingConfig
-from autocompress.errors import InvalidInputError, MissingFileError, WrongTypeError, explain
+from autocompress.errors import InvalidInputError, WrongTypeError, explain
 from autocompress.factories import call_factory, load_weights
+from autocompress.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from torch import nn
 
     from autocompress.evaluation.task import Task
-
-
-KEPT = "config.yaml"
-"""Name of the file in a study's folder that says what was run."""
 
 
 class _Section(BaseModel):
@@ -241,7 +238,7 @@ def load_config(
         WrongTypeError: If a value has a type that cannot be read.
     """
     path = Path(path)
-    record = _read_yaml(path)
+    record = read_yaml(path)
     replaced = _given(study_dir=study_dir, executor=executor, sampler=sampler, seed=seed)
     record |= replaced
     record |= {"warm_start": list(warm_start)} if warm_start else {}
@@ -291,125 +288,6 @@ def _wrong_result(section: FactorySection, *, expected: str, got: object) -> Wro
             remedy="correct the function, or name another one",
         )
     )
-
-
-def load_kept_config(
-    study_dir: str | Path, *, trials: int | None = None, minutes: float | None = None
-) -> SearchConfig:
-    """Read the configuration that a study keeps.
-
-    Args:
-        study_dir: The folder of the study, wherever it is now.
-        trials: Replaces the budget's trials, if given.
-        minutes: Replaces the budget's minutes, if given.
-
-    Raises:
-        InvalidInputError: If the study was started from Python, where model
-            and task are objects, not factories.
-    """
-    path = Path(study_dir) / KEPT
-    if not _has_factories(_read_yaml(path)):
-        raise InvalidInputError(
-            explain(
-                f"'{path}'",
-                expected="a 'model' and a 'task' to make",
-                got="the settings of a search that was started from Python",
-                remedy=f"call {_from_python(study_dir)}",
-            )
-        )
-    folder = str(Path(study_dir).absolute())
-    return load_config(path, study_dir=folder, trials=trials, minutes=minutes)
-
-
-def text_to_keep(study_dir: str | Path, settings: Mapping[str, Any]) -> str:
-    """Compose the `config.yaml` of a search that was called from Python.
-
-    Where the study keeps the factories of a search from a shell, they stay,
-    and only the settings that a later call may change are renewed; so the
-    study can be resumed from either side.
-
-    Args:
-        study_dir: The folder of the study.
-        settings: What the search was called with, model and task apart.
-
-    Returns:
-        YAML.
-    """
-    kept = _kept(study_dir)
-    same = all(kept.get(key) == settings[key] for key in ("objectives", "seed"))
-    if not (_has_factories(kept) and same):
-        return yaml.safe_dump(dict(settings), sort_keys=False)
-    renewed = {key: settings[key] for key in ("constraints", "budget", "sampler", "device")}
-    return yaml.safe_dump({**kept, **renewed}, sort_keys=False)
-
-
-def how_to_continue(study_dir: str | Path) -> str:
-    """Return the call that continues a study, from a shell if it keeps its factories."""
-    if _has_factories(_kept(study_dir)):
-        return f"autocompress resume {study_dir}"
-    return _from_python(study_dir)
-
-
-def _kept(study_dir: str | Path) -> Mapping[str, Any]:
-    """Read a kept configuration; one that is absent or damaged counts as empty."""
-    path = Path(study_dir) / KEPT
-    try:
-        return _read_yaml(path) if path.is_file() else {}
-    except (InvalidInputError, WrongTypeError):
-        return {}
-
-
-def _from_python(study_dir: str | Path) -> str:
-    return f"autocompress.resume('{study_dir}', model, task)"
-
-
-def _has_factories(record: Mapping[str, Any]) -> bool:
-    return "model" in record and "task" in record
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is written twice, where YAML would keep the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"a second key '{key.value}'", problem_mark=key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise MissingFileError(
-            explain(
-                f"'{path}'",
-                expected="a file",
-                got="a folder" if path.is_dir() else "nothing there",
-                remedy="check the path",
-            )
-        )
-    try:
-        record = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        got: object = error
-        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-            got = f"a mistake in line {error.problem_mark.line + 1} ({error.problem})"
-        raise InvalidInputError(
-            explain(f"'{path}'", expected="YAML", got=got, remedy="correct the file")
-        ) from error
-    if not isinstance(record, dict) or not all(isinstance(key, str) for key in record):
-        raise WrongTypeError(
-            explain(
-                f"'{path}'",
-                expected="a mapping of keys to values",
-                got="an empty file" if record is None else type(record).__name__,
-                remedy="begin with 'model:'",
-            )
-        )
-    return record
 
 
 def _absolute(value: object, base: Path) -> object:

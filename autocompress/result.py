@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autocompress.config import how_to_continue
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.members import worst_violation
 from autocompress.core.candidate import Candidate
@@ -15,6 +14,7 @@ from autocompress.core.files import read_json, write_text
 from autocompress.core.objective import Constraint, parse_constraints
 from autocompress.core.schema import check_record
 from autocompress.errors import InvalidInputError, MissingFileError, explain
+from autocompress.kept_config import how_to_continue
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,13 +6,7 @@ import pytest
 import torch
 import yaml
 
-from autocompress.config import (
-    SearchConfig,
-    how_to_continue,
-    load_config,
-    load_kept_config,
-    text_to_keep,
-)
+from autocompress.config import SearchConfig, load_config
 from autocompress.controller.sampler import SAMPLER_NAMES
 from autocompress.core.budget import Budget
 from autocompress.core.target import Target
@@ -170,59 +164,6 @@ def test_the_resolved_configuration_reads_the_same_from_anywhere(tmp_path: Path)
     kept = tmp_path / "study" / "config.yaml"
     kept.write_text(config.to_yaml())
     assert load_config(kept) == config
-
-
-def test_a_kept_configuration_follows_the_study_when_it_moves(tmp_path: Path) -> None:
-    config = load_config(write(tmp_path / "a.yaml", MINIMAL))
-    (tmp_path / "moved").mkdir()
-    (tmp_path / "moved" / "config.yaml").write_text(config.to_yaml())
-    kept = load_kept_config(tmp_path / "moved", minutes=3.0)
-    assert kept.study_dir == str(tmp_path / "moved")
-    assert kept.folder == config.folder
-    assert kept.make_budget() == Budget(trials=5, minutes=3.0)
-
-
-def test_a_study_that_python_started_is_pointed_to_python(tmp_path: Path) -> None:
-    write(tmp_path / "config.yaml", {"seed": 0, "sampler": "tpe"})
-    with pytest.raises(InvalidInputError, match=r"autocompress\.resume\("):
-        load_kept_config(tmp_path)
-
-
-SETTINGS: dict[str, Any] = {
-    "target": {"name": "onnxruntime-cpu"},
-    "objectives": ["accuracy", "latency_ms"],
-    "constraints": {"latency_ms": "70%"},
-    "space": {"name": "cnn"},
-    "budget": {"trials": 50, "minutes": 2.0},
-    "sampler": "tpe",
-    "device": "cpu",
-    "seed": 0,
-}
-
-
-def test_a_search_from_python_keeps_the_factories_of_the_study(tmp_path: Path) -> None:
-    kept = load_config(write(tmp_path / "a.yaml", MINIMAL), study_dir=str(tmp_path))
-    (tmp_path / "config.yaml").write_text(kept.to_yaml())
-    (tmp_path / "config.yaml").write_text(text_to_keep(tmp_path, SETTINGS))
-    again = load_kept_config(tmp_path)
-    assert (again.model, again.task, again.folder) == (kept.model, kept.task, kept.folder)
-    assert again.make_budget() == Budget(trials=50, minutes=2.0)
-    assert again.constraints == {"latency_ms": "70%"}
-    assert how_to_continue(tmp_path) == f"autocompress resume {tmp_path}"
-
-
-@pytest.mark.parametrize(
-    "kept",
-    [None, "model: [", "seed: 0\n", "model: {}\ntask: {}\nseed: 1\nobjectives: []\n"],
-    ids=["none", "damaged", "from Python", "of another study"],
-)
-def test_without_fitting_factories_the_settings_are_kept(tmp_path: Path, kept: str | None) -> None:
-    if kept is not None:
-        (tmp_path / "config.yaml").write_text(kept)
-    text = text_to_keep(tmp_path, SETTINGS)
-    assert yaml.safe_load(text) == SETTINGS
-    (tmp_path / "config.yaml").write_text(text)
-    assert how_to_continue(tmp_path) == f"autocompress.resume('{tmp_path}', model, task)"
 
 
 def test_a_profile_stands_for_the_target_it_was_made_for(tmp_path: Path) -> None:

@@ -1,0 +1,88 @@
+"""The configuration that a study keeps, and how it is continued with it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autocompress.config import SearchConfig, load_config
+from autocompress.errors import InvalidInputError, WrongTypeError, explain
+from autocompress.yaml_file import read_yaml
+
+KEPT = "config.yaml"
+"""Name of the file in the folder of a study."""
+
+
+def load_kept_config(
+    study_dir: str | Path, *, trials: int | None = None, minutes: float | None = None
+) -> SearchConfig:
+    """Read the configuration that a study keeps.
+
+    Args:
+        study_dir: The folder of the study, wherever it is now.
+        trials: Replaces the budget's trials, if given.
+        minutes: Replaces the budget's minutes, if given.
+
+    Raises:
+        InvalidInputError: If the study was started from Python, where model
+            and task are objects, not factories.
+    """
+    path = Path(study_dir) / KEPT
+    if not _has_factories(read_yaml(path)):
+        raise InvalidInputError(
+            explain(
+                f"'{path}'",
+                expected="a 'model' and a 'task' to make",
+                got="the settings of a search that was started from Python",
+                remedy=f"call {_from_python(study_dir)}",
+            )
+        )
+    folder = str(Path(study_dir).absolute())
+    return load_config(path, study_dir=folder, trials=trials, minutes=minutes)
+
+
+def text_to_keep(study_dir: str | Path, settings: Mapping[str, Any]) -> str:
+    """Compose the `config.yaml` of a search that was called from Python.
+
+    Where the study keeps the factories of a search from a shell, they stay,
+    and only the settings that a later call may change are renewed; so the
+    study can be resumed from either side.
+
+    Args:
+        study_dir: The folder of the study.
+        settings: What the search was called with, model and task apart.
+
+    Returns:
+        YAML.
+    """
+    kept = _kept(study_dir)
+    same = all(kept.get(key) == settings[key] for key in ("objectives", "seed"))
+    if not (_has_factories(kept) and same):
+        return yaml.safe_dump(dict(settings), sort_keys=False)
+    renewed = {key: settings[key] for key in ("constraints", "budget", "sampler", "device")}
+    return yaml.safe_dump({**kept, **renewed}, sort_keys=False)
+
+
+def how_to_continue(study_dir: str | Path) -> str:
+    """Return the call that continues a study, from a shell if it keeps its factories."""
+    if _has_factories(_kept(study_dir)):
+        return f"autocompress resume {study_dir}"
+    return _from_python(study_dir)
+
+
+def _kept(study_dir: str | Path) -> Mapping[str, Any]:
+    """Read a kept configuration; one that is absent or damaged counts as empty."""
+    path = Path(study_dir) / KEPT
+    try:
+        return read_yaml(path) if path.is_file() else {}
+    except (InvalidInputError, WrongTypeError):
+        return {}
+
+
+def _from_python(study_dir: str | Path) -> str:
+    return f"autocompress.resume('{study_dir}', model, task)"
+
+
+def _has_factories(record: Mapping[str, Any]) -> bool:
+    return "model" in record and "task" in record
