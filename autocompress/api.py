@@ -18,7 +18,7 @@ from autocompress.controller.earlier import keep_earlier, read_earlier
 from autocompress.controller.joint import JointSampler
 from autocompress.controller.knapsack import allocate
 from autocompress.controller.ledger import Ledger
-from autocompress.controller.preflight import CheckReport, check_model
+from autocompress.controller.preflight import check_model
 from autocompress.controller.sampler import SAMPLER_NAMES
 from autocompress.controller.search import run_search
 from autocompress.controller.setup import EXECUTORS, SearchSetup, study_identity, study_settings
@@ -35,7 +35,7 @@ from autocompress.cost.measurement import LatencyMeasurement, measure_interleave
 from autocompress.cost.profile import DeviceProfile, profile_device, resolve_target
 from autocompress.errors import check_type
 from autocompress.evaluation.calibration import compress_on
-from autocompress.evaluation.original import frozen_copy, weights_digest
+from autocompress.evaluation.original import check_device, frozen_copy, weights_digest
 from autocompress.evaluation.splits import check_splits, epoch_images, make_splits
 from autocompress.evaluation.splits import example_inputs as first_inputs
 from autocompress.evaluation.task import Batch, Task
@@ -45,10 +45,10 @@ from autocompress.predictor.ensemble import AccuracyPredictor
 from autocompress.report.console import ProgressDisplay
 from autocompress.report.environment import environment
 from autocompress.report.log_file import LogFile
+from autocompress.report.preflight import CheckReport
 from autocompress.result import FrontMember, SearchResult
 from autocompress.space.bound import BoundSpace
 from autocompress.space.preset import SearchSpace
-from autocompress.transform.compress import check_runnable
 from autocompress.transform.compressed import CompressedModel
 
 __all__ = [
@@ -153,9 +153,10 @@ def search(
     chosen = SearchSpace.load(space)
     folder = Path(study_dir)
 
-    original = frozen_copy(model, device)
+    check_device(device)
     splits = make_splits(task, seed=seed, device=device)
-    inputs = first_inputs(task, original, splits.val)
+    inputs = first_inputs(task, model, splits.val)
+    original = frozen_copy(model, device, ModelInputs(args=inputs[0], kwargs=inputs[1]))
     graph = trace(original, ModelInputs(args=inputs[0], kwargs=inputs[1]))
     bound = chosen.bind_graph(graph, resolved, cost_names(goals, limits))
     check_splits(task, original, splits)
@@ -275,14 +276,20 @@ def check(
     Args:
         model: Any module; not changed.
         example_inputs: A tensor, a tuple, or a dict of one forward call.
-        space: Which groups and blocks may be cut, and how far.
-        task: With `budget`, tells how long a search takes.
+        space: Which groups and blocks may be cut, and how far; what it
+            leaves out is listed with that reason.
+        task: Tried as `search` would; with `budget`, tells how long a search takes.
         budget: With `task`, likewise.
 
     Returns:
-        `.groups`, `.blocks`, `.layers`, `.savings` and `.search_seconds`.
+        `.groups`, `.blocks`, `.layers`, `.savings` and `.search_seconds`;
+        `.to_dict()` is all of it for JSON, and `print` shows it as tables.
+
+    Raises:
+        TraceError: If the model does not run on the inputs.
+        InvalidInputError: If a search would refuse the task.
     """
-    return check_model(model, example_inputs, SearchSpace.load(space), task, budget)
+    return CheckReport.of(check_model(model, example_inputs, SearchSpace.load(space), task, budget))
 
 
 def compress(
@@ -293,6 +300,7 @@ def compress(
     task: Task | None = None,
     calibration: Iterable[Batch] | None = None,
     target: str | Target | None = None,
+    pruning_ratio: float | None = None,
     quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
 ) -> CompressedModel:
     """Apply a candidate to a copy of a model, without training.
@@ -307,6 +315,9 @@ def compress(
             criteria; as the task's, or with the example inputs' arguments
             first. None takes the task's, or else the example inputs.
         target: Its runtime must execute the activation bits; None allows all.
+        pruning_ratio: Fraction of all channels to remove, [0, 1), those that
+            the criterion scores lowest in one ranking of all groups; none is
+            emptied. None prunes as the candidate says.
         quantisation: How grids are chosen.
 
     Returns:
@@ -317,12 +328,17 @@ def compress(
     """
     check_type("'candidate'", candidate, Candidate)
     inputs = ModelInputs.of(example_inputs)
-    original = frozen_copy(model, "cpu")
-    if target is not None:
-        check_runnable(candidate, resolve_target(target)[0])
-    graph = trace(original, example_inputs)
+    original = frozen_copy(model, "cpu", inputs)
     return compress_on(
-        original, graph, candidate, inputs, quantisation, task=task, calibration=calibration
+        original,
+        trace(original, example_inputs),
+        candidate,
+        inputs,
+        quantisation,
+        task=task,
+        calibration=calibration,
+        target=None if target is None else resolve_target(target)[0],
+        pruning_ratio=pruning_ratio,
     )
 
 

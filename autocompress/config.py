@@ -230,11 +230,10 @@ def load_config(
     """
     path = Path(path)
     record = _read_yaml(path)
-    replaced = {"study_dir": study_dir, "executor": executor, "sampler": sampler, "seed": seed}
-    record |= {key: value for key, value in replaced.items() if value is not None}
+    replaced = _given(study_dir=study_dir, executor=executor, sampler=sampler, seed=seed)
+    record |= replaced
     record |= {"warm_start": list(warm_start)} if warm_start else {}
-    limits = {"trials": trials, "minutes": minutes}
-    limits = {key: value for key, value in limits.items() if value is not None}
+    limits = _given(trials=trials, minutes=minutes)
     budget = record.get("budget", {})
     if limits and isinstance(budget, dict):
         record["budget"] = budget | limits
@@ -242,10 +241,11 @@ def load_config(
     if isinstance(record.get("warm_start"), list):
         record["warm_start"] = [_absolute(f, Path.cwd()) for f in record["warm_start"]]
     record["folder"] = _absolute(record.get("folder", "."), path.absolute().parent)
+    source = " with ".join([f"'{path}'", *_options(replaced | limits)])
     try:
         config = SearchConfig.model_validate(record)
     except ValidationError as error:
-        raise InvalidInputError(f"'{path}', {_sentence(error)}") from error
+        raise InvalidInputError(f"{source}, {_sentence(error)}") from error
     try:
         config.make_target()
         config.make_budget()
@@ -254,8 +254,18 @@ def load_config(
         parse_objectives(config.objectives)
         parse_constraints(config.constraints)
     except (InvalidInputError, WrongTypeError) as error:
-        raise type(error)(f"'{path}', {error}") from error
+        raise type(error)(f"{source}, {error}") from error
     return config
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _options(replaced: Mapping[str, Any]) -> list[str]:
+    """Write replaced values as the options of the command line, in one string if any."""
+    written = [f"--{key.replace('_', '-')} {value}" for key, value in replaced.items()]
+    return [" ".join(written)] if written else []
 
 
 def _wrong_result(section: FactorySection, *, expected: str, got: object) -> WrongTypeError:

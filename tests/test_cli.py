@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,13 +15,14 @@ from typer.testing import CliRunner
 import autocompress
 from autocompress import errors
 from autocompress.cli import app
-from autocompress.controller.preflight import CheckReport, report_on
+from autocompress.controller.preflight import report_on
 from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import MeasuredMember
 from autocompress.core.events import Event
 from autocompress.graph.inputs import ModelInputs
 from autocompress.graph.structure import Layer, ModelGraph
+from autocompress.report.preflight import CheckReport
 from autocompress.space.preset import SearchSpace
 
 USER = """
@@ -85,10 +87,16 @@ class FakeApi(SimpleNamespace):
             quantisable=False,
             reason="too small",
         )
+        other = replace(layer, name="head", quantisable=True, reason="")
         graph = ModelGraph(
-            layers=(layer,), operations=(), groups=(), blocks=(), parameters=10, fingerprint="0"
+            layers=(layer, other),
+            operations=(),
+            groups=(),
+            blocks=(),
+            parameters=10,
+            fingerprint="0",
         )
-        return report_on(graph, SearchSpace.load("mlp"), 120.0)
+        return CheckReport.of(report_on(graph, SearchSpace.load("mlp"), 120.0))
 
 
 @pytest.fixture
@@ -282,7 +290,7 @@ def test_check_shows_what_is_blocked_and_why(api: FakeApi, config: Path) -> None
     result = invoke("check", config)
     assert result.exit_code == 0, result.output
     assert "no: too small" in result.stdout
-    assert "0 of 1 layers quantised" in result.stdout.splitlines()[-1]
+    assert "1 of 2 layers quantised" in result.stdout.splitlines()[-1]
     assert "search time: about 2 minutes, an estimate" in result.stdout
     (options,) = api.calls
     assert isinstance(options["budget"], Budget)

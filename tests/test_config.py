@@ -261,6 +261,13 @@ def test_a_wrong_value_is_one_sentence_with_file_and_key(
     assert "\n" not in str(raised.value)
 
 
+def test_a_wrong_option_is_told_apart_from_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "good.yaml", MINIMAL)
+    message = r"good\.yaml' with --trials 0, budget 'trials': expected >= 1, got 0"
+    with pytest.raises(InvalidInputError, match=message):
+        load_config(path, trials=0)
+
+
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [

@@ -271,3 +271,24 @@ class VisionTransformer(nn.Module):
         x = self.patches(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.positions
         return self.head(self.norm(self.layers(x))[:, 0])
+
+
+class BranchNet(nn.Module):
+    """Residual sums of branches in the model's own forward pass; input `n x 3 x 8 x 8`."""
+
+    def __init__(self, width: int = 8, classes: int = 5) -> None:
+        super().__init__()
+        self.stem = conv_bn(3, width)
+        self.first = nn.Sequential(
+            conv_bn(width, 2 * width, kernel=1), nn.ReLU(), conv_bn(2 * width, width, kernel=1)
+        )
+        self.second = nn.Sequential(
+            nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)
+        )
+        self.fc = nn.Linear(width, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu(self.stem(x))
+        x = functional.relu(x + self.first(x))
+        x = self.second(x) + x
+        return self.fc(functional.adaptive_avg_pool2d(x, 1).flatten(1))

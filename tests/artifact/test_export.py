@@ -47,6 +47,7 @@ def _compressed(
         ("OptionANet", 4, ("layer1.0",)),
         ("InvertedResidualNet", 8, ("blocks.0",)),
         ("ConcatNet", 4, ()),
+        ("BranchNet", 8, ("second",)),
         ("Mlp", 8, ()),
     ],
 )
