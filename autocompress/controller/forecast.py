@@ -65,7 +65,8 @@ class Forecast:
 
     def learn(self, evaluations: Sequence[Evaluation]) -> None:
         """Refit the accuracy models to the candidates that were trained."""
-        full = [e.fidelities[2].trained_images for e in evaluations if 2 in e.fidelities]
+        own = [e for e in evaluations if e.slot >= 0]  # weights of earlier studies are not here
+        full = [e.fidelities[2].trained_images for e in own if 2 in e.fidelities]
         self.most_images = max(full, default=0)  # which the next one inherits
         both = [e for e in evaluations if {1, 2} <= e.fidelities.keys()]
         seen = [[e.fidelities[f].trained_images for f in (1, 2)] for e in both]
