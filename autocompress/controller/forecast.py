@@ -16,10 +16,14 @@ from autocompress.graph.widths import pruned_widths
 from autocompress.predictor.recovery import EXPONENT_PRIOR, RecoveryModel, learning_exponent
 
 ACCURACY_SPAN = 0.2
-"""Accuracy below the original at which the reference point lies."""
+"""Accuracy below the original at which the reference point lies, where none is asked for."""
 
-COST_MARGIN = 1.1
-"""Cost of the reference point, as a multiple of the original's."""
+LEAST_SPAN = 0.005
+"""Accuracy below the original at which it lies at least."""
+
+MARGIN = 1.1
+"""How far the reference point lies beyond the original's costs and beyond the accuracy that may
+be lost, as a multiple: what is at a limit counts, and nothing far beyond."""
 
 
 class Forecast:
@@ -65,7 +69,8 @@ class Forecast:
 
     def learn(self, evaluations: Sequence[Evaluation]) -> None:
         """Refit the accuracy models to the candidates that were trained."""
-        full = [e.fidelities[2].trained_images for e in evaluations if 2 in e.fidelities]
+        own = [e for e in evaluations if e.slot >= 0]  # weights of earlier studies are not here
+        full = [e.fidelities[2].trained_images for e in own if 2 in e.fidelities]
         self.most_images = max(full, default=0)  # which the next one inherits
         both = [e for e in evaluations if {1, 2} <= e.fidelities.keys()]
         seen = [[e.fidelities[f].trained_images for f in (1, 2)] for e in both]
@@ -130,8 +135,15 @@ class Forecast:
 
     def reference(self) -> NDArray[np.float64]:
         """Return the fixed reference point of the hypervolume, as losses."""
-        corner = {name: COST_MARGIN * value for name, value in self.baseline.items()}
-        corner["accuracy"] = max(0.0, self.baseline["accuracy"] - ACCURACY_SPAN)
+        original = self.baseline["accuracy"]
+        spans = [
+            MARGIN * (original - constraint.limit(self.baseline))
+            for constraint in self.constraints
+            if constraint.name in ACCURACIES
+        ]
+        span = max(LEAST_SPAN, min([ACCURACY_SPAN, *spans]))
+        corner = {name: MARGIN * value for name, value in self.baseline.items()}
+        corner["accuracy"] = max(0.0, original - span)
         return np.array(self.losses(corner))
 
     def _lost(self, evaluation: Evaluation, fidelity: int) -> float:

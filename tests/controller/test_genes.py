@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import (
     BaseDistribution,
@@ -23,6 +23,7 @@ SPACE: dict[str, BaseDistribution] = {
 GENES = Genes.of(SPACE)
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 2**31 - 1), st.booleans())
 def test_rows_become_parameters_and_come_back(seed: int, level: bool) -> None:
     rng = np.random.default_rng(seed)
@@ -35,6 +36,7 @@ def test_rows_become_parameters_and_come_back(seed: int, level: bool) -> None:
         np.testing.assert_allclose(GENES.encode(params), row, atol=1e-9)
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 2**31 - 1))
 def test_children_and_neighbours_stay_in_the_space(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -15,7 +15,7 @@ def run(study: optuna.Study, trials: int, variables: int = 2) -> None:
 def test_the_agent_learns_where_rewards_are_and_leaves_torch_alone() -> None:
     state = torch.get_rng_state()
     study = optuna.create_study(sampler=HaqSampler(seed=0))
-    run(study, WARM_UP + 30)
+    run(study, WARM_UP + 24)
     values = np.array([trial.value for trial in study.trials], dtype=np.float64)
     assert values[-8:].mean() < 0.7 * values[:WARM_UP].mean()
     assert torch.equal(torch.get_rng_state(), state)

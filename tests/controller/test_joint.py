@@ -48,9 +48,9 @@ def volume(study: optuna.Study) -> float:
 
 def test_exact_costs_beat_tpe_with_half_of_the_trials() -> None:
     ours = new_study(ac.JointSampler(cost_fns={1: cost}, reference=REFERENCE, seed=0))
-    run(ours, 35)
+    run(ours, 25)
     tpe = new_study(optuna.samplers.TPESampler(multivariate=True, seed=0))
-    run(tpe, 70)
+    run(tpe, 50)
     assert volume(ours) > volume(tpe)
 
 
@@ -80,6 +80,7 @@ def test_constraints_are_kept_before_a_trial_is_spent() -> None:
     assert all(trial.values[1] <= 12.0 for trial in study.trials)
 
 
+@pytest.mark.slow
 def test_constraints_that_only_trials_reveal_are_learned() -> None:
     study = new_study(ac.JointSampler(cost_fns={1: cost}, space=SPACE, seed=0))
     run(study, 45, limit=16.0)
