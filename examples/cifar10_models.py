@@ -1,4 +1,4 @@
-"""The CIFAR ResNets of He et al. (2016), with parameter-free (option A) shortcuts."""
+"""The CIFAR ResNets of He et al. (2016), with option A shortcuts, and a small MobileNetV2."""
 
 import torch
 import torch.nn.functional as F
@@ -54,3 +54,52 @@ def make_model(depth: int = 20) -> nn.Module:
     """Build a CIFAR ResNet of 20, 32, 44 or 56 layers."""
     torch.manual_seed(0)
     return CifarResNet((depth - 2) // 6)
+
+
+class InvertedResidual(nn.Module):
+    """Widen, filter each channel, narrow; added to the input where shapes agree."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        layers: list[nn.Module] = []
+        if expansion != 1:
+            layers += [nn.Conv2d(inputs, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU6()]
+        depthwise = nn.Conv2d(hidden, hidden, 3, stride, 1, groups=hidden, bias=False)
+        layers += [depthwise, nn.BatchNorm2d(hidden), nn.ReLU6()]
+        layers += [nn.Conv2d(hidden, outputs, 1, bias=False), nn.BatchNorm2d(outputs)]
+        self.conv = nn.Sequential(*layers)
+        self.skip = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map n x inputs x h x w to n x outputs x h/stride x w/stride."""
+        return x + self.conv(x) if self.skip else self.conv(x)
+
+
+STAGES = (
+    *((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2)),
+    *((6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)),
+)
+"""Expansion, channels, blocks and stride of the stages of `MobileNet`."""
+
+
+class MobileNet(nn.Module):
+    """A MobileNetV2 (Sandler et al. 2018) with the strides that 32x32 images bear."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        stem = nn.Conv2d(3, 32, 3, 1, 1, bias=False)
+        layers: list[nn.Module] = [stem, nn.BatchNorm2d(32), nn.ReLU6()]
+        channels = 32
+        for expansion, outputs, blocks, stride in STAGES:
+            for block in range(blocks):
+                first = stride if block == 0 else 1
+                layers.append(InvertedResidual(channels, outputs, first, expansion))
+                channels = outputs
+        layers += [nn.Conv2d(channels, 1280, 1, bias=False), nn.BatchNorm2d(1280), nn.ReLU6()]
+        self.features = nn.Sequential(*layers)
+        self.linear = nn.Linear(1280, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map n x 3 x 32 x 32 images to n x classes logits."""
+        return self.linear(self.features(x).mean((2, 3)))

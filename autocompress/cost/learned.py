@@ -1,5 +1,6 @@
 """From sums of kernels to latencies: a fit that starts at the physics, and what it leaves."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
+from sklearn.exceptions import ConvergenceWarning
 
 Array = NDArray[np.float64]
 
@@ -115,14 +117,14 @@ def _with_residuals(
         errors = np.empty(len(table))
         for fold in range(FOLDS):
             out = folds == fold
-            regressor = _regressor(name, seed).fit(inputs[~out], left[~out])
+            regressor = _fitted(name, inputs[~out], left[~out], seed)
             errors[out] = regressor.predict(inputs[out]) - left[out]
         if _loss(errors) < 0.95 * _loss(best_errors):
             best, best_errors = name, errors
     if not best:
         return line
     base = _positive(table @ line.weights + line.offset_ms, table)
-    regressor = _regressor(best, seed).fit(inputs, np.log(latencies / base))
+    regressor = _fitted(best, inputs, np.log(latencies / base), seed)
 
     def residuals(fresh: Array) -> tuple[Array, Array]:
         rows = _scaled(fresh, table)
@@ -183,6 +185,14 @@ def _scaled(rows: Array, table: Array) -> Array:
     spread = reference.std(axis=0)
     result: Array = (shares - reference.mean(axis=0)) / np.where(spread > 1e-9, spread, 1.0)
     return result
+
+
+def _fitted(name: str, inputs: Array, left: Array, seed: int) -> Any:
+    """Fit a regressor to what the line leaves."""
+    with warnings.catch_warnings():
+        # A length at its bound is no news: cross-validation judges the fit.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return _regressor(name, seed).fit(inputs, left)
 
 
 def _regressor(name: str, seed: int) -> Any:

@@ -1,5 +1,6 @@
 """Time single runtime kernels: models of few and of many, subtracted."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -62,11 +63,17 @@ def measure_kernels(
     distinct = list(dict.fromkeys(keys))
     times: dict[KernelKey, float] = {}
     target = Target(name=runtime, runtime=runtime, threads=threads, batch_size=batch_size)
+
+    def enough(chunk: Sequence[KernelKey], table: npt.NDArray[np.float64]) -> bool:
+        if on_progress is not None and len(table) < ROUNDS:
+            on_progress(len(times) + len(chunk) * len(table) // ROUNDS, len(distinct))
+        return len(table) >= ROUNDS
+
     for chunk in _chunks(distinct):
         calls = [_runner(key, kernels, target) for key in chunk for kernels in (1, COPIES)]
         table = time_interleaved(
             calls,
-            enough=lambda table: len(table) >= ROUNDS,
+            enough=functools.partial(enough, chunk),
             max_seconds=seconds * len(chunk) / len(distinct),
             threads=threads,
         )

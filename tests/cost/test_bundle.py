@@ -1,0 +1,83 @@
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import autocompress as ac
+from autocompress.cost import bundle_runner
+from autocompress.cost.bundle import read_measured
+from autocompress.errors import InvalidInputError
+from zoo import ResidualNet
+
+
+def test_the_runner_needs_numpy_and_onnxruntime_alone() -> None:
+    tree = ast.parse(Path(bundle_runner.__file__).read_text())
+    names = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert names - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"}
+
+
+def test_a_bundle_is_measured_and_read_back(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, inputs = ResidualNet(width=8).eval(), torch.randn(2, 3, 16, 16)
+    space = ac.SearchSpace.load(
+        {"pruning": {"ratios": [0, 0.5]}, "quantisation": {"weight_bits": [8, 32]}}
+    ).bind(model, inputs, ac.Target.named("onnxruntime-cpu"))
+    folder = tmp_path / "bundle"
+    told: list[tuple[str, int, int]] = []
+    found = ac.profile(
+        space=space,
+        model=model,
+        example_inputs=inputs,
+        networks=3,
+        bundle=folder,
+        on_progress=lambda *news: told.append(news),
+    )
+    assert found is None
+    assert told[-1][1] == told[-1][2]
+    finished = subprocess.run(
+        [sys.executable, "runner.py", "--out", str(tmp_path / "measured.json"), "--rounds", "2"],
+        cwd=folder,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "networks: 3 of 3" in finished.stdout
+    profile = ac.profile(
+        space=space, measured=tmp_path / "measured.json", out=tmp_path / "profile.json"
+    )
+    assert isinstance(profile, ac.DeviceProfile)
+    assert len(profile.anchors) == 3
+    record = json.loads((tmp_path / "measured.json").read_text())
+    assert len(profile.kernels) == len(record["kernels"])
+    assert profile.anchors[0].latency_ms == pytest.approx(record["network_ms"][0])
+    predicted, _ = profile.predict_latencies(space, [space.sample(seed) for seed in range(5)])
+    assert (np.isfinite(predicted) & (predicted > 0)).all()
+    other = ResidualNet(width=16).eval()
+    with pytest.raises(InvalidInputError, match="another"):
+        read_measured(tmp_path / "measured.json", ac.SearchSpace.load("cnn").bind(other, inputs))
+
+
+def test_bundles_are_for_onnxruntime(tmp_path: Path) -> None:
+    model, inputs = ResidualNet(width=8).eval(), torch.randn(2, 3, 16, 16)
+    target = ac.Target.named("torch-cpu")
+    space = ac.SearchSpace.load("cnn").bind(model, inputs, target)
+    with pytest.raises(InvalidInputError, match="onnxruntime-cpu"):
+        ac.profile(target, space=space, model=model, example_inputs=inputs, bundle=tmp_path)
