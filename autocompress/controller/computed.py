@@ -11,6 +11,7 @@ from autocompress.controller.joint import JointSampler
 from autocompress.controller.landscape import RowFunction
 from autocompress.controller.sampler import distributions
 from autocompress.core.candidate import Candidate
+from autocompress.core.objective import ACCURACIES
 from autocompress.space.bound import BoundSpace
 from autocompress.space.knobs import Knob
 
@@ -18,9 +19,6 @@ FloatArray = NDArray[np.float64]
 
 TRAINING_PARAMETERS = ("temperature", "kd_weight")
 """Parameters that neither costs nor the proxy depend on; the sampler leaves them to TPE."""
-
-ACCURACIES = ("accuracy", "accuracy_drop")
-"""Constraints that only a trial reveals."""
 
 MOST_KNOWN = 50_000
 """Candidates whose costs are remembered."""
@@ -76,22 +74,26 @@ class Computed:
 
     def loss(self, number: int) -> RowFunction:
         """Return the function that computes one objective of `n x d` rows, `n` values."""
-        return _Batched(lambda rows: [self._of(row)[0][number] for row in rows])
+        return _Batched(lambda rows: [losses[number] for losses, _ in self._of(rows)])
 
     def violation(self, name: str) -> RowFunction:
         """Return the function that computes one constraint's violation, `n` values."""
-        return _Batched(lambda rows: [self._of(row)[1][name] for row in rows])
+        return _Batched(lambda rows: [violations[name] for _, violations in self._of(rows)])
 
-    def _of(self, row: FloatArray) -> tuple[list[float], dict[str, float]]:
+    def _of(self, rows: FloatArray) -> list[tuple[list[float], dict[str, float]]]:
         if self._profile is not self._forecast.profile or len(self._known) > MOST_KNOWN:
             self._known, self._profile = {}, self._forecast.profile
-        key = row.tobytes()
-        if key not in self._known:
-            values = np.nan_to_num(row).tolist()  # what is not active has no effect
-            params = self._fixed | dict(zip(self._names, values, strict=True))
-            costs = self._forecast.costs(self._space.from_params(params)) | {"accuracy": 1.0}
-            self._known[key] = self._forecast.losses(costs), self._forecast.violations(costs)
-        return self._known[key]
+        keys = [row.tobytes() for row in rows]
+        new = {key: row for key, row in zip(keys, rows, strict=True) if key not in self._known}
+        candidates = [self._candidate(row) for row in new.values()]
+        for key, costs in zip(new, self._forecast.all_costs(candidates), strict=True):
+            values = costs | {"accuracy": 1.0}
+            self._known[key] = self._forecast.losses(values), self._forecast.violations(values)
+        return [self._known[key] for key in keys]
+
+    def _candidate(self, row: FloatArray) -> Candidate:
+        values = np.nan_to_num(row).tolist()  # what is not active has no effect
+        return self._space.from_params(self._fixed | dict(zip(self._names, values, strict=True)))
 
 
 class _Batched:

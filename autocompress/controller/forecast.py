@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation
-from autocompress.core.objective import Constraint, Objective
+from autocompress.core.objective import ACCURACIES, Constraint, Objective
 from autocompress.core.target import FLOAT
 from autocompress.cost.analytic import StoredWeights, count_costs
 from autocompress.cost.resolve import Profile
@@ -20,6 +20,9 @@ ACCURACY_SPAN = 0.2
 
 LEAST_SPAN = 0.005
 """Accuracy below the original at which it lies at least."""
+
+MOST_KNOWN = 20_000
+"""Candidates whose costs are remembered."""
 
 MARGIN = 1.1
 """How far the reference point lies beyond the original's costs and beyond the accuracy that may
@@ -61,11 +64,23 @@ class Forecast:
         self.recovery = RecoveryModel()
         self.exponent = EXPONENT_PRIOR
         self.most_images = 0
+        self._known: dict[Candidate, dict[str, float]] = {}
+        self._known_by = profile
 
     def costs(self, candidate: Candidate) -> dict[str, float]:
         """Predict all costs of a candidate without building it."""
-        counted = count_costs(self.graph, candidate, self.stored)
-        return counted | self.profile.predict_costs(self.graph, candidate)
+        return self.all_costs([candidate])[0]
+
+    def all_costs(self, candidates: Sequence[Candidate]) -> list[dict[str, float]]:
+        """Predict all costs of many candidates at once, of each once per profile."""
+        if self._known_by is not self.profile or len(self._known) > MOST_KNOWN:
+            self._known, self._known_by = {}, self.profile
+        new = list(dict.fromkeys(c for c in candidates if c not in self._known))
+        if new:
+            predicted = self.profile.predict_many(self.graph, new)
+            for candidate, costs in zip(new, predicted, strict=True):
+                self._known[candidate] = count_costs(self.graph, candidate, self.stored) | costs
+        return [dict(self._known[candidate]) for candidate in candidates]
 
     def learn(self, evaluations: Sequence[Evaluation]) -> None:
         """Refit the accuracy models to the candidates that were trained."""

@@ -21,6 +21,10 @@ COSTS: Mapping[str, str] = {
 _PREDICTED = {"accuracy": "1 - accuracy_predicted", "latency_ms": "latency_ms_predicted"}
 
 
+ACCURACIES = ("accuracy", "accuracy_drop")
+"""Names of constraints that only a trial can judge; the others limit costs."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Objective:
     """One quantity to optimise: accuracy upwards, any cost downwards.
@@ -113,7 +117,7 @@ class Constraint:
             True
         """
         limit = self.limit(baseline)
-        if self.name in ("accuracy", "accuracy_drop"):
+        if self.name in ACCURACIES:
             return limit - values["accuracy"]
         return values[self.name] / limit - 1.0
 

@@ -1,5 +1,6 @@
 """The costs of candidates on a simulated target, computed and never measured."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,6 +60,12 @@ class SimulatedProfile:
         if not self._memory or self._memory[0].plan.graph is not graph:
             self._memory[:] = [_Costs(graph, self.target)]
         return self._memory[0].total(candidate)
+
+    def predict_many(
+        self, space: HasGraph | ModelGraph, candidates: Sequence[Candidate]
+    ) -> list[dict[str, float]]:
+        """Compute the costs of many candidates."""
+        return [self.predict_costs(space, candidate) for candidate in candidates]
 
     def predict_latency(self, space: HasGraph | ModelGraph, candidate: Candidate) -> float:
         """Compute the latency of a candidate, in milliseconds."""

@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,10 @@ class _Profile:
         self.scale = scale
 
     def predict_costs(self, graph: Any, candidate: Candidate) -> dict[str, float]:
-        return {"latency_ms": self.scale * count_costs(graph, candidate)["macs"]}
+        return self.predict_many(graph, [candidate])[0]
+
+    def predict_many(self, graph: Any, candidates: Sequence[Candidate]) -> list[dict[str, float]]:
+        return [{"latency_ms": self.scale * count_costs(graph, c)["macs"]} for c in candidates]
 
 
 def forecast(**constraints: float | str) -> Forecast:

@@ -106,7 +106,7 @@ def test_losses_violations_and_reference(forecast: Forecast) -> None:
     assert violations["accuracy_drop"] == pytest.approx(0.01)
     whole = forecast.costs(Candidate())["latency_ms"]  # predictions are judged by predictions
     assert violations["latency_ms"] == pytest.approx(0.6 / (0.5 * whole) - 1.0)
-    np.testing.assert_allclose(forecast.reference(), [0.3, 1.1 * whole])
+    np.testing.assert_allclose(forecast.reference(), [0.1 + 1.1 * 0.02, 1.1 * whole])
 
 
 def test_an_allowance_is_the_share_of_a_cost_that_its_limit_leaves(forecast: Forecast) -> None:
