@@ -58,7 +58,8 @@ def test_costs_are_the_counted_ones_and_the_predicted_latency(forecast: Forecast
     costs = forecast.costs(Candidate())
     counted = count_costs(GRAPH, Candidate())
     assert {name: costs[name] for name in counted} == counted
-    assert costs["latency_ms"] == forecast.profile.predict_latency(GRAPH, Candidate())
+    expected = forecast.profile.predict_latency(GRAPH, Candidate())
+    assert costs["latency_ms"] == pytest.approx(expected, rel=1e-8)
 
 
 def test_a_finalist_is_predicted_at_what_it_reached(forecast: Forecast) -> None:
