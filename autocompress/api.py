@@ -1,18 +1,18 @@
 """The public verbs; the one module that names concrete classes."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from autocompress.artifact.export import Artifact, RuntimeModule, export_artifact, feed_of
+from autocompress.artifact.export import Artifact, RuntimeModule, export_artifact
 from autocompress.artifact.onnx_file import check_exportable
 from autocompress.artifact.packed import read_packed
-from autocompress.artifact.runtime import open_session
+from autocompress.artifact.session import check_available
 from autocompress.config import text_to_keep
 from autocompress.controller.earlier import keep_earlier, read_earlier
 from autocompress.controller.joint import JointSampler
@@ -29,10 +29,14 @@ from autocompress.core.files import write_json, write_text
 from autocompress.core.objective import cost_names, parse_constraints, parse_objectives, study_names
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.schema import check_name
+from autocompress.core.simulation import Accelerator, LookupTable, Roofline
 from autocompress.core.target import TARGET_NAMES, Target
 from autocompress.core.training import TrainingConfig
-from autocompress.cost.measurement import LatencyMeasurement, measure_interleaved
-from autocompress.cost.profile import DeviceProfile, profile_device, resolve_target
+from autocompress.cost.measurement import LatencyMeasurement
+from autocompress.cost.profile import DeviceProfile
+from autocompress.cost.resolve import resolve_target
+from autocompress.cost.simulated import SimulatedProfile
+from autocompress.devices import measure_latency, profile
 from autocompress.errors import check_type
 from autocompress.evaluation.calibration import compress_on
 from autocompress.evaluation.original import check_device, frozen_copy, weights_digest
@@ -52,6 +56,7 @@ from autocompress.space.preset import SearchSpace
 from autocompress.transform.compressed import CompressedModel
 
 __all__ = [
+    "Accelerator",
     "AccuracyPredictor",
     "Artifact",
     "BoundSpace",
@@ -66,10 +71,13 @@ __all__ = [
     "JointSampler",
     "LatencyMeasurement",
     "LayerConfig",
+    "LookupTable",
     "QuantisationConfig",
+    "Roofline",
     "RuntimeModule",
     "SearchResult",
     "SearchSpace",
+    "SimulatedProfile",
     "Target",
     "Task",
     "TrainingConfig",
@@ -150,6 +158,9 @@ def search(
     check_name("'sampler'", sampler, SAMPLER_NAMES)
     resolved, given = resolve_target(target)
     goals, limits = parse_objectives(objectives), parse_constraints(constraints)
+    resolved.check_costs(cost_names(goals, limits))
+    if resolved.simulation is None:
+        check_available(resolved)
     chosen = SearchSpace.load(space)
     folder = Path(study_dir)
 
@@ -160,7 +171,7 @@ def search(
     graph = trace(original, ModelInputs(args=inputs[0], kwargs=inputs[1]))
     bound = chosen.bind_graph(graph, resolved, cost_names(goals, limits))
     check_splits(task, original, splits)
-    if not (folder / "study.db").is_file():
+    if resolved.simulation is None and not (folder / "study.db").is_file():
         check_exportable(original, inputs)
     setup = SearchSetup(
         model=original,
@@ -184,6 +195,11 @@ def search(
     identity = study_identity(setup, weights_digest(original))
     if not (folder / "study.db").is_file():
         setup = replace(setup, earlier=read_earlier(warm_start, bound, identity))
+    notes = [splits.note] if splits.note else []
+    if isinstance(given, DeviceProfile):
+        for mismatch in given.mismatches():
+            warnings.warn(f"the device profile: {mismatch}", stacklevel=2)
+            notes.append(f"The device profile is of another host: {mismatch}.")
     settings = study_settings(setup, chosen.model_dump(mode="json"), objectives, constraints or {})
     ledger = Ledger.open(
         folder / "study.db",
@@ -194,7 +210,7 @@ def search(
     try:
         setup = replace(setup, earlier=keep_earlier(ledger, setup.earlier))
         ledger.set("settings", settings)
-        ledger.set("notes", [splits.note] if splits.note else [])
+        ledger.set("notes", notes)
         write_text(folder / "config.yaml", text_to_keep(folder, settings))
         write_json(folder / "environment.json", environment(resolved, device, seed))
         with ExitStack() as stack:
@@ -376,62 +392,3 @@ def load(packed_path: str | Path, model: nn.Module) -> CompressedModel:
     """
     check_type("'model'", model, nn.Module)
     return read_packed(Path(packed_path), model)
-
-
-def profile(
-    target: str | Target = "onnxruntime-cpu",
-    *,
-    space: BoundSpace,
-    out: str | Path | None = None,
-    threads: int = 1,
-    seconds: float = 60.0,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> DeviceProfile:
-    """Measure the kernels of a search space on this host.
-
-    Args:
-        target: Name of a target, or a `Target`.
-        space: The space, bound to a model.
-        out: File to save the profile to; None saves nothing.
-        threads: Threads per inference, for a target given by name.
-        seconds: Time for the measurement.
-        on_progress: Told how many kernels are done, and of how many.
-    """
-    resolved = target if isinstance(target, Target) else Target.named(target, threads=threads)
-    measured = profile_device(
-        space.graph,
-        space.pruning_choices,
-        resolved,
-        seconds=seconds,
-        find_unit=True,
-        on_progress=on_progress,
-    )
-    if out is not None:
-        measured.save(Path(out))
-    return measured
-
-
-def measure_latency(
-    artifact: Artifact | str | Path,
-    target: str | Target,
-    example_inputs: object,
-    *,
-    seconds: float = 20.0,
-) -> LatencyMeasurement:
-    """Measure an artifact alone; `median_ms`, `ci95_ms` and raw `samples`.
-
-    Args:
-        artifact: From `export`, or the path of an ONNX file.
-        target: How it runs: threads and batch size.
-        example_inputs: A tensor, a tuple, or a dict of one forward call; the
-            first examples are repeated to the target's batch size.
-        seconds: Time for the measurement, > 0; at least one inference runs.
-    """
-    if not isinstance(seconds, (int, float)):
-        check_type("'seconds'", seconds, float)
-    resolved = resolve_target(target)[0]
-    path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
-    session = open_session(path, threads=resolved.threads)
-    inputs, size = ModelInputs.of(example_inputs), resolved.batch_size
-    feed = feed_of(session, [t[torch.arange(size) % len(t)] for t in inputs.tensors])
-    return measure_interleaved([session], feed, threads=resolved.threads, max_seconds=seconds)[0]

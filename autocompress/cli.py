@@ -175,6 +175,59 @@ def check(
 
 
 @app.command()
+def profile(
+    config: ConfigArgument,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; else <name of CONFIG>.profile.json.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Time for the kernels.")] = 60.0,
+    networks: Annotated[int, typer.Option(help="Whole networks to time.")] = 40,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="Measure nothing; write models and a runner for another device here."),
+    ] = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option("--from", help="Measure nothing; read what the runner of a bundle wrote."),
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Profile the target of a configuration; 'target: {profile: FILE}' uses what it writes."""
+    with _exit_codes():
+        from autocompress import api
+        from autocompress.config import load_config
+        from autocompress.evaluation.splits import example_inputs, take
+        from autocompress.graph.inputs import ModelInputs
+        from autocompress.report.console import ProgressBars
+
+        loaded = load_config(config)
+        model, task = loaded.make_model().eval(), loaded.make_task()
+        target = loaded.target.describe(Path(loaded.folder))
+        args, kwargs = example_inputs(task, model, tuple(take(task.val, 2, "val", "cpu")))
+        examples = ModelInputs(args=args, kwargs=kwargs)
+        space = api.SearchSpace.load(loaded.space_name_or_path()).bind(model, examples, target)
+        path = out or Path(f"{config.stem}.profile.json")
+        with nullcontext() if quiet else ProgressBars(_console()) as bars:
+            found = api.profile(
+                target,
+                space=space,
+                model=model,
+                example_inputs=examples,
+                out=None if bundle else path,
+                seconds=seconds,
+                networks=networks,
+                measured=measured,
+                bundle=bundle,
+                on_progress=bars,
+            )
+        if found is None:
+            _say(_console(), f"on the device: cd {bundle} && python runner.py; then, here: ")
+            _say(_console(), f"autocompress profile {config} --from measured.json")
+        elif isinstance(found, api.DeviceProfile):
+            _say(_console(), f"{path}: {found.describe_model(space)}")
+
+
+@app.command()
 def report(study_dir: StudyArgument) -> None:
     """Show the front of a study, and write its HTML page again."""
     with _exit_codes():
@@ -269,7 +322,7 @@ def _show(result: "SearchResult") -> None:
     else:
         _say(console, _unfinished(result))
     if result.members:
-        _say(console, f"files: {result.study_dir / 'front'}/<id>/model.onnx")
+        _say(console, f"files: {result.study_dir / 'front'}/<id>/{result.members[0].path.name}")
     _say(console, f"report: {page}")
     if result.members and not result.front:
         limits = " and ".join(limit.describe() for limit in parse_constraints(result.constraints))

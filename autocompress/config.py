@@ -9,9 +9,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from autocompress.core.budget import Budget
-from autocompress.core.objective import parse_constraints, parse_objectives
+from autocompress.core.objective import cost_names, parse_constraints, parse_objectives
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.schema import expected_value, unknown_name
+from autocompress.core.simulation import parse_simulation
 from autocompress.core.target import Target
 from autocompress.core.training import TrainingConfig
 from autocompress.errors import InvalidInputError, MissingFileError, WrongTypeError, explain
@@ -58,17 +59,28 @@ class TargetSection(_Section):
     """The device; a bare name in the file stands for {name: ...}.
 
     Attributes:
-        name: Name of a built-in target.
+        name: Name of a built-in target, or any name of one that is simulated.
         threads: Threads that one inference uses, >= 1.
         batch_size: Images per inference when latency is measured, >= 1.
         profile: A device profile made for such a target, relative to the
             configuration's folder; None measures one.
+        simulation: What simulated hardware consists of; keys as in `Roofline`,
+            `Accelerator` or `LookupTable`, beside its kind.
     """
 
     name: str
     threads: int = 1
     batch_size: int = 1
     profile: str | None = None
+    simulation: dict[str, Any] | None = None
+
+    def describe(self, folder: Path) -> Target:
+        """Return the target itself, whether it was profiled or not."""
+        if self.simulation is not None:
+            named = Target(name=self.name, simulation=parse_simulation(self.simulation, folder))
+        else:
+            named = Target.named(self.name)
+        return replace(named, threads=self.threads, batch_size=self.batch_size)
 
 
 class BudgetSection(_Section):
@@ -135,7 +147,7 @@ class SearchConfig(_Section):
     def make_target(self) -> Target | Path:
         """Look the target up; a profile's path stands for the target it was made for."""
         section = self.target
-        named = Target.named(section.name, threads=section.threads, batch_size=section.batch_size)
+        named = section.describe(Path(self.folder))
         if section.profile is None:
             return named
         from autocompress.cost.profile import DeviceProfile
@@ -247,12 +259,14 @@ def load_config(
     except ValidationError as error:
         raise InvalidInputError(f"{source}, {_sentence(error)}") from error
     try:
-        config.make_target()
+        target = config.make_target()
         config.make_budget()
         config.make_training()
         config.make_quantisation()
-        parse_objectives(config.objectives)
-        parse_constraints(config.constraints)
+        objectives = parse_objectives(config.objectives)
+        constraints = parse_constraints(config.constraints)
+        if isinstance(target, Target):
+            target.check_costs(cost_names(objectives, constraints))
     except (InvalidInputError, WrongTypeError) as error:
         raise type(error)(f"{source}, {error}") from error
     return config

@@ -19,6 +19,7 @@ SHAPES = {
     "ConcatNet": (3, 8, 8),
     "BranchNet": (3, 8, 8),
     "Mlp": (12,),
+    "EveryKind": (3, 8, 8),
 }
 """Shape of one example, by the name of the model in the zoo."""
 

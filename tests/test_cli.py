@@ -18,11 +18,11 @@ from autocompress.cli import app
 from autocompress.controller.preflight import report_on
 from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate
-from autocompress.core.evaluation import MeasuredMember
 from autocompress.core.events import Event
 from autocompress.graph.inputs import ModelInputs
 from autocompress.graph.structure import Layer, ModelGraph
 from autocompress.report.preflight import CheckReport
+from autocompress.result import FrontMember
 from autocompress.space.preset import SearchSpace
 
 USER = """
@@ -37,12 +37,12 @@ def make_task():
     return Task(train=[batch], val=[batch])
 """
 
-MEMBER = MeasuredMember(
+MEMBER = FrontMember(
     id="0042",
     candidate=Candidate(),
     predicted={"accuracy": 0.88, "latency_ms": 0.5},
     measured={"val_accuracy": 0.87, "accuracy": 0.86, "latency_ms": 0.6, "size_bytes": 9000},
-    path="front/0042/model.onnx",
+    path=Path("front/0042/model.onnx"),
 )
 
 

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any, get_args
 
@@ -39,6 +40,30 @@ def write(path: Path, record: object) -> Path:
 
 def changed(**values: Any) -> dict[str, Any]:
     return MINIMAL | values
+
+
+def test_simulated_hardware_is_declared_in_the_file(tmp_path: Path) -> None:
+    cycles = [[[100.0] * 8] * 8]
+    (tmp_path / "lut.json").write_text(json.dumps({"cycles": cycles}))
+    for simulation, bits in (
+        ({"kind": "accelerator", "rows": 8}, (3, 5)),
+        ({"kind": "table", "file": "lut.json"}, (3, 5)),
+        ({"kind": "roofline", "peak_gmacs": {"32x32": 1, "8x8": 4}, "bandwidth_gbs": 2}, (8, 8)),
+    ):
+        target = {"name": "npu", "batch_size": 4, "simulation": simulation}
+        config = load_config(write(tmp_path / "study.yaml", changed(target=target)))
+        made = config.make_target()
+        assert isinstance(made, Target)
+        assert (made.name, made.batch_size, made.executed(3, 5)) == ("npu", 4, bits)
+        again = load_config(write(tmp_path / "kept.yaml", yaml.safe_load(config.to_yaml())))
+        assert again.make_target() == made
+    wrong = changed(target={"name": "npu", "simulation": {"kind": "acelerator"}})
+    with pytest.raises(InvalidInputError, match="did you mean 'accelerator'"):
+        load_config(write(tmp_path / "study.yaml", wrong))
+    energy = changed(objectives=["accuracy", "energy_mj"])
+    with pytest.raises(InvalidInputError, match="energy_mj"):
+        load_config(write(tmp_path / "study.yaml", energy))
+    load_config(write(tmp_path / "study.yaml", energy | {"target": "bit-serial"}))
 
 
 def test_the_design_example_is_read(tmp_path: Path) -> None:

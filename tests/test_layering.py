@@ -23,6 +23,7 @@ ORDER = (
     "report",
     "config",
     "result",
+    "devices",
     "api",
     "cli",
 )

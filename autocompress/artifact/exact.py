@@ -14,9 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from autocompress.artifact.integers import ExactAdd, ExactLayer, ExactProduct, Grid, exact_layer
-from autocompress.transform.compressed import CompressedModel
-from autocompress.transform.discovery import PRODUCT_FUNCTIONS
-from autocompress.transform.operations import (
+from autocompress.graph.operations import (
     ADD_FUNCTIONS,
     LAYER_FUNCTIONS,
     Inputs,
@@ -26,10 +24,9 @@ from autocompress.transform.operations import (
     record_operations,
     weight_owners,
 )
+from autocompress.transform.compressed import CompressedModel
+from autocompress.transform.discovery import MONOTONE_FUNCTIONS, PRODUCT_FUNCTIONS
 from autocompress.transform.planned import PlannedMode, map_inputs, site_points
-
-MONOTONE_FUNCTIONS = frozenset({"relu", "relu_", "relu6", "hardtanh"})
-"""Operations that a runtime folds into the rounding of what comes before."""
 
 PAIRED_FUNCTIONS = (ADD_FUNCTIONS | PRODUCT_FUNCTIONS) - {"__rmatmul__"}
 """Operations on two tensors, the left one first, that have an integer form."""

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
+from autocompress.artifact.exact import ExactModel
 from autocompress.artifact.onnx_file import write_onnx
 from autocompress.artifact.packed import write_packed
-from autocompress.artifact.runtime import open_session
+from autocompress.artifact.session import open_model
+from autocompress.artifact.torch_file import write_program
 from autocompress.core.target import FLOAT, Target
 from autocompress.errors import ExportError, WrongTypeError, explain
+from autocompress.graph.operations import Inputs
 from autocompress.transform.compressed import CompressedModel
-from autocompress.transform.operations import Inputs
+
+DEFAULT = Target.named("onnxruntime-cpu")
+"""The target of files that name none."""
 
 OUTPUT_TOLERANCE = 0.05
 """Largest mean difference of outputs, as a fraction of their mean magnitude."""
@@ -29,10 +34,10 @@ class Artifact:
     """The files of one compressed model.
 
     Attributes:
-        path: The ONNX file that the target runs.
+        path: The file that the target runs: ONNX, or a torch.export program.
         packed_path: The bit-packed weights.
         size_bytes: Size of the packed file.
-        onnx_bytes: Size of the ONNX file.
+        onnx_bytes: Size of that file.
     """
 
     path: Path
@@ -44,7 +49,7 @@ class Artifact:
 def export_artifact(
     compressed: CompressedModel, path: Path, inputs: Inputs, *, target: Target
 ) -> Artifact:
-    """Write `path` (ONNX) and the packed weights beside it.
+    """Write `path` (ONNX, or .pt2 for PyTorch) and the packed weights beside it.
 
     Those of `model.onnx` are `weights.packed`, those of any other `name.onnx`
     are `name.packed`, so that several models can lie in one folder.
@@ -68,7 +73,7 @@ def export_artifact(
                 remedy="call compress() first",
             )
         )
-    runnable = (*target.activation_bits, FLOAT)
+    runnable = (8, FLOAT) if target.simulation else (*target.activation_bits, FLOAT)
     for site in compressed.record.plan.sites:
         if site.bits not in runnable:
             raise ExportError(
@@ -80,34 +85,43 @@ def export_artifact(
                 )
             )
     compressed, inputs = on_cpu(compressed, inputs)
-    write_onnx(compressed, path, inputs)
+    if target.file_name.endswith(".pt2"):
+        write_program(compressed, path, inputs)
+    else:
+        write_onnx(compressed, path, inputs, runtime=target.runtime)
     packed_path = path.with_name(
         "weights.packed" if path.stem == "model" else f"{path.stem}.packed"
     )
     size = write_packed(compressed, packed_path)
-    check_outputs(compressed, path, inputs)
+    check_outputs(compressed, path, inputs, target)
     return Artifact(
         path=path, packed_path=packed_path, size_bytes=size, onnx_bytes=path.stat().st_size
     )
 
 
-def check_outputs(compressed: CompressedModel, path: Path, inputs: Inputs) -> float:
-    """Compare the outputs of an ONNX file with those of its model.
+def check_outputs(
+    compressed: CompressedModel, path: Path, inputs: Inputs, target: Target = DEFAULT
+) -> float:
+    """Compare the outputs of a file on its target with those of its model.
 
-    Integers round differently at ties, so single outputs may differ by a grid
-    step; the mean difference may not pass `OUTPUT_TOLERANCE`.
+    The model computes in integers where the file does, so that the two do not
+    differ by chance; see `ExactModel`.
 
     Returns:
         The mean difference as a fraction of the outputs' mean magnitude.
 
     Raises:
-        ExportError: If the difference is larger than the tolerance.
+        ExportError: If the difference is larger than `OUTPUT_TOLERANCE`.
     """
     args, kwargs = inputs
     with torch.no_grad():
-        outputs = compressed(*args, **kwargs)
+        outputs = ExactModel(compressed, inputs)(*args, **kwargs)
     expected = _first_tensor(outputs).float().cpu().numpy()
-    got = _first_tensor(RuntimeModule(path, like=outputs)(*args, **kwargs)).float().numpy()
+    got = (
+        _first_tensor(RuntimeModule(path, like=outputs, target=target)(*args, **kwargs))
+        .float()
+        .numpy()
+    )
     scale = float(np.abs(expected).mean()) or 1.0
     difference = float(np.abs(expected - got).mean()) / scale
     if not difference <= OUTPUT_TOLERANCE:
@@ -133,18 +147,21 @@ def feed_of(session: Any, values: Iterable[Any]) -> dict[str, NDArray[Any]]:
 
 
 class RuntimeModule(nn.Module):
-    """An ONNX file that is called like the model it was exported from.
+    """A file that is called like the model it was exported from.
 
     Args:
-        path: The ONNX file.
+        path: The file.
         threads: Threads that one call uses.
+        target: The runtime that the file was written for.
         like: Outputs of the model, whose structure (a tuple, a dictionary)
             those of the file take; None returns the first output alone.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1, like: Any = None) -> None:
+    def __init__(
+        self, path: Path, *, threads: int = 1, like: Any = None, target: Target = DEFAULT
+    ) -> None:
         super().__init__()
-        self._session = open_session(path, threads=threads)
+        self._session = open_model(path, replace(target, threads=threads))
         self._leaves, self._structure = tree_flatten(like)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

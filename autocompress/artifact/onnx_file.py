@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,26 @@ import torch
 import torch.ao.quantization.fx._decomposed
 from torch import Tensor, nn
 
+from autocompress.artifact.executed import integer_layers
 from autocompress.artifact.folding import fold_layer
+from autocompress.artifact.onnx_weights import fits_int4, shield_float_weights, store_weights
 from autocompress.core.candidate import Candidate
 from autocompress.core.files import write_atomic
+from autocompress.core.target import ONNXRUNTIME
 from autocompress.errors import AutocompressError, ExportError, TraceError, explain
 from autocompress.graph.inputs import one_line
+from autocompress.graph.operations import Inputs, weight_owners
 from autocompress.transform.compressed import CompressedModel
-from autocompress.transform.operations import Inputs, weight_owners
 from autocompress.transform.planned import PlannedMode, map_inputs, site_points
 from autocompress.transform.quantiser import TensorQuantiser
 from autocompress.transform.record import SurgeryRecord
+from autocompress.transform.weights import WeightLayout
 
-OPSET = 20
-"""ONNX operator set of the artifacts."""
+OPSET, INT4_OPSET = 20, 21
+"""ONNX operator set of the artifacts, and of those with INT4 weights."""
 
 
-class _Exportable(nn.Module):
+class ExportableModel(nn.Module):
     """A compressed model written with integer weights and quantise-dequantise pairs.
 
     It is called with positional arguments alone, which torch.export handles best.
@@ -35,9 +39,12 @@ class _Exportable(nn.Module):
     Args:
         compressed: A calibrated model.
         names: Names of those of its arguments, the last ones, that go by name.
+        integer: Names of the quantised layers that are computed in integers.
     """
 
-    def __init__(self, compressed: CompressedModel, names: tuple[str, ...]) -> None:
+    def __init__(
+        self, compressed: CompressedModel, names: tuple[str, ...], integer: Collection[str]
+    ) -> None:
         super().__init__()
         self.network = compressed.network
         self.names = names
@@ -52,22 +59,27 @@ class _Exportable(nn.Module):
         self.skipped = frozenset(
             number for name, (_, number) in plan.folds.items() if name in self.keys
         )
-        self.axes = {}
+        self.layouts: dict[str, tuple[WeightLayout, bool]] = {}
+        self.codes: list[str] = []
+        self.floats: list[str] = []
         for name, key in self.keys.items():
             folded = fold_layer(compressed, name)
-            self.axes[name] = folded.layout.axis if folded.per_channel else None
-            self.register_buffer(f"{key}_codes", folded.codes)
-            scales = folded.scales[:, 0] if folded.per_channel else folded.spread()
-            self.register_buffer(f"{key}_scales", scales)
-            codes = folded.bias_codes()
-            if codes is None:
+            layout, whole = folded.layout, folded.per_channel and name in integer
+            self.layouts[name] = layout, whole
+            codes = folded.codes if whole else layout.shared(folded.codes).flatten(0, 1)
+            self.codes.append(f"{key}_codes")
+            self.register_buffer(f"{key}_codes", codes)
+            self.register_buffer(f"{key}_scales", folded.scales.flatten())
+            bias = folded.bias_codes() if whole else None
+            if bias is None:
+                self.floats.append(f"{key}_codes")
                 self.register_buffer(f"{key}_bias", folded.bias)
             else:
-                self.register_buffer(f"{key}_bias", codes)
+                self.register_buffer(f"{key}_bias", bias)
                 self.register_buffer(f"{key}_bias_scales", folded.bias_scales)
-            self.register_buffer(f"{key}_zeros", torch.zeros(len(folded.bias), dtype=torch.int64))
 
     def forward(self, *inputs: Any) -> Any:
+        """Compute what the compressed model computes, on grids that exporters know."""
         first = len(inputs) - len(self.names)
         args, kwargs = inputs[:first], dict(zip(self.names, inputs[first:], strict=True))
         mode = PlannedMode(
@@ -89,31 +101,44 @@ class _Exportable(nn.Module):
     def _layer(self, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
         if name not in self.keys:
             return args
-        key, axis = self.keys[name], self.axes[name]
-        zeros, scales = self.get_buffer(f"{key}_zeros"), self.get_buffer(f"{key}_scales")
-        codes = self.get_buffer(f"{key}_codes")
-        dequantize = torch.ops.quantized_decomposed.dequantize_per_channel
-        if axis is None:  # no one axis has the scales, so that no runtime computes in integers
-            weight = codes.float() * scales
-        else:
-            weight = dequantize(codes, scales, zeros, axis, -127, 127, torch.int8)
+        key, (layout, whole) = self.keys[name], self.layouts[name]
+        codes, scales = self.get_buffer(f"{key}_codes"), self.get_buffer(f"{key}_scales")
+        axis = layout.axis if whole else 0
+        weight = _dequantised(codes, scales, axis, 127)
+        if not whole:
+            weight = layout.unshared(weight)
         if isinstance(self.network.get_submodule(name), nn.Embedding):
             return (args[0], weight, *args[2:])
         bias = self.get_buffer(f"{key}_bias")
         if bias.dtype == torch.int32:
             steps = self.get_buffer(f"{key}_bias_scales")
-            bias = dequantize(bias, steps, zeros, 0, -(2**31), 2**31 - 1, torch.int32)
+            bias = _dequantised(bias, steps, 0, 2**31 - 1)
         return (args[0], weight, bias, *args[3:])
 
 
-def write_onnx(compressed: CompressedModel, path: Path, inputs: Inputs) -> None:
+def _dequantised(codes: Tensor, scales: Tensor, axis: int, limit: int) -> Tensor:
+    """Multiply integers with the scales along an axis, as DequantizeLinear."""
+    dequantize = torch.ops.quantized_decomposed.dequantize_per_channel
+    zeros = torch.zeros_like(scales, dtype=torch.int64)
+    low = -limit if codes.dtype == torch.int8 else -limit - 1
+    result: Tensor = dequantize(codes, scales, zeros, axis, low, limit, codes.dtype)
+    return result
+
+
+def write_onnx(
+    compressed: CompressedModel, path: Path, inputs: Inputs, *, runtime: str = ONNXRUNTIME
+) -> None:
     """Export a compressed model; the batch axis is dynamic.
+
+    Layers that the runtime cannot compute in integers, since it would have to
+    read or write floats, are written for floats.
 
     Args:
         compressed: A calibrated model; put in eval mode.
         path: The file to write.
         inputs: Positional and keyword arguments of one forward call, with at
             least one example along each first axis.
+        runtime: What will run the file.
 
     Raises:
         ExportError: If the model is not calibrated or cannot be exported.
@@ -128,16 +153,21 @@ def write_onnx(compressed: CompressedModel, path: Path, inputs: Inputs) -> None:
             )
         )
     compressed.eval()
-    values, names = _example_call(inputs)
-    with torch.no_grad(), _quiet():
+    values, names = example_call(inputs)
+    exportable = ExportableModel(
+        compressed, names, integer_layers(compressed, inputs, runtime)
+    ).eval()
+    narrow = any(fits_int4(exportable.get_buffer(name).numpy()) for name in exportable.codes)
+    opset = INT4_OPSET if narrow else OPSET
+    with torch.no_grad(), quiet():
         try:
             program = torch.onnx.export(
-                _Exportable(compressed, names).eval(),
+                exportable,
                 values,
-                input_names=_input_names(values, names),
+                input_names=input_names(values, names),
                 dynamo=True,
-                opset_version=OPSET,
-                dynamic_shapes=(_dynamic(values),),
+                opset_version=opset,
+                dynamic_shapes=(dynamic_shapes(values),),
                 verbose=False,
             )
         except AutocompressError:
@@ -155,8 +185,11 @@ def write_onnx(compressed: CompressedModel, path: Path, inputs: Inputs) -> None:
             ) from error
     if program is None:
         raise ExportError("export: torch.onnx.export returned nothing; report this.")
-    program.model.graph.metadata_props.clear()
-    for node in program.model.graph.all_nodes():
+    graph = program.model.graph
+    store_weights(graph, exportable.codes, exportable.floats)
+    shield_float_weights(graph)
+    graph.metadata_props.clear()
+    for node in graph.all_nodes():
         node.metadata_props.clear()  # source lines and paths of this host, half of a small file
     write_atomic(path, lambda temporary: program.save(temporary))
 
@@ -172,13 +205,13 @@ def check_exportable(model: nn.Module, inputs: Inputs) -> None:
         TraceError: If what the model computes depends on the values it sees.
     """
     whole = CompressedModel(model, SurgeryRecord(candidate=Candidate()))
-    values, names = _example_call(inputs)
-    with torch.no_grad(), _quiet():
+    values, names = example_call(inputs)
+    with torch.no_grad(), quiet():
         try:
             torch.export.export(
-                _Exportable(whole, names).eval(),
+                ExportableModel(whole, names, ()).eval(),
                 values,
-                dynamic_shapes=(_dynamic(values),),
+                dynamic_shapes=(dynamic_shapes(values),),
                 strict=False,
             )
         except Exception as error:
@@ -193,7 +226,7 @@ def check_exportable(model: nn.Module, inputs: Inputs) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporter's notes about itself off the user's terminal."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx", "torch.export")]
     levels = [logger.level for logger in loggers]
@@ -209,13 +242,13 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _example_call(inputs: Inputs) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+def example_call(inputs: Inputs) -> tuple[tuple[Any, ...], tuple[str, ...]]:
     """Return arguments to capture a call with, and the names of the last ones."""
     args, kwargs = inputs
     return _pairs_of_examples((*args, *kwargs.values())), tuple(kwargs)
 
 
-def _input_names(values: tuple[Any, ...], names: tuple[str, ...]) -> list[str]:
+def input_names(values: tuple[Any, ...], names: tuple[str, ...]) -> list[str]:
     """Name the inputs of the file, one per tensor."""
     positional = [f"input_{number}" for number in range(len(values) - len(names))]
     return [
@@ -236,11 +269,12 @@ def _pairs_of_examples(value: Any) -> Any:
     return value
 
 
-def _dynamic(value: Any) -> Any:
+def dynamic_shapes(value: Any) -> Any:
+    """Say that the first axis of every tensor in a structure is open, as torch.export wants it."""
     if isinstance(value, Tensor):
         return {0: torch.export.Dim("batch")} if value.dim() else None
     if isinstance(value, Mapping):
-        return {key: _dynamic(item) for key, item in value.items()}
+        return {key: dynamic_shapes(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return tuple(_dynamic(item) for item in value)
+        return tuple(dynamic_shapes(item) for item in value)
     return None

@@ -1,6 +1,7 @@
 """Run an ONNX file in ONNX Runtime: one way to open it and to feed it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,30 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (
 """What ONNX Runtime raises when it refuses a model or a batch."""
 
 
-def open_session(model: Path | bytes, *, threads: int) -> onnxruntime.InferenceSession:
-    """Open a model on the CPU, with every optimisation on.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputNode:
+    """An input of an open file, described as ONNX Runtime does.
+
+    Attributes:
+        name: Its name.
+        type: Such as "tensor(float)".
+        shape: Integers, or "batch" for the axis that is open.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int | str, ...]
+
+
+def open_session(
+    model: Path | bytes, *, threads: int, providers: Sequence[str] = ("CPUExecutionProvider",)
+) -> onnxruntime.InferenceSession:
+    """Open a model in ONNX Runtime, with every optimisation on.
 
     Args:
         model: Path of an ONNX file, or its content.
         threads: Threads that one inference uses, >= 1.
+        providers: Where it runs.
 
     Returns:
         A session that runs one operator after the other.
@@ -58,7 +77,7 @@ def open_session(model: Path | bytes, *, threads: int) -> onnxruntime.InferenceS
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(source, options, providers=list(providers))
     except RUNTIME_ERRORS as error:
         raise InvalidInputError(
             explain(
@@ -70,7 +89,7 @@ def open_session(model: Path | bytes, *, threads: int) -> onnxruntime.InferenceS
         ) from error
 
 
-def bind_inputs(session: onnxruntime.InferenceSession, inputs: Inputs) -> dict[str, Array]:
+def bind_inputs(session: Any, inputs: Inputs) -> dict[str, Array]:
     """Give each input of a session its array.
 
     Args:

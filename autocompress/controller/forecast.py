@@ -10,7 +10,7 @@ from autocompress.core.evaluation import Evaluation
 from autocompress.core.objective import Constraint, Objective
 from autocompress.core.target import FLOAT
 from autocompress.cost.analytic import StoredWeights, count_costs
-from autocompress.cost.profile import DeviceProfile
+from autocompress.cost.resolve import Profile
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.widths import pruned_widths
 from autocompress.predictor.recovery import EXPONENT_PRIOR, RecoveryModel, learning_exponent
@@ -42,7 +42,7 @@ class Forecast:
     def __init__(
         self,
         graph: ModelGraph,
-        profile: DeviceProfile,
+        profile: Profile,
         objectives: Sequence[Objective],
         constraints: Sequence[Constraint],
         baseline: Mapping[str, float],
@@ -53,7 +53,7 @@ class Forecast:
         self.objectives, self.constraints = tuple(objectives), tuple(constraints)
         self.baseline, self.full_images = dict(baseline), full_images
         if "latency_ms" in baseline:
-            self.baseline["latency_ms"] = profile.predict_latency(graph, Candidate())
+            self.baseline |= profile.predict_costs(graph, Candidate())
         self.recovery = RecoveryModel()
         self.exponent = EXPONENT_PRIOR
         self.most_images = 0
@@ -61,7 +61,7 @@ class Forecast:
     def costs(self, candidate: Candidate) -> dict[str, float]:
         """Predict all costs of a candidate without building it."""
         counted = count_costs(self.graph, candidate, self.stored)
-        return counted | {"latency_ms": self.profile.predict_latency(self.graph, candidate)}
+        return counted | self.profile.predict_costs(self.graph, candidate)
 
     def learn(self, evaluations: Sequence[Evaluation]) -> None:
         """Refit the accuracy models to the candidates that were trained."""

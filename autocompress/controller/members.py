@@ -12,9 +12,10 @@ from torch import nn
 
 from autocompress.artifact.exact import ExactModel
 from autocompress.artifact.export import RuntimeModule, export_artifact, on_cpu
+from autocompress.artifact.packed import read_packed, write_packed
 from autocompress.core.evaluation import MeasuredMember, front_document
 from autocompress.core.files import read_json, write_json, write_text
-from autocompress.core.objective import Constraint, Objective
+from autocompress.core.objective import COSTS, Constraint, Objective
 from autocompress.core.pareto import non_dominated_mask
 from autocompress.core.target import Target
 from autocompress.cost.measurement import LatencyMeasurement, measure_interleaved
@@ -102,22 +103,29 @@ class MemberStore:
         trained_images: int,
     ) -> MeasuredMember:
         args, kwargs = example_inputs(self.task, model, self.splits.val)
-        artifact = export_artifact(model, folder / "model.onnx", (args, kwargs), target=self.target)
-        with torch.inference_mode():
-            like = model(*args, **kwargs)
-        runtime = RuntimeModule(artifact.path, threads=torch.get_num_threads(), like=like)
-        exact = ExactModel(*on_cpu(model, (args, kwargs)))
-        val_accuracy = self._verify(exact, runtime, artifact.path)
+        exact: nn.Module = model
+        runtime: nn.Module
+        if self.target.simulation is None:
+            path = folder / self.target.file_name
+            artifact = export_artifact(model, path, (args, kwargs), target=self.target)
+            with torch.inference_mode():
+                like = model(*args, **kwargs)
+            threads = torch.get_num_threads()
+            runtime = RuntimeModule(path, threads=threads, like=like, target=self.target)
+            exact = ExactModel(*on_cpu(model, (args, kwargs)))
+            sizes = {"size_bytes": artifact.size_bytes, "onnx_bytes": artifact.onnx_bytes}
+        else:  # runs nowhere: the file is the packed one
+            path = folder / "weights.packed"
+            sizes = {"size_bytes": write_packed(model, path)}
+            runtime = read_packed(path, self.model)
+        val_accuracy = self._verify(exact, runtime, path)
         measured = {
             "val_accuracy": val_accuracy,
             "accuracy": score(runtime, self.task, self.splits.test, low_precision=False),
             "val_images": count(self.splits.val),
             "test_images": count(self.splits.test),
-            "size_bytes": artifact.size_bytes,
-            "onnx_bytes": artifact.onnx_bytes,
-            "macs": costs["macs"],
-            "bops": costs["bops"],
-            "parameters": costs["parameters"],
+            **sizes,
+            **{key: costs[key] for key in COSTS if key in costs and key not in sizes},
             "trained_images": trained_images,
             "origin": origin,
         }
@@ -126,7 +134,7 @@ class MemberStore:
             candidate=model.record.candidate,
             predicted=dict(predicted),
             measured=measured,
-            path=f"front/{name}/model.onnx",
+            path=f"front/{name}/{path.name}",
         )
         write_text(folder / "candidate.json", written.candidate.to_json() + "\n")
         return written
@@ -151,13 +159,44 @@ class MemberStore:
             self.save(member)
         return measured
 
+    def simulate(
+        self, members: Sequence[MeasuredMember], costs: Sequence[Mapping[str, float]]
+    ) -> list[MeasuredMember]:
+        """Give members what a simulated target says of them, and save them.
+
+        Args:
+            members: Written members.
+            costs: "latency_ms" and other costs of each.
+        """
+        simulated = [
+            replace(member, measured={**member.measured, **found, **self._simulated(found)})
+            for member, found in zip(members, costs, strict=True)
+        ]
+        for member in simulated:
+            self.save(member)
+        return simulated
+
+    def _simulated(self, costs: Mapping[str, float]) -> dict[str, Any]:
+        return {
+            "latency_ci95_ms": [costs["latency_ms"]] * 2,
+            "device": f"{self.target.name}, simulated",
+            "threads": self.target.threads,
+            "batch_size": self.target.batch_size,
+        }
+
     def time(self, paths: Sequence[Path], *, seconds: float) -> list[LatencyMeasurement]:
         """Time ONNX files side by side on a batch of `val`; the first is the reference."""
         batch = self.splits.val[0]
         args, kwargs = example_inputs(self.task, self.model, (batch,), self.target.batch_size)
         tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)]
         arrays = [_of_size(tensor, self.target.batch_size) for tensor in tensors]
-        return measure_interleaved(paths, arrays, threads=self.target.threads, max_seconds=seconds)
+        return measure_interleaved(
+            paths,
+            arrays,
+            threads=self.target.threads,
+            runtime=self.target.runtime,
+            max_seconds=seconds,
+        )
 
     def predict(self, name: str, values: Mapping[str, float]) -> None:
         """Give a member on disk what was predicted of it, if it has nothing yet."""
@@ -169,7 +208,7 @@ class MemberStore:
         """Write a member's `metrics.json`, which marks it complete."""
         write_json(self.study_dir / "front" / member.id / "metrics.json", member.to_json())
 
-    def _verify(self, model: ExactModel, runtime: RuntimeModule, path: Path) -> float:
+    def _verify(self, model: nn.Module, runtime: nn.Module, path: Path) -> float:
         """Compare accuracies on all of `val`; return that of the file.
 
         The model is computed as the runtime rounds: otherwise predictions differ

@@ -19,6 +19,7 @@ from autocompress.controller.setup import SearchSetup
 from autocompress.core.evaluation import Evaluation, MeasuredMember
 from autocompress.core.events import Callback, Event
 from autocompress.cost.analytic import count_costs
+from autocompress.cost.simulated import SimulatedProfile
 from autocompress.evaluation.evaluator import Evaluator
 from autocompress.transform.compressed import CompressedModel
 
@@ -156,12 +157,17 @@ class Run:
         return [m for m in self.members() if m.measured["origin"] in BASELINES]
 
     def measure(self, members: Sequence[MeasuredMember], *, seconds: float) -> list[MeasuredMember]:
-        """Measure members side by side; the first is the original.
+        """Measure members side by side; the first is the original. Simulated targets are asked.
 
         The host may run faster or slower than when the baselines were
         measured first. Latencies as they would have been then are kept for
         the cost model.
         """
+        if isinstance(self.setup.profile, SimulatedProfile):
+            costs = [
+                self.setup.profile.predict_costs(self.setup.graph, m.candidate) for m in members
+            ]
+            return self.store.simulate(members, costs)
         measured = self.store.measure(members, seconds=seconds)
         latency = {member.id: float(member.measured["latency_ms"]) for member in measured}
         known: dict[str, float] = self.ledger.get("latency_ms", {})

@@ -13,7 +13,7 @@ from autocompress.core.objective import Constraint, Objective
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.target import Target
 from autocompress.core.training import TrainingConfig
-from autocompress.cost.profile import DeviceProfile
+from autocompress.cost.resolve import Profile
 from autocompress.evaluation.splits import Splits, data_digest
 from autocompress.evaluation.task import Task
 from autocompress.graph.structure import ModelGraph
@@ -54,7 +54,7 @@ class SearchSetup:
     task: Task
     splits: Splits
     target: Target
-    profile: DeviceProfile | None
+    profile: Profile | None
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
     budget: Budget

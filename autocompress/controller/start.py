@@ -2,22 +2,24 @@
 
 from dataclasses import replace
 
-from autocompress.artifact.onnx_file import write_onnx
 from autocompress.controller.designs import ladder_start, plain_int8, unmodified
 from autocompress.controller.run import CONTENDER, Run
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import MeasuredMember
-from autocompress.core.target import FLOAT
+from autocompress.core.objective import COSTS
 from autocompress.cost.profile import DeviceProfile, profile_device
+from autocompress.cost.resolve import Profile, load_profile
+from autocompress.cost.simulated import SimulatedProfile
 from autocompress.errors import ExportError
+from autocompress.evaluation.networks import measure_networks
 from autocompress.evaluation.proxy import score
-from autocompress.transform.compress import calibrate_grids
+from autocompress.graph.inputs import ModelInputs
 
-BASELINE_SECONDS, PROFILE_SECONDS, PROBE_SECONDS = 15.0, 40.0, 5.0
-"""Longest measurements of the baselines, of all kernels, and of a change of precision."""
+BASELINE_SECONDS, PROFILE_SECONDS, NETWORK_SECONDS = 15.0, 40.0, 60.0
+"""Longest measurements of the baselines, of all kernels, and of whole candidates."""
 
-ISLANDS = 6
-"""Layers in floating point of the network that shows what a change of precision costs."""
+NETWORKS = 32
+"""Whole candidates that are timed at most, the original among them."""
 
 
 def measure_baseline(run: Run) -> dict[str, float]:
@@ -47,7 +49,7 @@ def measure_baseline(run: Run) -> dict[str, float]:
     baseline = {
         "accuracy": values["accuracy"],
         "proxy_accuracy": proxy_accuracy,
-        **{key: values[key] for key in ("latency_ms", "size_bytes", "macs", "bops", "parameters")},
+        **{key: values[key] for key in COSTS if key in values},
     }
     run.ledger.set("baseline", baseline)
     return baseline
@@ -59,12 +61,12 @@ def _untrained(run: Run, name: str, origin: str, candidate: Candidate) -> Measur
     return run.write_member(name, model, {}, origin=origin, trained_images=0)
 
 
-def device_profile(run: Run) -> DeviceProfile:
+def device_profile(run: Run) -> Profile:
     """Return the study's profile: kept, given, or measured now and corrected by the baseline."""
     setup = run.setup
     path = setup.study_dir / "profile.json"
     if path.exists():
-        return DeviceProfile.load(path)
+        return load_profile(path)
     if setup.profile is not None:
         setup.profile.save(path)
         return setup.profile
@@ -76,15 +78,19 @@ def device_profile(run: Run) -> DeviceProfile:
         setup.target,
         seconds=PROFILE_SECONDS if total is None else min(PROFILE_SECONDS, 0.04 * total),
     )
-    profile = _probe_boundaries(run, refit_profile(run, profile))
+    profile = _refit(run, _time_networks(run, profile, total))
     profile.save(path)
     return profile
 
 
-def refit_profile(run: Run, profile: DeviceProfile) -> DeviceProfile:
+def refit_profile(run: Run, profile: Profile) -> Profile:
     """Correct a profile by measured members; one that the user gave stays as it is."""
-    if run.setup.profile is not None:
+    if run.setup.profile is not None or isinstance(profile, SimulatedProfile):
         return profile
+    return _refit(run, profile)
+
+
+def _refit(run: Run, profile: DeviceProfile) -> DeviceProfile:
     latencies = run.ledger.get("latency_ms", {})
     anchors = [
         profile.anchor(run.setup.graph, member.candidate, latencies[member.id])
@@ -94,22 +100,25 @@ def refit_profile(run: Run, profile: DeviceProfile) -> DeviceProfile:
     return profile.refit(anchors)
 
 
-def _probe_boundaries(run: Run, profile: DeviceProfile) -> DeviceProfile:
-    """Measure a quantised network with some layers in floating point, if the space offers it."""
-    setup, plain = run.setup, ladder_start(run.setup.space)
-    step = max(2, len(plain.layers) // ISLANDS)
-    islands = list(plain.layers)[step // 2 :: step]
-    kept = {name: config for name, config in plain.layers.items() if name not in islands}
-    mixed = replace(plain, layers=kept).canonical()
-    offered = (FLOAT, FLOAT) in setup.space.layer_precisions
-    if not offered or len(mixed.layers) in (0, len(plain.layers)):
-        return profile
-    path = setup.study_dir / "probe.onnx"
-    model = run.evaluator.compress(mixed)
-    calibrate_grids(model, setup.splits.calibration[:1], setup.task.run)
-    write_onnx(model, path, run.evaluator.inputs)
-    reference = run.members()[0]
-    measured = run.store.time([setup.study_dir / reference.path, path], seconds=PROBE_SECONDS)
-    path.unlink()
-    latency = measured[1].ratio * float(reference.measured["latency_ms"])
-    return profile.refit([profile.anchor(setup.graph, mixed, latency)])
+def _time_networks(run: Run, profile: DeviceProfile, total: float | None) -> DeviceProfile:
+    """Time some whole candidates, untrained, which teach a profile what they cost beside kernels.
+
+    Their ratios to the original count: it is the original's own latency that all share.
+    """
+    setup = run.setup
+    run.say("profile", "timing whole candidates on the target")
+    args, kwargs = run.evaluator.inputs
+    fitted = measure_networks(
+        profile,
+        setup.space,
+        setup.model,
+        ModelInputs(args=args, kwargs=kwargs),
+        count=NETWORKS,
+        seconds=NETWORK_SECONDS if total is None else min(NETWORK_SECONDS, 0.04 * total),
+    )
+    known = run.ledger.get("latency_ms", {}).get("0000")
+    if known is None or not fitted.anchors:
+        return fitted
+    scale = float(known) / fitted.anchors[0].latency_ms
+    anchors = [replace(a, latency_ms=scale * a.latency_ms) for a in fitted.anchors]
+    return profile.refit(anchors)

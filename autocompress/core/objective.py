@@ -10,6 +10,8 @@ from autocompress.errors import InvalidInputError, WrongTypeError, explain
 COSTS: Mapping[str, str] = {
     "latency_ms": "ms",
     "size_bytes": "bytes",
+    "energy_mj": "mJ",
+    "peak_memory_bytes": "bytes",
     "macs": "MACs",
     "bops": "bit operations",
     "parameters": "parameters",

@@ -1,17 +1,36 @@
 """The device that a search optimises for: its runtime and what it executes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from autocompress.core.schema import SCHEMA_VERSION, check_record, unknown_name
+from autocompress.core.schema import SCHEMA_VERSION, check_name, check_record, unknown_name
+from autocompress.core.simulation import BUILT_IN, Simulation, parse_simulation
+from autocompress.core.simulation import FLOAT as FLOAT  # read here by all other modules
 from autocompress.errors import InvalidInputError, WrongTypeError, explain
 
 CHANNEL_UNIT = 8
 """Unit of channels assumed of a target until it is measured."""
 
-FLOAT = 32
-"""Bit-width that stands for unquantised floating point."""
+ONNXRUNTIME, OPENVINO, TORCH, TORCH_COMPILED = "onnxruntime", "openvino", "torch", "torch-compiled"
+ONNXRUNTIME_CUDA, TORCH_CUDA, SIMULATED = "onnxruntime-cuda", "torch-cuda", "simulation"
+RUNTIMES = (
+    *(ONNXRUNTIME, OPENVINO, TORCH, TORCH_COMPILED),
+    *(ONNXRUNTIME_CUDA, TORCH_CUDA, SIMULATED),
+)
+"""What runs artifacts; simulated hardware runs none."""
+
+INTEGERS, FLOATS = ((FLOAT, FLOAT), (8, 8)), ((FLOAT, FLOAT),)
+
+NAMED: Mapping[str, tuple[str, tuple[tuple[int, int], ...]]] = {
+    "onnxruntime-cpu": (ONNXRUNTIME, INTEGERS),
+    "openvino-cpu": (OPENVINO, INTEGERS),
+    "torch-cpu": (TORCH, FLOATS),
+    "torch-compiled-cpu": (TORCH_COMPILED, FLOATS),
+    "torch-cuda": (TORCH_CUDA, FLOATS),
+    "onnxruntime-cuda": (ONNXRUNTIME_CUDA, FLOATS),
+}
+"""Runtimes on a device, and the precisions that they execute, by the name of the target."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,21 +39,28 @@ class Target:
 
     Attributes:
         name: What the user calls it, for example "onnxruntime-cpu".
-        runtime: The runtime that runs the artifact.
+        runtime: The runtime that runs the artifact, one of `RUNTIMES`.
         threads: Threads that one inference uses, >= 1.
         batch_size: Images per inference when latency is measured, >= 1.
         precisions: (weight bits, activation bits) pairs that run as such.
         round_to: Unit in which fewer channels make a layer faster, >= 1.
+        simulation: What the device consists of, where it is simulated, not
+            measured; `precisions` are then those of the simulation.
     """
 
     name: str
-    runtime: str = "onnxruntime"
+    runtime: str = ONNXRUNTIME
     threads: int = 1
     batch_size: int = 1
-    precisions: tuple[tuple[int, int], ...] = ((FLOAT, FLOAT), (8, 8))
+    precisions: tuple[tuple[int, int], ...] = INTEGERS
     round_to: int = CHANNEL_UNIT
+    simulation: Simulation | None = None
 
     def __post_init__(self) -> None:
+        check_name("target 'runtime'", self.runtime, RUNTIMES)
+        if self.simulation is not None:
+            object.__setattr__(self, "runtime", SIMULATED)
+            object.__setattr__(self, "precisions", self.simulation.precisions)
         for key in ("threads", "batch_size", "round_to"):
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int):
@@ -79,6 +105,32 @@ class Target:
         fitting = [p for p in self.precisions if p[0] >= weight_bits and p[1] >= activation_bits]
         return min(fitting, default=(FLOAT, FLOAT), key=lambda pair: (pair[0] * pair[1], pair))
 
+    def check_costs(self, names: Iterable[str]) -> None:
+        """Refuse costs that nothing tells on this target.
+
+        Args:
+            names: Names of cost objectives and constraints.
+
+        Raises:
+            InvalidInputError: If energy is among them, and it is not simulated.
+        """
+        if "energy_mj" in names and not (self.simulation and self.simulation.tells_energy):
+            raise InvalidInputError(
+                explain(
+                    "'energy_mj'",
+                    expected="a simulated target that tells energy, a roofline or an accelerator",
+                    got=f"'{self.name}'",
+                    remedy="choose another cost, or simulate the target",
+                )
+            )
+
+    @property
+    def file_name(self) -> str:
+        """What the artifact of a member is called, beside its `weights.packed`."""
+        if self.simulation is not None:
+            return "weights.packed"
+        return "model.pt2" if self.runtime.startswith(TORCH) else "model.onnx"
+
     @property
     def activation_bits(self) -> tuple[int, ...]:
         """The activation bit-widths that the runtime executes, narrowest first."""
@@ -93,7 +145,11 @@ class Target:
         """
         if name not in TARGET_NAMES:
             raise InvalidInputError(unknown_name("target", str(name), TARGET_NAMES))
-        return cls(name=name, threads=threads, batch_size=batch_size)
+        usage: dict[str, Any] = {"name": name, "threads": threads, "batch_size": batch_size}
+        if name in BUILT_IN:
+            return cls(simulation=BUILT_IN[name], **usage)
+        runtime, precisions = NAMED[name]
+        return cls(runtime=runtime, precisions=precisions, **usage)
 
     def to_json(self) -> dict[str, Any]:
         """Return the target as a JSON object."""
@@ -105,17 +161,20 @@ class Target:
             "batch_size": self.batch_size,
             "precisions": [list(pair) for pair in self.precisions],
             "round_to": self.round_to,
+            "simulation": None if self.simulation is None else self.simulation.to_json(),
         }
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Target":
         """Read a target from what `to_json` returned."""
-        keys = ("name", "runtime", "threads", "batch_size", "precisions", "round_to")
+        keys = ("name", "runtime", "threads", "batch_size", "precisions", "round_to", "simulation")
         fields = dict(check_record(record, what="target", keys=keys, required=("name",)))
+        if fields.get("simulation") is not None:
+            fields["simulation"] = parse_simulation(fields["simulation"])
         if "precisions" in fields:
             fields["precisions"] = tuple((int(w), int(a)) for w, a in fields["precisions"])
         return cls(**fields)
 
 
-TARGET_NAMES = ("onnxruntime-cpu",)
+TARGET_NAMES = (*NAMED, *BUILT_IN)
 """Names of the built-in targets."""

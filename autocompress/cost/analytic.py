@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from autocompress.core.candidate import CODEBOOK, Candidate, LayerConfig
 from autocompress.core.target import FLOAT
+from autocompress.cost.peak_memory import peak_activation_bytes
 from autocompress.graph.structure import Layer, ModelGraph
 from autocompress.graph.widths import LayerWidths, pruned_widths, removed_channels
 
@@ -55,7 +56,9 @@ def count_costs(
         layer at `stored` bits each, four bytes per scale, and a byte per
         entry of a codebook; every other value takes four bytes. Sparsity
         counts for nothing else: MACs, BOPs and parameters are those of the
-        whole layers.
+        whole layers;
+        "peak_memory_bytes", the most that the tensors between layers take for
+        one example, see `peak_activation_bytes`.
     """
     widths = pruned_widths(graph, candidate)
     macs = bops = parameters = 0
@@ -76,7 +79,13 @@ def count_costs(
     others = max(graph.parameters - in_layers - NORM_PARAMETERS * whole, 0)
     parameters += others + NORM_PARAMETERS * left
     size += FLOAT_BYTES * (others + (NORM_PARAMETERS + NORM_BUFFERS) * left)
-    return {"macs": macs, "bops": bops, "parameters": parameters, "size_bytes": size}
+    return {
+        "macs": macs,
+        "bops": bops,
+        "parameters": parameters,
+        "size_bytes": size,
+        "peak_memory_bytes": peak_activation_bytes(graph, candidate, widths),
+    }
 
 
 def _plain_bits(_: str, config: LayerConfig) -> float:

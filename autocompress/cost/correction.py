@@ -26,12 +26,14 @@ class Anchor:
         latency_ms: What was measured on its artifact.
         kernel_ms: The sum of its kernels, from the profile.
         boundaries: Changes of precision from one of its layers to the next.
+        model: Fingerprint of the model that was compressed; "" if unknown.
     """
 
     candidate: Candidate
     latency_ms: float
     kernel_ms: float
     boundaries: int = 0
+    model: str = ""
 
     def __post_init__(self) -> None:
         check_times({"latency_ms": self.latency_ms, "kernel_ms": self.kernel_ms})
@@ -43,12 +45,13 @@ class Anchor:
             "latency_ms": self.latency_ms,
             "kernel_ms": self.kernel_ms,
             "boundaries": self.boundaries,
+            "model": self.model,
         }
 
     @classmethod
     def from_json(cls, record: object) -> "Anchor":
         """Read an anchor from what `to_json` returned."""
-        keys = ("candidate", "latency_ms", "kernel_ms", "boundaries")
+        keys = ("candidate", "latency_ms", "kernel_ms", "boundaries", "model")
         fields: dict[str, Any] = dict(check_record(record, what="anchor", keys=keys))
         fields["candidate"] = Candidate.from_json(fields["candidate"])
         return cls(**fields)

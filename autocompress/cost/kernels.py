@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise, product
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,11 +16,16 @@ from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import Block, Layer, ModelGraph, Operation, loses_whole_groups
 from autocompress.graph.widths import LayerWidths, pruned_widths
 
-KINDS = ("conv", "linear", "add")
+KINDS = ("conv", "linear", "add", "quantise", "dequantise")
 """What a kernel computes; a convolution or an addition includes its activation function."""
 
 INT8 = 8
 """Bit-width of the integer kernels."""
+
+CONVERSIONS = 5
+"""Sizes of tensors whose conversion is measured."""
+
+T = TypeVar("T")
 
 _PATTERN = re.compile(
     r"(?P<kind>[a-z]+) (?P<in_channels>\d+)>(?P<out_channels>\d+) k(?P<kernel>[\dx]*) "
@@ -32,7 +38,8 @@ class KernelKey:
     """One kernel as the runtime sees it; equal keys take equal time.
 
     Attributes:
-        kind: "conv", "linear" or "add".
+        kind: "conv", "linear", "add", or one of the conversions "quantise",
+            which reads floats, and "dequantise", which reads integers.
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel: Kernel per spatial axis; () unless a convolution.
@@ -117,13 +124,13 @@ class KernelKey:
 
     @property
     def operations(self) -> int:
-        """Multiply-accumulates for one example; element additions for an add."""
+        """Multiply-accumulates for one example; elements for what has no weights."""
         return max(self.weights, self.out_channels) * math.prod(self.size)
 
     @property
     def weights(self) -> int:
-        """Number of weights; 0 for an add."""
-        if self.kind == "add":
+        """Number of weights; 0 for what has none."""
+        if self.kind not in ("conv", "linear"):
             return 0
         return self.out_channels * math.prod(self.kernel) * self.in_channels // self.groups
 
@@ -174,7 +181,7 @@ class KernelPlan:
         adds = [operation for operation in graph.operations if operation.kind == "add"]
         layers = [layer for layer in graph.layers if layer.macs]  # looking up takes no time
         self._places: list[Layer | Operation] = [*layers, *adds]
-        self._layer_count = len(layers)
+        self.layer_count = len(layers)
         self._carriers = [
             place if isinstance(place, Layer) else self._carrier(place) for place in self._places
         ]
@@ -195,6 +202,16 @@ class KernelPlan:
             tuple[tuple[str, ...], tuple[float, ...]], Mapping[str, LayerWidths]
         ] = {}
 
+    @property
+    def layers(self) -> list[tuple[Layer, tuple[str, ...]]]:
+        """The layers that take time, with the groups that decide their widths."""
+        found = zip(self._places[: self.layer_count], self._groups, strict=False)
+        return [(place, groups) for place, groups in found if isinstance(place, Layer)]
+
+    def place(self, site: Site) -> Layer | Operation:
+        """Return the layer or the addition at a site."""
+        return self._places[site[0]]
+
     def sites(self, candidate: Candidate) -> list[Site]:
         """List what a candidate runs, in a form that is quick to make and to look up."""
         ratios, dropped = candidate.pruning_ratios, set(candidate.dropped_blocks)
@@ -213,7 +230,7 @@ class KernelPlan:
 
     def boundaries(self, candidate: Candidate) -> int:
         """Count the layers of a candidate that run in another precision than the one before."""
-        layers = [site for site in self.sites(candidate) if site[0] < self._layer_count]
+        layers = [site for site in self.sites(candidate) if site[0] < self.layer_count]
         return sum(before[2] != after[2] for before, after in pairwise(layers))
 
     def kernel(self, site: Site) -> KernelKey:
@@ -221,6 +238,26 @@ class KernelPlan:
         if site not in self._kernels:
             self._kernels[site] = self._build(site)
         return self._kernels[site]
+
+    def conversions(self) -> list[KernelKey]:
+        """List conversions between precisions, of tensors of a few sizes, if there are two."""
+        pairs = self.target.precisions
+        if (FLOAT, FLOAT) not in pairs or (INT8, INT8) not in pairs:
+            return []
+        shapes = {
+            layer.input_shape
+            for layer, _ in self.layers
+            if layer.kernel_size and math.prod(layer.input_shape[1:]) > 1
+        }
+        ordered = sorted(shapes, key=lambda shape: (math.prod(shape), shape))
+        chosen = dict.fromkeys(spaced(ordered, min(CONVERSIONS, len(ordered)))) if ordered else {}
+        return [
+            KernelKey(
+                kind=kind, in_channels=shape[0], out_channels=shape[0], size=shape[1:], bits=bits
+            )
+            for shape in chosen
+            for kind, bits in (("quantise", FLOAT), ("dequantise", INT8))
+        ]
 
     def possible_kernels(
         self, ratios: Mapping[str, Sequence[float]], levels: int, rows: int
@@ -352,7 +389,7 @@ def _groups_left(layer: Layer, widths: LayerWidths) -> int:
     return layer.groups
 
 
-def spaced(values: Sequence[float], count: int) -> list[float]:
+def spaced(values: Sequence[T], count: int) -> list[T]:
     """Take evenly spaced values, the first and the last among them; repeats if there are few."""
     places = np.linspace(0, len(values) - 1, count)
     return [values[round(place)] for place in places]

@@ -1,10 +1,8 @@
 """Measure latencies side by side, in interleaved rounds, with an interval for each."""
 
-import gc
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,18 +10,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 from scipy.stats import binom
 
-from autocompress.artifact.runtime import (
-    RUNTIME_ERRORS,
-    Array,
-    Inputs,
-    bind_inputs,
-    open_session,
-)
+from autocompress.artifact.runtime import Array, Inputs, bind_inputs
+from autocompress.artifact.session import Session, bound_call, open_model, runtime_errors
 from autocompress.core.schema import SCHEMA_VERSION
 from autocompress.core.seeds import derive_seed
+from autocompress.core.target import ONNXRUNTIME, Target
+from autocompress.cost.steady import bound_to, garbage_kept
 from autocompress.errors import InvalidInputError, MeasurementError, explain
 
 FloatArray = npt.NDArray[np.float64]
@@ -58,6 +52,8 @@ class LatencyMeasurement:
         threads: Threads that one inference used.
         batch_size: Examples per inference.
         noisy: Whether time ran out before the interval was narrow enough.
+        peak_memory_bytes: How much opening the model and its first inference
+            added to the process's memory; None if that was not looked at.
     """
 
     median_ms: float
@@ -69,6 +65,18 @@ class LatencyMeasurement:
     threads: int
     batch_size: int
     noisy: bool
+    peak_memory_bytes: int | None = None
+
+    def describe(self) -> str:
+        """Say in one sentence what was measured, and whether it can be trusted."""
+        width = (self.ci95_ms[1] - self.ci95_ms[0]) / self.median_ms
+        said = f"{self.median_ms:.4g} ms, 95 % interval {width:.1%} wide"
+        if self.noisy:
+            said += (
+                "; the host is too noisy: stop other programs, measure for longer, or compare "
+                "ratios to a model that is measured with it"
+            )
+        return said
 
     def to_json(self) -> dict[str, Any]:
         """Return the measurement as a JSON object."""
@@ -83,21 +91,23 @@ class LatencyMeasurement:
             "threads": self.threads,
             "batch_size": self.batch_size,
             "noisy": self.noisy,
+            "peak_memory_bytes": self.peak_memory_bytes,
         }
 
 
 def measure_interleaved(
-    models: Sequence[Path | bytes | onnxruntime.InferenceSession],
+    models: Sequence[Path | bytes | Session],
     inputs: Inputs | None = None,
     *,
     threads: int = 1,
+    runtime: str = ONNXRUNTIME,
     min_rounds: int = 20,
     max_seconds: float = 20.0,
     target_ci: float = 0.03,
     seed: int = 0,
     clock: Clock = time.perf_counter,
 ) -> list[LatencyMeasurement]:
-    """Measure ONNX models in turns, so that all meet the same conditions.
+    """Measure models in turns, so that all meet the same conditions.
 
     In each round every model runs a few times, in a new random order. Rounds
     go on for `MIN_SECONDS` or longer, until the 95 % interval of every median
@@ -111,6 +121,7 @@ def measure_interleaved(
         inputs: One batch that every model takes; None draws random inputs of
             one example for each.
         threads: Threads per inference, >= 1; open sessions keep their own.
+        runtime: What opens files, one of `RUNTIMES`; open sessions keep their own.
         min_rounds: Rounds at least, >= 1, while there is time.
         max_seconds: Time for all models together, > 0; at least one round runs.
         target_ci: Width of an interval over its median that is narrow enough.
@@ -125,14 +136,15 @@ def measure_interleaved(
         MissingFileError: If a file does not exist.
         MeasurementError: If the runtime fails while a model runs.
     """
+    target = Target(name=runtime, runtime=runtime, threads=threads)
     sessions = [
-        open_session(model, threads=threads) if isinstance(model, (bytes, Path)) else model
-        for model in models
+        open_model(model, target) if isinstance(model, (bytes, Path)) else model for model in models
     ]
     feeds = [example_arrays(session, inputs, seed=seed) for session in sessions]
     try:
         table = time_interleaved(
-            [_runner(session, feed) for session, feed in zip(sessions, feeds, strict=True)],
+            [bound_call(session, feed) for session, feed in zip(sessions, feeds, strict=True)],
+            threads=threads,
             enough=lambda table: (
                 len(table) >= min_rounds
                 and bool((relative_widths(block_medians(table)) <= target_ci).all())
@@ -142,7 +154,7 @@ def measure_interleaved(
             seed=seed,
             clock=clock,
         )
-    except RUNTIME_ERRORS as error:
+    except runtime_errors() as error:
         raise MeasurementError(
             explain(
                 "measuring a latency",
@@ -161,7 +173,7 @@ def measure_interleaved(
             samples=tuple(1e3 * table[:, column]),
             ratio=float(np.median(ratios[:, column])),
             ratio_ci95=_around(median_interval(ratio_blocks[:, column]), ratios[:, column]),
-            device=device_name(),
+            device=device_name(runtime),
             threads=threads,
             batch_size=_batch_size(feeds[column]),
             noisy=bool(wide[column]),
@@ -176,6 +188,7 @@ def time_interleaved(
     enough: Callable[[FloatArray], bool],
     min_seconds: float = 0.0,
     max_seconds: float,
+    threads: int | None = None,
     seed: int = 0,
     clock: Clock = time.perf_counter,
 ) -> FloatArray:
@@ -190,6 +203,7 @@ def time_interleaved(
             ends the measurement.
         min_seconds: Time before which `enough` is not asked.
         max_seconds: Time after which no new round starts.
+        threads: Processors that this thread is bound to meanwhile; None binds it to none.
         seed: Seed of the order.
         clock: Returns the time in seconds.
 
@@ -206,7 +220,7 @@ def time_interleaved(
         )
     rng = np.random.default_rng(derive_seed(seed, -1, "measurement order"))
     rounds: list[FloatArray] = []
-    with _garbage_kept():
+    with garbage_kept(), bound_to(threads):
         for _ in range(WARM_UP_ROUNDS):
             _time_round(calls, rng.permutation(len(calls)), clock)
         start = clock()
@@ -289,7 +303,7 @@ def relative_widths(table: FloatArray) -> FloatArray:
 
 
 def example_arrays(
-    session: onnxruntime.InferenceSession,
+    session: Session,
     inputs: Inputs | None = None,
     *,
     batch_size: int = 1,
@@ -337,8 +351,12 @@ def example_arrays(
 
 
 @cache
-def device_name() -> str:
-    """Name the processor of this host."""
+def device_name(runtime: str = ONNXRUNTIME) -> str:
+    """Name the processor of this host that a runtime computes on."""
+    if runtime.endswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -375,23 +393,6 @@ def _time_round(calls: Sequence[Call], order: npt.NDArray[np.intp], clock: Clock
             times.append(clock() - start)
         samples[index] = np.median(times)
     return samples
-
-
-@contextmanager
-def _garbage_kept() -> Iterator[None]:
-    was_enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def _runner(session: onnxruntime.InferenceSession, feed: dict[str, Array]) -> Call:
-    names = [node.name for node in session.get_outputs()]
-    return lambda: session.run(names, feed)
 
 
 def _batch_size(feed: dict[str, Array]) -> int:

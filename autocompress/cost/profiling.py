@@ -9,8 +9,9 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from autocompress.artifact.runtime import open_session
+from autocompress.artifact.session import bound_call, open_model
 from autocompress.core.seeds import derive_seed
+from autocompress.core.target import ONNXRUNTIME, Target
 from autocompress.cost.kernels import INT8, KernelKey
 from autocompress.cost.measurement import Call, time_interleaved
 
@@ -37,6 +38,7 @@ def measure_kernels(
     *,
     threads: int = 1,
     batch_size: int = 1,
+    runtime: str = ONNXRUNTIME,
     seconds: float = 40.0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[KernelKey, float]:
@@ -50,6 +52,7 @@ def measure_kernels(
         keys: The kernels.
         threads: Threads that one inference uses, >= 1.
         batch_size: Examples per inference, >= 1.
+        runtime: What runs them, one of `RUNTIMES`.
         seconds: Time for all; at least one round of each runs.
         on_progress: Told how many kernels are done, and of how many.
 
@@ -58,16 +61,14 @@ def measure_kernels(
     """
     distinct = list(dict.fromkeys(keys))
     times: dict[KernelKey, float] = {}
+    target = Target(name=runtime, runtime=runtime, threads=threads, batch_size=batch_size)
     for chunk in _chunks(distinct):
-        calls = [
-            _runner(kernel_model(key, kernels, batch_size=batch_size), threads)
-            for key in chunk
-            for kernels in (1, COPIES)
-        ]
+        calls = [_runner(key, kernels, target) for key in chunk for kernels in (1, COPIES)]
         table = time_interleaved(
             calls,
             enough=lambda table: len(table) >= ROUNDS,
             max_seconds=seconds * len(chunk) / len(distinct),
+            threads=threads,
         )
         slopes = np.median(table[:, 1::2] - table[:, ::2], axis=0) * 1e3 / (COPIES - 1)
         times |= dict(zip(chunk, np.maximum(slopes, SHORTEST_MS).tolist(), strict=True))
@@ -116,8 +117,13 @@ def _chunks(keys: Sequence[KernelKey]) -> Iterator[list[KernelKey]]:
         yield chunk
 
 
-def _runner(model: onnx.ModelProto, threads: int) -> Call:
-    session = open_session(model.SerializeToString(), threads=threads)
+def _runner(key: KernelKey, kernels: int, target: Target) -> Call:
+    if target.file_name.endswith(".pt2"):
+        from autocompress.cost.torch_kernels import kernel_call
+
+        return kernel_call(key, kernels, target)
+    model = kernel_model(key, kernels, batch_size=target.batch_size)
+    session = open_model(model.SerializeToString(), target)
     rng = np.random.default_rng(0)
     feed = {
         node.name: rng.integers(0, 256, node.shape).astype(np.uint8)
@@ -125,8 +131,7 @@ def _runner(model: onnx.ModelProto, threads: int) -> Call:
         else rng.standard_normal(node.shape, dtype=np.float32)
         for node in session.get_inputs()
     }
-    names = [session.get_outputs()[0].name]
-    return lambda: session.run(names, feed)
+    return bound_call(session, feed)
 
 
 class _Builder:
@@ -137,6 +142,8 @@ class _Builder:
         self.batch_size = batch_size
         self.quantised = key.bits == INT8
         self.type = TensorProto.UINT8 if self.quantised else TensorProto.FLOAT
+        converted = {"quantise": TensorProto.UINT8, "dequantise": TensorProto.FLOAT}
+        self.output_type = converted.get(key.kind, self.type)
         self.rng = np.random.default_rng(derive_seed(0, -1, str(key)))
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
@@ -147,6 +154,9 @@ class _Builder:
     def add_kernel(self, index: int) -> None:
         """Add the kernel once more."""
         key = self.key
+        if key.kind in ("quantise", "dequantise"):
+            self.results.append(self._conversion(index))
+            return
         if key.kind == "add":
             before = self.results[-1] if self.results else "x"
             made = self._node("Add", self._read(before, index), self._read("y", index))
@@ -168,9 +178,16 @@ class _Builder:
                 )
         self.results.append(self._write(self._node("Relu", made), f"result{index}"))
 
+    def _conversion(self, index: int) -> str:
+        """Convert the input once more; scales differ, so that conversions are not merged."""
+        scale = self._constant(f"scale{index}", np.array(SCALE * (1 + index), np.float32))
+        kind = "QuantizeLinear" if self.key.kind == "quantise" else "DequantizeLinear"
+        return self._node(kind, "x", scale, self.zero)
+
     def finish(self) -> onnx.ModelProto:
         """Return the model of the kernels added so far."""
-        outputs = self._pixels() if self.key.kind == "conv" else self.results
+        cut = self.key.kind not in ("add", "linear") and bool(self.key.size)
+        outputs = self._pixels() if cut else self.results
         shape = self._input_shape()
         graph = helper.make_graph(
             self.nodes,
@@ -180,7 +197,7 @@ class _Builder:
                 for name in (("x", "y") if self.key.kind == "add" else ("x",))
             ],
             [
-                helper.make_tensor_value_info(name, self.type, [None] * len(shape))
+                helper.make_tensor_value_info(name, self.output_type, [None] * len(shape))
                 for name in outputs
             ],
             self.constants,
@@ -205,7 +222,7 @@ class _Builder:
         key = self.key
         if key.kind == "linear":
             return [self.batch_size * math.prod(key.size), key.in_channels]
-        if key.kind == "add":
+        if key.kind not in ("conv", "linear"):
             return [self.batch_size, key.out_channels, *key.size]
         spatial = [n * s for n, s in zip(key.size, key.stride, strict=True)]
         return [self.batch_size, key.in_channels, *spatial]

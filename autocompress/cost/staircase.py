@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from autocompress.core.target import Target
+from autocompress.core.target import FLOAT, Target
 from autocompress.cost.kernels import INT8, KernelKey
 from autocompress.cost.profiling import measure_kernels
 
@@ -37,7 +37,7 @@ def measure_step(target: Target, *, seconds: float = 5.0) -> int:
             kernel=(3, 3),
             stride=(1, 1),
             size=PROBE_SIZE,
-            bits=INT8,
+            bits=INT8 if (INT8, INT8) in target.precisions else FLOAT,
         )
         for width in PROBE_WIDTHS
     }
@@ -45,6 +45,7 @@ def measure_step(target: Target, *, seconds: float = 5.0) -> int:
         list(keys.values()),
         threads=target.threads,
         batch_size=target.batch_size,
+        runtime=target.runtime,
         seconds=seconds,
     )
     return paying_step({width: times[key] for width, key in keys.items()})

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from autocompress.core.schema import check_name
+from autocompress.graph.operations import OperationTrace
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,6 +160,7 @@ class ModelGraph:
         blocks: In order of execution.
         parameters: Total number of parameters of the model.
         fingerprint: Digest of the architecture: names and shapes, no values.
+        flow: What it runs, operation by operation; None if that is not known.
     """
 
     layers: tuple[Layer, ...]
@@ -167,6 +169,7 @@ class ModelGraph:
     blocks: tuple[Block, ...]
     parameters: int
     fingerprint: str
+    flow: OperationTrace | None = None
 
     def __hash__(self) -> int:
         return hash(self.fingerprint)

@@ -14,6 +14,7 @@ from autocompress.graph.blocks import find_blocks
 from autocompress.graph.coupling import channel_groups
 from autocompress.graph.inputs import ModelInputs, plain_copy
 from autocompress.graph.mask_check import check_groups
+from autocompress.graph.operations import record_operations
 from autocompress.graph.recording import LAYER_TYPES, ModuleCall, Recording, call_macs, record
 from autocompress.graph.structure import Layer, ModelGraph
 
@@ -65,6 +66,8 @@ def trace(model: nn.Module, example_inputs: object) -> ModelGraph:
         blocks = find_blocks(copied, inputs, recording, layers)
         groups = channel_groups(copied, inputs, layers, shared)
         groups = check_groups(copied, inputs, groups)
+        droppable = [block.name for block in blocks if block.droppable]
+        flow = record_operations(copied, (inputs.args, inputs.kwargs), droppable)
     return ModelGraph(
         layers=layers,
         operations=tuple(recording.operations),
@@ -72,6 +75,7 @@ def trace(model: nn.Module, example_inputs: object) -> ModelGraph:
         blocks=blocks,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         fingerprint=fingerprint(model),
+        flow=flow,
     )
 
 

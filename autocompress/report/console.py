@@ -8,6 +8,14 @@ from typing import Any
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -99,6 +107,32 @@ class ProgressDisplay:
         if best := self._best.words():
             lines.insert(0, Text(f"best so far: {best}", no_wrap=True, overflow="ellipsis"))
         return Group(head, *lines)
+
+
+class ProgressBars:
+    """A bar for each thing that is done a known number of times; a context manager.
+
+    Args:
+        console: Where to show them.
+    """
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        self._bars = Progress(*columns, TimeElapsedColumn(), console=console)
+        self._known: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "ProgressBars":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def __call__(self, what: str, done: int, of: int) -> None:
+        """Show how many are done, and of how many."""
+        if what not in self._known:
+            self._known[what] = self._bars.add_task(what)
+        self._bars.update(self._known[what], completed=done, total=of)
 
 
 class BestSoFar:

@@ -13,6 +13,8 @@ COST_AXES: Mapping[str, tuple[str, float]] = {
     "macs": ("multiply-accumulates (millions)", 1e-6),
     "bops": ("bit operations (billions)", 1e-9),
     "parameters": ("parameters (thousands)", 1e-3),
+    "energy_mj": ("energy (mJ)", 1.0),
+    "peak_memory_bytes": ("peak activation memory (kB)", 1e-3),
 }
 """Title of a cost's axis, and what turns the cost into the title's unit."""
 

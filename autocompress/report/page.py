@@ -143,9 +143,10 @@ def _plot(heading: str, figure: go.Figure) -> Plot:
 
 
 def _words(name: str) -> str:
-    for unit in ("_ms", "_bytes"):
+    for unit in ("_ms", "_bytes", "_mj"):
         name = name.removesuffix(unit)
-    return {"macs": "MACs", "bops": "bit operations"}.get(name, name)
+    words = {"macs": "MACs", "bops": "bit operations", "peak_memory": "peak activation memory"}
+    return words.get(name, name)
 
 
 def _origins(rows: Sequence[Mapping[str, Any]]) -> list[OriginCount]:

@@ -11,11 +11,11 @@ from autocompress.core.candidate import Candidate
 from autocompress.core.quantisation import DEFAULT_OBSERVER, QuantisationConfig
 from autocompress.core.target import FLOAT, Target
 from autocompress.errors import InvalidInputError, explain
+from autocompress.graph.operations import Inputs
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.widths import removed_channels
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.discovery import discover_plan
-from autocompress.transform.operations import Inputs
 from autocompress.transform.plans import Plans
 from autocompress.transform.ranks import Ranks
 from autocompress.transform.record import SurgeryRecord

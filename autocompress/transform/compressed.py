@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from autocompress.core.candidate import UNIFORM, LayerConfig
 from autocompress.core.quantisation import DEFAULT_OBSERVER
+from autocompress.graph.operations import weight_owners
 from autocompress.transform.grids import weight_limit
-from autocompress.transform.operations import weight_owners
 from autocompress.transform.planned import PlannedMode, Weights, map_inputs, site_points
 from autocompress.transform.quantiser import TensorQuantiser
 from autocompress.transform.record import QuantisationPlan, Site, SurgeryRecord

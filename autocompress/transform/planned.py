@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from autocompress.transform.attention import FUSED, attention
-from autocompress.transform.operations import LAYER_FUNCTIONS, operand_owner, tensors_in
+from autocompress.graph.attention_product import FUSED, attention
+from autocompress.graph.operations import LAYER_FUNCTIONS, operand_owner, tensors_in
 from autocompress.transform.record import QuantisationPlan
 
 Points = Callable[[Tensor, int], Tensor]

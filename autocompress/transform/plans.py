@@ -7,9 +7,9 @@ from torch import nn
 
 from autocompress.core.candidate import Candidate
 from autocompress.core.quantisation import QuantisationConfig
+from autocompress.graph.operations import Inputs, OperationTrace, record_operations
 from autocompress.graph.structure import ModelGraph
 from autocompress.transform.discovery import plan_grids
-from autocompress.transform.operations import Inputs, OperationTrace, record_operations
 from autocompress.transform.record import QuantisationPlan
 
 Cutter = Callable[[Candidate], nn.Module]

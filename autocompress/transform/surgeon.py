@@ -8,11 +8,11 @@ from torch import nn
 
 from autocompress.core.candidate import Candidate
 from autocompress.core.quantisation import QuantisationConfig
+from autocompress.graph.operations import Inputs
 from autocompress.graph.structure import ModelGraph
 from autocompress.transform.compress import compress_model
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.criteria import Evidence
-from autocompress.transform.operations import Inputs
 from autocompress.transform.plans import Plans
 from autocompress.transform.ranks import Ranks
 from autocompress.transform.surgery import cut_model, plan_cuts

@@ -35,8 +35,8 @@ class _Profile:
     def __init__(self, scale: float = 1e-6) -> None:
         self.scale = scale
 
-    def predict_latency(self, graph: Any, candidate: Candidate) -> float:
-        return self.scale * count_costs(graph, candidate)["macs"]
+    def predict_costs(self, graph: Any, candidate: Candidate) -> dict[str, float]:
+        return {"latency_ms": self.scale * count_costs(graph, candidate)["macs"]}
 
 
 def forecast(**constraints: float | str) -> Forecast:

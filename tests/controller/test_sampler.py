@@ -63,8 +63,11 @@ def run(ledger: Ledger, name: str, count: int, *, space: BoundSpace = SPACE) -> 
     return candidates
 
 
+SLOW = ("gp", "haq", "nsga2")
+
+
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n == "gp" else ()) for n in SAMPLER_NAMES]
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in SAMPLER_NAMES]
 )
 def test_a_resumed_study_proposes_what_an_undisturbed_one_does(tmp_path, name):
     count = 26 if name == "nsga2" else STARTUP_TRIALS + 6

@@ -35,7 +35,7 @@ def _shorten(patch: pytest.MonkeyPatch) -> None:
     for module, name in (
         (start, "BASELINE_SECONDS"),
         (start, "PROFILE_SECONDS"),
-        (start, "PROBE_SECONDS"),
+        (start, "NETWORK_SECONDS"),
         (run, "ADDED_SECONDS"),
         (finish, "LAST_SECONDS"),
     ):
@@ -121,6 +121,37 @@ def test_everything_that_is_promised_is_on_disk(
         for name in ("candidate.json", "weights.packed", "metrics.json"):
             assert (path.parent / name).is_file()
     assert not list(folder.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_a_simulated_target_takes_narrow_activations_in_packed_files(
+    model: torch.nn.Module, task: ac.Task, tmp_path: Path
+) -> None:
+    space = ac.SearchSpace.load(
+        {"quantisation": {"weight_bits": [4, 8, 32], "activation_bits": [4, 8, 32]}}
+    )
+    result = _search(
+        model,
+        task,
+        tmp_path,
+        target="bit-serial",
+        objectives=("accuracy", "energy_mj", "peak_memory_bytes"),
+        constraints={"latency_ms": "90%"},
+        space=space,
+    )
+    profile = ac.profile("bit-serial")
+    bound = space.bind(model, torch.zeros(2, 3, 16, 16), ac.Target.named("bit-serial"))
+    assert (4, 4) in bound.layer_precisions
+    assert result.members
+    for member in result.members:
+        costs = profile.predict_costs(bound, member.candidate)
+        assert {name: member.measured[name] for name in costs} == costs
+        assert "simulated" in member.measured["device"]
+        assert member.path.name == "weights.packed"
+        assert member.path.stat().st_size == member.measured["size_bytes"]
+    images = task.val[0][0]
+    with torch.inference_mode():
+        assert len(result.members[-1].model()(images)) == len(images)
 
 
 @pytest.mark.slow
@@ -211,10 +242,15 @@ def test_the_same_seed_gives_the_same_trials_with_a_given_profile(
 
 
 def test_a_constraint_that_nothing_meets_leaves_the_nearest(
-    model: torch.nn.Module, task: ac.Task, tmp_path: Path
+    model: torch.nn.Module, task: ac.Task, tmp_path: Path, finished: Finished
 ) -> None:
     result = _search(
-        model, task, tmp_path / "x", constraints={"size_bytes": 10}, budget=ac.Budget(trials=14)
+        model,
+        task,
+        tmp_path / "x",
+        target=finished[0].study_dir / "profile.json",
+        constraints={"size_bytes": 10},
+        budget=ac.Budget(trials=14),
     )
     assert result.front == []
     nearest = result.nearest_infeasible[0]
@@ -311,7 +347,11 @@ def test_sparsity_is_searched_and_a_schedule_trains_towards_it(
 
 
 def test_a_trial_that_raises_fails_alone(
-    model: torch.nn.Module, task: ac.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: torch.nn.Module,
+    task: ac.Task,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    finished: Finished,
 ) -> None:
     whole = Evaluator.proxy
     raised = []
@@ -323,7 +363,8 @@ def test_a_trial_that_raises_fails_alone(
         return whole(self, candidate)
 
     monkeypatch.setattr(Evaluator, "proxy", proxy)
-    result = _search(model, task, tmp_path / "x", budget=ac.Budget(trials=8))
+    profile = finished[0].study_dir / "profile.json"
+    result = _search(model, task, tmp_path / "x", target=profile, budget=ac.Budget(trials=8))
     assert raised
     attempts = {row["slot"]: row["attempt"] for row in result.rows()}
     assert sorted(attempts.values())[-1] == 2
@@ -331,14 +372,19 @@ def test_a_trial_that_raises_fails_alone(
 
 
 def test_failures_in_a_row_stop_the_search_with_the_reason(
-    model: torch.nn.Module, task: ac.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: torch.nn.Module,
+    task: ac.Task,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    finished: Finished,
 ) -> None:
     def proxy(self: Evaluator, candidate: ac.Candidate) -> FidelityResult:
         raise MemoryError("no room")
 
     monkeypatch.setattr(Evaluator, "proxy", proxy)
+    profile = finished[0].study_dir / "profile.json"
     with pytest.raises(SearchFailedError, match="mostly 'MemoryError: no room'"):
-        _search(model, task, tmp_path / "x", budget=ac.Budget(trials=8))
+        _search(model, task, tmp_path / "x", target=profile, budget=ac.Budget(trials=8))
 
 
 class _TwoOutputs(torch.nn.Module):

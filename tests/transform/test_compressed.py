@@ -6,11 +6,11 @@ from torch import nn
 from torch.nn import functional
 
 from autocompress.core.candidate import Candidate, LayerConfig
+from autocompress.graph.operations import record_operations
 from autocompress.graph.tracing import trace
 from autocompress.transform.compress import calibrate_grids, compress_model
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.discovery import plan_grids
-from autocompress.transform.operations import record_operations
 from seasoned import compressed, pruned, seasoned, uniform
 
 

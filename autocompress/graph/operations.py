@@ -1,14 +1,14 @@
 """The operations that a model runs, in order: recorded once, derived without blocks."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from autocompress.transform.attention import FUSED, attention
+from autocompress.graph.attention_product import FUSED, attention
 
 Inputs = tuple[tuple[Any, ...], Mapping[str, Any]]
 
@@ -35,6 +35,8 @@ class TracedOperation:
         owner: The layer or batch norm that owns its second operand, or "".
         residual: Whether it adds two floating-point tensors of one shape, as
             branches are.
+        sizes: Elements of each output for one example; traces that differ
+            in them alone are equal.
     """
 
     kind: str
@@ -42,6 +44,7 @@ class TracedOperation:
     outputs: int
     owner: str
     residual: bool
+    sizes: tuple[int, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,6 +163,7 @@ class _Recorder(TorchFunctionMode):
                     outputs=len(outputs),
                     owner=operand_owner(args, self.owners),
                     residual=residual,
+                    sizes=tuple(t.numel() // max(1, len(t)) if t.dim() else 1 for t in outputs),
                 )
             )
         for tensor in outputs:

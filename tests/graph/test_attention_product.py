@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional
 
 from autocompress.core.candidate import Candidate, LayerConfig
-from autocompress.transform.attention import attention
+from autocompress.graph.attention_product import attention
 from autocompress.transform.discovery import discover_plan
 from autocompress.transform.grids import activation_grid, activation_values
 from seasoned import compressed

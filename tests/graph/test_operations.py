@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autocompress.graph.blocks import drop_blocks
-from autocompress.graph.tracing import trace
-from autocompress.transform.operations import (
+from autocompress.graph.operations import (
     OperationTrace,
     norm_owners,
     record_operations,
     weight_owners,
 )
+from autocompress.graph.tracing import trace
 from seasoned import SHAPES, seasoned
 
 

@@ -1,0 +1,94 @@
+"""Write a compressed model as a torch.export program, for targets that run PyTorch."""
+
+import copy
+from pathlib import Path
+from zipfile import BadZipFile
+
+import torch
+from torch import nn
+
+from autocompress.artifact.onnx_file import dynamic_shapes, example_call, quiet
+from autocompress.core.files import write_atomic
+from autocompress.errors import ExportError, InvalidInputError, MissingFileError, explain
+from autocompress.graph.inputs import one_line
+from autocompress.graph.operations import Inputs
+from autocompress.transform.compressed import CompressedModel
+
+
+def write_program(compressed: CompressedModel, path: Path, inputs: Inputs) -> None:
+    """Export a compressed model as a .pt2 file; the batch axis is dynamic.
+
+    PyTorch computes in floating point: quantised weights are written as the
+    values that their codes stand for.
+
+    Args:
+        compressed: A model without quantised activations; put in eval mode.
+        path: The file to write.
+        inputs: Positional and keyword arguments of one forward call.
+
+    Raises:
+        ExportError: If the model cannot be exported.
+    """
+    compressed.eval()
+    network = copy.deepcopy(compressed.network)
+    with torch.no_grad():
+        for name in compressed.record.quantised:
+            weight = network.get_submodule(name).get_parameter("weight")
+            weight.copy_(compressed.quantised_weight(name).values())
+    values, names = example_call(inputs)
+    with torch.no_grad(), quiet():
+        try:
+            program = torch.export.export(
+                _Positional(network, names).eval(),
+                values,
+                dynamic_shapes=(dynamic_shapes(values),),
+                strict=False,
+            )
+        except Exception as error:
+            raise ExportError(
+                explain(
+                    "export",
+                    expected="a model that torch.export takes",
+                    got=one_line(error),
+                    remedy="simplify the forward pass, or compress a submodule",
+                )
+            ) from error
+        write_atomic(path, lambda temporary: torch.export.save(program, temporary))
+
+
+def read_program(path: Path) -> "torch.export.ExportedProgram":
+    """Read a file that `write_program` wrote.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        InvalidInputError: If it is not an exported program.
+    """
+    if not path.is_file():
+        raise MissingFileError(
+            explain(f"'{path}'", expected="a .pt2 file", got="nothing there", remedy="check it")
+        )
+    try:
+        with quiet():
+            return torch.export.load(path)
+    except (BadZipFile, RuntimeError, ValueError, KeyError, OSError) as error:
+        raise InvalidInputError(
+            explain(
+                f"'{path}'",
+                expected="a program that torch.export wrote",
+                got=one_line(error),
+                remedy="export the model for this target again",
+            )
+        ) from error
+
+
+class _Positional(nn.Module):
+    """A model that is called with positional arguments alone."""
+
+    def __init__(self, network: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.network, self.names = network, names
+
+    def forward(self, *inputs: object) -> object:
+        first = len(inputs) - len(self.names)
+        named = dict(zip(self.names, inputs[first:], strict=True))
+        return self.network(*inputs[:first], **named)

@@ -1,0 +1,196 @@
+"""Where the time of candidates goes: sums of kernels and conversions, for many at once."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autocompress.core.candidate import Candidate, LayerConfig
+from autocompress.core.target import FLOAT, Target
+from autocompress.cost.executed_graph import ExecutedGraph, Execution, flow_of
+from autocompress.cost.kernels import INT8, KernelKey, KernelPlan
+from autocompress.cost.latency_table import LatencyTable
+from autocompress.graph.structure import ModelGraph
+
+Columns = NDArray[np.float64]
+
+NAMES = (
+    *("integer layers", "float layers", "integer additions", "float additions"),
+    *("quantise", "dequantise", "other operations"),
+    *("number of integer layers", "number of float layers", "number of conversions"),
+)
+"""What the columns are: milliseconds each, the last three assumed of `OPERATION_MS` apiece."""
+
+PRIOR = np.array([1.0] * 7 + [0.0] * 3)
+"""What the columns count for before any network was measured: times, numbers not."""
+
+OPERATION_MS = 0.003
+"""What an operation takes at least that no kernel stands for."""
+
+ELEMENT_MS = {"add": 5e-7, "quantise": 2.5e-7, "dequantise": 2e-7}
+"""Milliseconds per element of what was not measured."""
+
+
+class LatencyFeatures:
+    """Sums the kernels along the executed graphs of candidates.
+
+    Args:
+        graph: The structure of the original; with its operations.
+        target: The runtime and how it is used.
+        kernels: Measured milliseconds.
+    """
+
+    def __init__(
+        self, graph: ModelGraph, target: Target, kernels: Mapping[KernelKey, float]
+    ) -> None:
+        flow = flow_of(graph)
+        assert flow is not None, "asked of graphs with their operations only"
+        self.graph, self.target = graph, target
+        self.executed = ExecutedGraph(flow, target)
+        self.plan = KernelPlan(graph, target)
+        self.kernels = LatencyTable(self.plan, kernels)
+        self.layers = self.plan.layers
+        self.groups = sorted({name for _, groups in self.layers for name in groups})
+        self.lines = {
+            (kind, bits): _line(kernels, kind, bits)
+            for kind, bits in (
+                *(("add", INT8), ("add", FLOAT)),
+                *(("quantise", FLOAT), ("dequantise", INT8)),
+            )
+        }
+        self.times: dict[tuple[int, tuple[float, ...]], tuple[float, float, float]] = {}
+
+    def table(self, candidates: Sequence[Candidate]) -> Columns:
+        """Return the columns of candidates.
+
+        Args:
+            candidates: n of them.
+
+        Returns:
+            `n x 10` milliseconds; see `NAMES`.
+        """
+        count = len(candidates)
+        quantised, executable = self._precisions(candidates)
+        ratios = self._ratios(candidates)
+        shares: dict[str, Columns] = {}
+        times: dict[str, tuple[Columns, Columns]] = {}
+        for index, (layer, groups) in enumerate(self.layers):
+            integer, floating, share = self._layer(index, groups, ratios, count)
+            times[layer.name], shares[layer.name] = (integer, floating), share
+        blocks = [span.name for span in self.executed.flow.spans]
+        dropped = {
+            name: np.array([name in c.dropped_blocks for c in candidates], bool) for name in blocks
+        }
+        execution = self.executed.run(quantised, executable, shares, dropped, count)
+        return self._columns(execution, times, count)
+
+    def _columns(
+        self, found: Execution, times: Mapping[str, tuple[Columns, Columns]], count: int
+    ) -> Columns:
+        table = np.zeros((count, len(NAMES)))
+        for name, alive in found.present.items():
+            if name in times:
+                integer = found.integer[name]
+                table[:, 0] += times[name][0] * integer
+                table[:, 1] += times[name][1] * (alive & ~integer)
+                table[:, 7] += integer * OPERATION_MS
+                table[:, 8] += (alive & ~integer) * OPERATION_MS
+        size = self.target.batch_size
+        for integers, floats, elements in found.additions:
+            table[:, 2] += integers * self._elementwise("add", INT8, size * elements)
+            table[:, 3] += floats * self._elementwise("add", FLOAT, size * elements)
+        for column, kind, bits, conversions in (
+            (4, "quantise", FLOAT, found.quantised),
+            (5, "dequantise", INT8, found.dequantised),
+        ):
+            for mask, elements in conversions:
+                table[:, column] += mask * self._elementwise(kind, bits, size * elements)
+                table[:, 9] += mask * OPERATION_MS
+        table[:, 6] = found.others * OPERATION_MS
+        return table
+
+    def _elementwise(self, kind: str, bits: int, elements: Columns) -> Columns:
+        fixed, slope = self.lines[kind, bits]
+        result: Columns = fixed + slope * elements
+        return result
+
+    def _precisions(
+        self, candidates: Sequence[Candidate]
+    ) -> tuple[dict[str, NDArray[np.bool_]], dict[str, NDArray[np.bool_]]]:
+        """Tell which candidates quantise a layer, and for which the runtime has integers."""
+        known: dict[int, tuple[bool, bool]] = {id(None): (False, False)}
+        quantised, executable = {}, {}
+        for layer, _ in self.layers:
+            configs = [candidate.layers.get(layer.name) for candidate in candidates]
+            for config in configs:
+                if id(config) not in known and config is not None:
+                    known[id(config)] = self._precision(config)
+            pairs = np.array([known[id(config)] for config in configs], bool).reshape(-1, 2)
+            possible = "Transpose" not in layer.type
+            quantised[layer.name], executable[layer.name] = pairs[:, 0], pairs[:, 1] & possible
+        return quantised, executable
+
+    def _precision(self, config: LayerConfig) -> tuple[bool, bool]:
+        grids = FLOAT not in (config.weight_bits, config.activation_bits)
+        pair = self.target.executed(config.weight_bits, config.activation_bits, config.group_size)
+        return grids, max(pair) <= INT8
+
+    def _ratios(
+        self, candidates: Sequence[Candidate]
+    ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.intp]]]:
+        """For each group, list the ratios that occur, and which of them each candidate has."""
+        found = {}
+        for group in self.groups:
+            values = [candidate.pruning_ratios.get(group, 0.0) for candidate in candidates]
+            found[group] = np.unique(values, return_inverse=True)
+        return found
+
+    def _layer(
+        self,
+        index: int,
+        groups: tuple[str, ...],
+        ratios: Mapping[str, tuple[NDArray[np.float64], NDArray[np.intp]]],
+        count: int,
+    ) -> tuple[Columns, Columns, Columns]:
+        """Return a layer's time in integers and in floats, and the share of its outputs left."""
+        codes = np.zeros(count, np.intp)
+        for group in groups:
+            values, places = ratios[group]
+            codes = codes * len(values) + places
+        kinds, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+        rows = np.empty((len(kinds), 3))
+        for row, example in enumerate(first):
+            chosen = tuple(float(ratios[g][0][ratios[g][1][example]]) for g in groups)
+            rows[row] = self._times(index, chosen)
+        integer, floating, share = rows[inverse].T
+        return integer, floating, share
+
+    def _times(self, index: int, ratios: tuple[float, ...]) -> tuple[float, float, float]:
+        key = (index, ratios)
+        if key not in self.times:
+            integers = self.plan.kernel((index, ratios, INT8))
+            floats = self.plan.kernel((index, ratios, FLOAT))
+            possible = any(known.bits == INT8 for known in self.kernels.kernels)
+            whole = self.plan.kernel((index, tuple(0.0 for _ in ratios), FLOAT)).out_channels
+            self.times[key] = (
+                self.kernels.time(integers) if possible else 0.0,
+                self.kernels.time(floats),
+                floats.out_channels / whole,
+            )
+        return self.times[key]
+
+
+def _line(kernels: Mapping[KernelKey, float], kind: str, bits: int) -> tuple[float, float]:
+    """Fit the time of an elementwise kernel as a line in its elements."""
+    points = [(k.operations, ms) for k, ms in kernels.items() if (k.kind, k.bits) == (kind, bits)]
+    if not points:
+        return OPERATION_MS, ELEMENT_MS[kind]
+    elements, times = np.array(points, float).T
+    if len(set(elements)) < 2:
+        return 0.0, float(np.median(times / elements))
+    weights = 1.0 / times
+    design = np.stack([np.ones_like(elements), elements], axis=1)
+    fixed, slope = np.linalg.lstsq(design * weights[:, None], np.ones_like(times), rcond=None)[0]
+    if fixed < 0.0 or slope < 0.0:
+        return 0.0, float(np.median(times / elements))
+    return float(fixed), float(slope)

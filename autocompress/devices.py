@@ -1,0 +1,142 @@
+"""The verbs that concern devices: profile one, and measure on it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from autocompress.artifact.export import Artifact, feed_of
+from autocompress.artifact.session import Session, open_model
+from autocompress.controller.profiling import Progress, make_bundle, make_profile
+from autocompress.core.target import Target
+from autocompress.cost.bundle import read_measured
+from autocompress.cost.measurement import LatencyMeasurement, measure_interleaved
+from autocompress.cost.process_memory import peak_growth
+from autocompress.cost.resolve import Profile, resolve_target
+from autocompress.cost.simulated import SimulatedProfile
+from autocompress.errors import check_type
+from autocompress.evaluation.original import frozen_copy
+from autocompress.graph.inputs import ModelInputs
+from autocompress.space.bound import BoundSpace
+
+
+def profile(
+    target: str | Target = "onnxruntime-cpu",
+    *,
+    space: BoundSpace | None = None,
+    model: nn.Module | None = None,
+    example_inputs: object = None,
+    out: str | Path | None = None,
+    threads: int = 1,
+    seconds: float = 60.0,
+    networks: int = 40,
+    measured: str | Path | None = None,
+    bundle: str | Path | None = None,
+    on_progress: Progress | None = None,
+) -> Profile | None:
+    """Profile a target for a search space: its kernels, and whole networks of the space.
+
+    Simulated targets need nothing but their name.
+
+    Args:
+        target: Name of a target, or a `Target`.
+        space: The space, bound to a model.
+        model: That model, so that whole networks are timed too; not changed.
+        example_inputs: A tensor, a tuple, or a dict of one forward call of it.
+        out: File to save the profile to; None saves nothing.
+        threads: Threads per inference, for a target given by name.
+        seconds: Time for the kernels.
+        networks: Whole networks to time, or to put into a bundle.
+        measured: What the runner of a bundle wrote: nothing is measured here.
+        bundle: Folder for models and a runner that measure on another device,
+            with Python, numpy and onnxruntime alone; nothing is measured here.
+        on_progress: Told what is done, how many, and of how many.
+
+    Returns:
+        The profile; None where a bundle is written.
+    """
+    resolved = target if isinstance(target, Target) else Target.named(target, threads=threads)
+    found: Profile
+    if resolved.simulation is not None:
+        found = SimulatedProfile(target=resolved)
+    else:
+        check_type("'space'", space, BoundSpace)
+        assert space is not None
+        examples = None if example_inputs is None else ModelInputs.of(example_inputs)
+        original = None if model is None else frozen_copy(model, "cpu")
+        if bundle is not None:
+            check_type("'model'", original, nn.Module)
+            check_type("'example_inputs'", examples, ModelInputs)
+            assert original is not None
+            assert examples is not None
+            make_bundle(
+                Path(bundle),
+                resolved,
+                space,
+                original,
+                examples,
+                networks=networks,
+                on_progress=on_progress,
+            )
+            return None
+        if measured is not None:
+            found = read_measured(Path(measured), space)
+        else:
+            found = make_profile(
+                resolved,
+                space,
+                seconds=seconds,
+                networks=networks,
+                model=original,
+                examples=examples,
+                on_progress=on_progress,
+            )
+    if out is not None:
+        found.save(Path(out))
+    return found
+
+
+def measure_latency(
+    artifact: Artifact | str | Path,
+    target: str | Target,
+    example_inputs: object,
+    *,
+    seconds: float = 20.0,
+) -> LatencyMeasurement:
+    """Measure an artifact alone: latency, its interval and raw samples, and peak memory.
+
+    It goes on until the 95 % interval is within 3 % of the median, or says
+    (`noisy`, `describe()`) that the host is too noisy for that.
+
+    Args:
+        artifact: From `export`, or the path of an ONNX file.
+        target: How it runs: threads and batch size.
+        example_inputs: A tensor, a tuple, or a dict of one forward call; the
+            first examples are repeated to the target's batch size.
+        seconds: Time for the measurement, > 0; at least one inference runs.
+    """
+    if not isinstance(seconds, (int, float)):
+        check_type("'seconds'", seconds, float)
+    resolved = resolve_target(target)[0]
+    path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
+    inputs, size = ModelInputs.of(example_inputs), resolved.batch_size
+    tensors = [t[torch.arange(size) % len(t)] for t in inputs.tensors]
+
+    def first() -> tuple[Session, dict[str, NDArray[Any]]]:
+        session = open_model(path, resolved)
+        feed = feed_of(session, tensors)
+        session.run(None, feed)
+        return session, feed
+
+    (session, feed), memory = peak_growth(first)
+    measured = measure_interleaved(
+        [session],
+        feed,
+        threads=resolved.threads,
+        runtime=resolved.runtime,
+        max_seconds=seconds,
+    )[0]
+    return replace(measured, peak_memory_bytes=memory)

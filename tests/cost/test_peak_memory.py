@@ -1,0 +1,43 @@
+from dataclasses import replace
+
+from autocompress.core.candidate import Candidate, LayerConfig
+from autocompress.cost.peak_memory import peak_activation_bytes
+from autocompress.graph.structure import ModelGraph
+from autocompress.graph.widths import pruned_widths
+from toy_graphs import residual_graph
+
+GRAPH = residual_graph(blocks=2, width=32)
+TENSOR = 32 * 8 * 8
+
+
+def _peak(candidate: Candidate, graph: ModelGraph = GRAPH) -> int:
+    return peak_activation_bytes(graph, candidate, pruned_widths(graph, candidate))
+
+
+def test_the_second_layer_of_a_block_holds_three_tensors() -> None:
+    assert _peak(Candidate()) == 3 * 4 * TENSOR
+
+
+def test_bits_and_pruning_lower_the_peak() -> None:
+    int8 = LayerConfig(weight_bits=8, activation_bits=8)
+    layers = {layer.name: int8 for layer in GRAPH.layers if layer.quantisable}
+    # The output of the last block is read by the classifier in floating point.
+    assert _peak(Candidate(layers=layers)) == (1 + 1 + 4) * TENSOR
+    widths = pruned_widths(GRAPH, Candidate())
+    for block in range(2):
+        first, second = f"blocks.{block}.conv1", f"blocks.{block}.conv2"
+        widths[first] = replace(widths[first], out_channels=16)
+        widths[second] = replace(widths[second], in_channels=16)
+    assert peak_activation_bytes(GRAPH, Candidate(), widths) == 2.5 * 4 * TENSOR
+
+
+def test_a_chain_holds_two_tensors() -> None:
+    chain = ModelGraph(
+        layers=GRAPH.layers,
+        operations=(),
+        groups=GRAPH.groups,
+        blocks=(),
+        parameters=GRAPH.parameters,
+        fingerprint="chain",
+    )
+    assert _peak(Candidate(), chain) == 2 * 4 * TENSOR
