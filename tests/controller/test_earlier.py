@@ -70,7 +70,7 @@ def test_what_only_the_other_model_has_is_left_out() -> None:
         pruning_ratios={group: 0.5, "elsewhere": 0.5},
         dropped_blocks=("elsewhere.1",),
         layers={"elsewhere": SMALL.uniform(8, 8, 0.0).layers[SMALL.layers[0]]},
-        criterion="thinet",
+        criterion="fpgm",
     )
     near = fitted(candidate, SMALL)
     assert list(near.pruning_ratios) == [group]
