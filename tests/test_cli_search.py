@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 import autocompress as ac
 from autocompress.cli import app
-from autocompress.config import load_kept_config
 from autocompress.controller import finish, schedule
 from autocompress.controller.ledger import Ledger
 from autocompress.core.files import read_json
+from autocompress.kept_config import load_kept_config
 
 USER = """
 import torch

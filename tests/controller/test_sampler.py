@@ -63,7 +63,7 @@ def run(ledger: Ledger, name: str, count: int, *, space: BoundSpace = SPACE) -> 
     return candidates
 
 
-SLOW = ("gp", "haq", "nsga2")
+SLOW = ("gp",)
 
 
 @pytest.mark.parametrize(
