@@ -21,9 +21,9 @@ _VERBS_AND_DATA = frozenset(
         *("Artifact", "BoundSpace", "Budget", "Candidate", "CheckReport", "CompressedModel"),
         *("DeviceProfile", "DistillConfig", "Event", "FrontMember", "LatencyMeasurement"),
         *("LayerConfig", "RuntimeModule", "SearchResult", "SearchSpace", "Target", "Task"),
-        *("QuantisationConfig", "TrainingConfig"),
+        *("AccuracyPredictor", "JointSampler", "QuantisationConfig", "TrainingConfig"),
         *("Accelerator", "LookupTable", "Roofline", "SimulatedProfile"),
-        *("check", "compress", "export", "load", "measure_latency", "open", "profile"),
+        *("allocate", "check", "compress", "export", "load", "measure_latency", "open", "profile"),
         *("resume", "search"),
     }
 )

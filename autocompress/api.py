@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from autocompress.artifact.onnx_file import check_exportable
 from autocompress.artifact.packed import read_packed
 from autocompress.artifact.session import check_available
 from autocompress.config import text_to_keep
+from autocompress.controller.earlier import keep_earlier, read_earlier
+from autocompress.controller.joint import JointSampler
+from autocompress.controller.knapsack import allocate
 from autocompress.controller.ledger import Ledger
-from autocompress.controller.preflight import CheckReport, check_model
+from autocompress.controller.preflight import check_model
 from autocompress.controller.sampler import SAMPLER_NAMES
 from autocompress.controller.search import run_search
 from autocompress.controller.setup import EXECUTORS, SearchSetup, study_identity, study_settings
@@ -35,23 +39,25 @@ from autocompress.cost.simulated import SimulatedProfile
 from autocompress.devices import measure_latency, profile
 from autocompress.errors import check_type
 from autocompress.evaluation.calibration import compress_on
-from autocompress.evaluation.original import frozen_copy, weights_digest
+from autocompress.evaluation.original import check_device, frozen_copy, weights_digest
 from autocompress.evaluation.splits import check_splits, epoch_images, make_splits
 from autocompress.evaluation.splits import example_inputs as first_inputs
 from autocompress.evaluation.task import Batch, Task
 from autocompress.graph.inputs import ModelInputs
 from autocompress.graph.tracing import trace
+from autocompress.predictor.ensemble import AccuracyPredictor
 from autocompress.report.console import ProgressDisplay
 from autocompress.report.environment import environment
 from autocompress.report.log_file import LogFile
+from autocompress.report.preflight import CheckReport
 from autocompress.result import FrontMember, SearchResult
 from autocompress.space.bound import BoundSpace
 from autocompress.space.preset import SearchSpace
-from autocompress.transform.compress import check_runnable
 from autocompress.transform.compressed import CompressedModel
 
 __all__ = [
     "Accelerator",
+    "AccuracyPredictor",
     "Artifact",
     "BoundSpace",
     "Budget",
@@ -62,6 +68,7 @@ __all__ = [
     "DistillConfig",
     "Event",
     "FrontMember",
+    "JointSampler",
     "LatencyMeasurement",
     "LayerConfig",
     "LookupTable",
@@ -74,6 +81,7 @@ __all__ = [
     "Target",
     "Task",
     "TrainingConfig",
+    "allocate",
     "check",
     "compress",
     "export",
@@ -97,7 +105,8 @@ def search(
     budget: Budget = Budget(trials=100),  # noqa: B008  frozen
     study_dir: str | Path = "runs/study",
     executor: str = "inline",
-    sampler: str = "tpe",
+    sampler: str = "joint",
+    warm_start: Sequence[str | Path] = (),
     training: TrainingConfig = TrainingConfig(),  # noqa: B008  frozen
     quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
     device: str = "cpu",
@@ -121,7 +130,11 @@ def search(
         budget: Trials and minutes in total.
         study_dir: Folder of the study.
         executor: "inline" runs trials in this process.
-        sampler: "tpe", "random" or "nsga2".
+        sampler: "joint" learns accuracy and computes costs; "tpe", "random",
+            "nsga2", "gp" and "haq" are there to compare with.
+        warm_start: Folders of earlier studies. Their best candidates are tried
+            first; where model, weights and data are the same, all that is
+            known of their candidates counts, whatever the target was.
         training: How candidates are cut and quantised while they are trained.
         quantisation: How grids are chosen.
         device: Torch device that trains and evaluates.
@@ -151,9 +164,10 @@ def search(
     chosen = SearchSpace.load(space)
     folder = Path(study_dir)
 
-    original = frozen_copy(model, device)
+    check_device(device)
     splits = make_splits(task, seed=seed, device=device)
-    inputs = first_inputs(task, original, splits.val)
+    inputs = first_inputs(task, model, splits.val)
+    original = frozen_copy(model, device, ModelInputs(args=inputs[0], kwargs=inputs[1]))
     graph = trace(original, ModelInputs(args=inputs[0], kwargs=inputs[1]))
     bound = chosen.bind_graph(graph, resolved, cost_names(goals, limits))
     check_splits(task, original, splits)
@@ -178,6 +192,9 @@ def search(
         training=training,
         quantisation=quantisation,
     )
+    identity = study_identity(setup, weights_digest(original))
+    if not (folder / "study.db").is_file():
+        setup = replace(setup, earlier=read_earlier(warm_start, bound, identity))
     notes = [splits.note] if splits.note else []
     if isinstance(given, DeviceProfile):
         for mismatch in given.mismatches():
@@ -187,10 +204,11 @@ def search(
     ledger = Ledger.open(
         folder / "study.db",
         metric_names=study_names(goals),
-        identity=study_identity(setup, weights_digest(original)),
+        identity=identity,
         seed=seed,
     )
     try:
+        setup = replace(setup, earlier=keep_earlier(ledger, setup.earlier))
         ledger.set("settings", settings)
         ledger.set("notes", notes)
         write_text(folder / "config.yaml", text_to_keep(folder, settings))
@@ -274,14 +292,20 @@ def check(
     Args:
         model: Any module; not changed.
         example_inputs: A tensor, a tuple, or a dict of one forward call.
-        space: Which groups and blocks may be cut, and how far.
-        task: With `budget`, tells how long a search takes.
+        space: Which groups and blocks may be cut, and how far; what it
+            leaves out is listed with that reason.
+        task: Tried as `search` would; with `budget`, tells how long a search takes.
         budget: With `task`, likewise.
 
     Returns:
-        `.groups`, `.blocks`, `.layers`, `.savings` and `.search_seconds`.
+        `.groups`, `.blocks`, `.layers`, `.savings` and `.search_seconds`;
+        `.to_dict()` is all of it for JSON, and `print` shows it as tables.
+
+    Raises:
+        TraceError: If the model does not run on the inputs.
+        InvalidInputError: If a search would refuse the task.
     """
-    return check_model(model, example_inputs, SearchSpace.load(space), task, budget)
+    return CheckReport.of(check_model(model, example_inputs, SearchSpace.load(space), task, budget))
 
 
 def compress(
@@ -292,6 +316,7 @@ def compress(
     task: Task | None = None,
     calibration: Iterable[Batch] | None = None,
     target: str | Target | None = None,
+    pruning_ratio: float | None = None,
     quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
 ) -> CompressedModel:
     """Apply a candidate to a copy of a model, without training.
@@ -306,6 +331,9 @@ def compress(
             criteria; as the task's, or with the example inputs' arguments
             first. None takes the task's, or else the example inputs.
         target: Its runtime must execute the activation bits; None allows all.
+        pruning_ratio: Fraction of all channels to remove, [0, 1), those that
+            the criterion scores lowest in one ranking of all groups; none is
+            emptied. None prunes as the candidate says.
         quantisation: How grids are chosen.
 
     Returns:
@@ -316,12 +344,17 @@ def compress(
     """
     check_type("'candidate'", candidate, Candidate)
     inputs = ModelInputs.of(example_inputs)
-    original = frozen_copy(model, "cpu")
-    if target is not None:
-        check_runnable(candidate, resolve_target(target)[0])
-    graph = trace(original, example_inputs)
+    original = frozen_copy(model, "cpu", inputs)
     return compress_on(
-        original, graph, candidate, inputs, quantisation, task=task, calibration=calibration
+        original,
+        trace(original, example_inputs),
+        candidate,
+        inputs,
+        quantisation,
+        task=task,
+        calibration=calibration,
+        target=None if target is None else resolve_target(target)[0],
+        pruning_ratio=pruning_ratio,
     )
 
 

@@ -83,6 +83,14 @@ def search(
     executor: Annotated[
         str | None, typer.Option(help="Where trials run: inline, in this process.")
     ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="What proposes candidates: joint, tpe, random, nsga2, gp or haq."),
+    ] = None,
+    warm_start: Annotated[
+        list[str] | None,
+        typer.Option(help="The folder of an earlier study to learn from; may be repeated."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run; else as configured.")] = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -100,6 +108,8 @@ def search(
                 trials=trials,
                 minutes=minutes,
                 executor=executor,
+                sampler=sampler,
+                warm_start=warm_start or (),
                 seed=seed,
             ),
             quiet=quiet,
@@ -127,7 +137,8 @@ def check(
 ) -> None:
     """Show what can be compressed in a model, and what cannot and why.
 
-    A model that a search would refuse, since it cannot be exported, is refused at the end.
+    What a search would refuse is refused: a task at once, a model that cannot be exported, or
+    of which nothing can vary, at the end.
     """
     with _exit_codes():
         from autocompress import api
@@ -136,28 +147,31 @@ def check(
         from autocompress.evaluation.original import frozen_copy
         from autocompress.evaluation.splits import example_inputs, take
         from autocompress.graph.inputs import ModelInputs
-        from autocompress.report.preflight import check_json, check_summary, check_tables
-        from autocompress.report.savings import savings_json, savings_tables, search_time
+        from autocompress.report.preflight import check_summary
+        from autocompress.report.savings import search_time
+        from autocompress.space.preset import SearchSpace
 
         loaded = load_config(config)
         model, task = loaded.make_model(), loaded.make_task()
         args, kwargs = example_inputs(task, model, tuple(take(task.val, 2, "val", "cpu")))
+        inputs = ModelInputs(args=args, kwargs=kwargs)
         found = api.check(
             model,
-            ModelInputs(args=args, kwargs=kwargs),
+            inputs,
             space=loaded.space_name_or_path(),
             task=task,
             budget=loaded.make_budget(),
         )
         if as_json:
-            typer.echo(json.dumps(check_json(found) | savings_json(found), indent=2))
+            typer.echo(json.dumps(found.to_dict(), indent=2))
         else:
             console = _console()
-            for table in (*check_tables(found), *savings_tables(found)):
+            for table in found.tables():
                 console.print(table)
             console.print(search_time(found))
             _say(console, check_summary(found))
-        check_exportable(frozen_copy(model, "cpu"), (args, kwargs))
+        SearchSpace.load(loaded.space_name_or_path()).bind_graph(found)
+        check_exportable(frozen_copy(model, "cpu", inputs), (args, kwargs))
 
 
 @app.command()
@@ -258,6 +272,8 @@ def _run(config: "SearchConfig", *, quiet: bool) -> None:
             budget=config.make_budget(),
             study_dir=config.study_dir,
             executor=config.executor,
+            sampler=config.sampler,
+            warm_start=config.warm_start,
             training=config.make_training(),
             quantisation=config.make_quantisation(),
             device=config.device,

@@ -1,6 +1,6 @@
 """The configuration of a search: a YAML file, checked key by key."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -89,10 +89,13 @@ class BudgetSection(_Section):
     Attributes:
         trials: Candidates, >= 1.
         minutes: Wall time, > 0.
+        least_gain: Growth of the hypervolume that further trials must promise,
+            as a fraction, > 0; None uses the whole budget.
     """
 
     trials: int | None = None
     minutes: float | None = None
+    least_gain: float | None = None
 
 
 class SearchConfig(_Section):
@@ -110,6 +113,8 @@ class SearchConfig(_Section):
             keys as in `TrainingConfig`.
         quantisation: How grids are chosen; keys as in `QuantisationConfig`.
         executor: Where trials run.
+        sampler: What proposes candidates.
+        warm_start: Folders of earlier studies, to learn from.
         device: The torch device that trains and evaluates.
         seed: Seed of the run.
         study_dir: Folder of the study; `runs/<name of the file>` by default.
@@ -127,6 +132,8 @@ class SearchConfig(_Section):
     training: dict[str, Any] = Field(default_factory=dict)
     quantisation: dict[str, Any] = Field(default_factory=dict)
     executor: Literal["inline"] = "inline"
+    sampler: Literal["joint", "tpe", "random", "nsga2", "gp", "haq"] = "joint"
+    warm_start: tuple[str, ...] = Field(default=(), strict=False)
     device: str = "cpu"
     seed: int = 0
     study_dir: str
@@ -160,7 +167,7 @@ class SearchConfig(_Section):
 
     def make_budget(self) -> Budget:
         """Return the budget as the search takes it."""
-        return Budget(trials=self.budget.trials, minutes=self.budget.minutes)
+        return Budget(**self.budget.model_dump())
 
     def make_training(self) -> TrainingConfig:
         """Return the schedule as the search takes it."""
@@ -209,6 +216,8 @@ def load_config(
     trials: int | None = None,
     minutes: float | None = None,
     executor: str | None = None,
+    sampler: str | None = None,
+    warm_start: Sequence[str] = (),
     seed: int | None = None,
 ) -> SearchConfig:
     """Read and check the configuration of a search.
@@ -219,6 +228,8 @@ def load_config(
         trials: Replaces the budget's trials.
         minutes: Replaces the budget's minutes.
         executor: Replaces the executor.
+        sampler: Replaces the sampler.
+        warm_start: Replaces the folders of earlier studies, if there are any.
         seed: Replaces the seed.
 
     Returns:
@@ -231,19 +242,22 @@ def load_config(
     """
     path = Path(path)
     record = _read_yaml(path)
-    replaced = {"study_dir": study_dir, "executor": executor, "seed": seed}
-    record |= {key: value for key, value in replaced.items() if value is not None}
-    limits = {"trials": trials, "minutes": minutes}
-    limits = {key: value for key, value in limits.items() if value is not None}
+    replaced = _given(study_dir=study_dir, executor=executor, sampler=sampler, seed=seed)
+    record |= replaced
+    record |= {"warm_start": list(warm_start)} if warm_start else {}
+    limits = _given(trials=trials, minutes=minutes)
     budget = record.get("budget", {})
     if limits and isinstance(budget, dict):
         record["budget"] = budget | limits
     record["study_dir"] = _absolute(record.get("study_dir", f"runs/{path.stem}"), Path.cwd())
+    if isinstance(record.get("warm_start"), list):
+        record["warm_start"] = [_absolute(f, Path.cwd()) for f in record["warm_start"]]
     record["folder"] = _absolute(record.get("folder", "."), path.absolute().parent)
+    source = " with ".join([f"'{path}'", *_options(replaced | limits)])
     try:
         config = SearchConfig.model_validate(record)
     except ValidationError as error:
-        raise InvalidInputError(f"'{path}', {_sentence(error)}") from error
+        raise InvalidInputError(f"{source}, {_sentence(error)}") from error
     try:
         target = config.make_target()
         config.make_budget()
@@ -254,8 +268,18 @@ def load_config(
         if isinstance(target, Target):
             target.check_costs(cost_names(objectives, constraints))
     except (InvalidInputError, WrongTypeError) as error:
-        raise type(error)(f"'{path}', {error}") from error
+        raise type(error)(f"{source}, {error}") from error
     return config
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _options(replaced: Mapping[str, Any]) -> list[str]:
+    """Write replaced values as the options of the command line, in one string if any."""
+    written = [f"--{key.replace('_', '-')} {value}" for key, value in replaced.items()]
+    return [" ".join(written)] if written else []
 
 
 def _wrong_result(section: FactorySection, *, expected: str, got: object) -> WrongTypeError:
@@ -315,7 +339,7 @@ def text_to_keep(study_dir: str | Path, settings: Mapping[str, Any]) -> str:
     same = all(kept.get(key) == settings[key] for key in ("objectives", "seed"))
     if not (_has_factories(kept) and same):
         return yaml.safe_dump(dict(settings), sort_keys=False)
-    renewed = {key: settings[key] for key in ("constraints", "budget", "device")}
+    renewed = {key: settings[key] for key in ("constraints", "budget", "sampler", "device")}
     return yaml.safe_dump({**kept, **renewed}, sort_keys=False)
 
 

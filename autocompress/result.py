@@ -205,8 +205,10 @@ class SearchResult:
             continued_by=how_to_continue(self.study_dir),
             rows=self.rows(),
             environment=read_json(environment) if environment.is_file() else {},
-            notes=self._kept[1],
+            notes=self._kept["notes"],
             objectives=self._objectives,
+            rounds=self._kept["rounds"],
+            outlook=self._kept["outlook"],
         )
         write_text(page, render_report(contents))
         write_text(self.study_dir / "trials.csv", self.to_dataframe().to_csv(index=False))
@@ -217,17 +219,22 @@ class SearchResult:
         return f"SearchResult('{self.study_dir}', {len(self._front)} front members)"
 
     @cached_property
-    def _kept(self) -> tuple[dict[str, Any], list[str]]:
-        """What the ledger keeps beside the trials: the settings and the notes."""
+    def _kept(self) -> dict[str, Any]:
+        """What the ledger keeps beside the trials."""
         ledger = Ledger.read(self.study_dir / "study.db")
         try:
-            return dict(ledger.get("settings", {})), list(ledger.get("notes", []))
+            return {
+                "settings": ledger.get("settings", {}),
+                "notes": ledger.get("notes", []),
+                "rounds": ledger.rounds(),
+                "outlook": ledger.get("outlook", {}),
+            }
         finally:
             ledger.close()
 
     @property
     def _settings(self) -> dict[str, Any]:
-        return self._kept[0]
+        return dict(self._kept["settings"])
 
     @property
     def _objectives(self) -> list[str]:

@@ -173,6 +173,7 @@ ARCHITECTURES = [
     _own("OptionANet", lambda: zoo.OptionANet(8, 2), 3, 16, 16),
     _own("InvertedResidualNet", zoo.InvertedResidualNet, 3, 16, 16),
     _own("ConcatNet", zoo.ConcatNet, 3, 8, 8),
+    _own("BranchNet", zoo.BranchNet, 3, 8, 8),
     _own("GroupedNet", zoo.GroupedNet, 3, 8, 8),
     _own("VisionTransformer", zoo.VisionTransformer, 3, 16, 16),
     _own("TransformerEncoder", _encoder, 5, 6),

@@ -17,7 +17,9 @@ SHAPES = {
     "OptionANet": (3, 16, 16),
     "InvertedResidualNet": (3, 16, 16),
     "ConcatNet": (3, 8, 8),
+    "BranchNet": (3, 8, 8),
     "Mlp": (12,),
+    "EveryKind": (3, 8, 8),
 }
 """Shape of one example, by the name of the model in the zoo."""
 

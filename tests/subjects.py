@@ -108,31 +108,27 @@ def summed_by_hand(group: ChannelGroup, values: Callable[[str], list[float]]) ->
     return totals
 
 
+def readers_by_hand(layer: nn.Module, weight: Array) -> list[Array]:
+    """List, input by input, the entries of an array like the weight of a layer that read it."""
+    if isinstance(layer, nn.ConvTranspose2d):
+        return [weight[index].ravel() for index in range(weight.shape[0])]
+    return [weight[:, index].ravel() for index in range(weight.shape[1])]
+
+
 def gradients_by_hand(
     model: nn.Module, batches: list[tuple[Tensor, Tensor]], name: str
 ) -> list[list[Array]]:
-    """List, for each batch, the gradient of the loss by each filter of one layer."""
-    found = []
+    """List, for each batch, gradient times weight of what reads each input of one layer."""
+    found, layer = [], model.get_submodule(name)
     for batch in batches:
         model.zero_grad()
         loss(run(model, batch), batch).backward()
-        gradient = model.get_submodule(name).weight.grad.double().numpy()
-        gradient = gradient.swapaxes(0, 1) if name == "up" else gradient
-        found.append([row.ravel() for row in gradient])
+        product = (layer.weight.grad * layer.weight).detach().double().numpy()
+        found.append(readers_by_hand(layer, product))
     model.zero_grad()
     return found
 
 
-def mean_by_hand(
-    model: nn.Module,
-    batches: list[tuple[Tensor, Tensor]],
-    name: str,
-    worth: Callable[[Array, Array], float],
-) -> list[float]:
-    """Average over batches what each filter of a layer is worth by its gradient and weights."""
-    weights = filters_by_hand(model, name)
-    each = [
-        [worth(gradient, weight) for gradient, weight in zip(gradients, weights, strict=True)]
-        for gradients in gradients_by_hand(model, batches, name)
-    ]
-    return [sum(values) / len(values) for values in zip(*each, strict=True)]
+def reading(group: ChannelGroup) -> list[GroupMember]:
+    """List the members of a group that read its channels."""
+    return [member for member in group.members if member.axis == "in"]

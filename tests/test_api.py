@@ -126,6 +126,14 @@ def test_a_criterion_that_needs_labels_takes_them_from_the_task() -> None:
     assert result.network.fc1.out_features == 8
 
 
+def test_compress_takes_one_ratio_for_all_groups() -> None:
+    model, inputs = seasoned("ResidualNet")
+    result = ac.compress(model, ac.Candidate(), inputs, pruning_ratio=0.5, target="onnxruntime-cpu")
+    ratios = result.record.candidate.pruning_ratios
+    assert 0.0 < sum(ratios.values()) / len(ratios) < 1.0
+    assert result(inputs).shape == model(inputs).shape
+
+
 @pytest.mark.parametrize("form", ["inputs", "with labels", "mapping"])
 def test_calibration_takes_batches_with_and_without_labels(form: str) -> None:
     model, inputs = Mlp().eval(), torch.randn(8, 12)
@@ -223,6 +231,8 @@ MISLABELLED = [(x, y + 2) for x, y in batches(1, 8, seed=0)]
         ({"seed": 0.5}, WrongTypeError, "'seed': expected an int"),
         ({"seed": True}, WrongTypeError, "'seed': expected an int"),
         ({"sampler": "tpa"}, InvalidInputError, "did you mean 'tpe'"),
+        ({"warm_start": "runs/a"}, WrongTypeError, "'warm_start': expected a list of folders"),
+        ({"warm_start": ["none/there"]}, MissingFileError, "none/there"),
         ({"target": "onnxruntime-gpu"}, InvalidInputError, "did you mean 'onnxruntime-cpu'"),
         ({"target": "none.json"}, MissingFileError, r"none\.json"),
         ({"space": "cnm"}, AutocompressError, "cnn"),

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,13 +15,14 @@ from typer.testing import CliRunner
 import autocompress
 from autocompress import errors
 from autocompress.cli import app
-from autocompress.controller.preflight import CheckReport, report_on
+from autocompress.controller.preflight import report_on
 from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate
-from autocompress.core.evaluation import MeasuredMember
 from autocompress.core.events import Event
 from autocompress.graph.inputs import ModelInputs
 from autocompress.graph.structure import Layer, ModelGraph
+from autocompress.report.preflight import CheckReport
+from autocompress.result import FrontMember
 from autocompress.space.preset import SearchSpace
 
 USER = """
@@ -35,12 +37,12 @@ def make_task():
     return Task(train=[batch], val=[batch])
 """
 
-MEMBER = MeasuredMember(
+MEMBER = FrontMember(
     id="0042",
     candidate=Candidate(),
     predicted={"accuracy": 0.88, "latency_ms": 0.5},
     measured={"val_accuracy": 0.87, "accuracy": 0.86, "latency_ms": 0.6, "size_bytes": 9000},
-    path="front/0042/model.onnx",
+    path=Path("front/0042/model.onnx"),
 )
 
 
@@ -85,10 +87,16 @@ class FakeApi(SimpleNamespace):
             quantisable=False,
             reason="too small",
         )
+        other = replace(layer, name="head", quantisable=True, reason="")
         graph = ModelGraph(
-            layers=(layer,), operations=(), groups=(), blocks=(), parameters=10, fingerprint="0"
+            layers=(layer, other),
+            operations=(),
+            groups=(),
+            blocks=(),
+            parameters=10,
+            fingerprint="0",
         )
-        return report_on(graph, SearchSpace.load("mlp"), 120.0)
+        return CheckReport.of(report_on(graph, SearchSpace.load("mlp"), 120.0))
 
 
 @pytest.fixture
@@ -168,12 +176,15 @@ def test_search_passes_the_configuration_on_and_shows_the_front(
 def test_options_replace_values_of_the_file(api: FakeApi, config: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     options = ["--trials", 3, "--minutes", 0.5, "--seed", 9, "--executor", "inline"]
+    options += ["--sampler", "tpe", "--warm-start", "runs/a", "--warm-start", tmp_path / "b"]
     result = invoke("search", config, "--study-dir", other, *options)
     assert result.exit_code == 0, result.output
     (passed,) = api.calls
     assert passed["study_dir"] == str(other)
     assert (passed["budget"].trials, passed["budget"].minutes) == (3, 0.5)
     assert (passed["seed"], passed["executor"]) == (9, "inline")
+    assert passed["sampler"] == "tpe"
+    assert passed["warm_start"] == (str(Path.cwd() / "runs" / "a"), str(tmp_path / "b"))
 
 
 def test_quiet_shows_the_result_only(api: FakeApi, config: Path) -> None:
@@ -301,7 +312,7 @@ def test_check_shows_what_is_blocked_and_why(api: FakeApi, config: Path) -> None
     result = invoke("check", config)
     assert result.exit_code == 0, result.output
     assert "no: too small" in result.stdout
-    assert "0 of 1 layers quantised" in result.stdout.splitlines()[-1]
+    assert "1 of 2 layers quantised" in result.stdout.splitlines()[-1]
     assert "search time: about 2 minutes, an estimate" in result.stdout
     (options,) = api.calls
     assert isinstance(options["budget"], Budget)

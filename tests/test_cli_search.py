@@ -238,6 +238,26 @@ def test_check_refuses_a_model_that_cannot_be_exported_after_its_tables(folder: 
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (set_task(empty="train"), "task 'train': expected at least one example, got an empty"),
+        (set_task(channels=5), "task 'test': expected batches that the model"),
+        (
+            set_key("space", "nothing.yaml"),
+            "search space: expected a group, block or layer that can vary",
+        ),
+    ],
+)
+def test_check_refuses_what_a_search_would(folder: Path, change: Change, message: str) -> None:
+    nothing = "pruning: {include: []}\nblocks: {drop: false}\nquantisation: {include: []}\n"
+    (folder / "nothing.yaml").write_text(nothing)
+    result = invoke("check", configured(folder, change))
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("verb", ["search", "check", "resume", "report"])
 def test_a_missing_file_is_one_sentence(tmp_path: Path, verb: str) -> None:
     result = invoke(verb, tmp_path / "absent")

@@ -1,6 +1,6 @@
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from autocompress.config import (
     load_kept_config,
     text_to_keep,
 )
+from autocompress.controller.sampler import SAMPLER_NAMES
 from autocompress.core.budget import Budget
 from autocompress.core.target import Target
 from autocompress.core.training import TrainingConfig
@@ -100,6 +101,35 @@ def test_defaults_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert (config.space, config.executor, config.seed) == ("cnn", "inline", 0)
 
 
+def test_what_proposes_candidates_can_be_chosen(tmp_path: Path) -> None:
+    assert get_args(SearchConfig.model_fields["sampler"].annotation) == SAMPLER_NAMES
+    assert load_config(write(tmp_path / "a.yaml", MINIMAL)).sampler == "joint"
+    for name in SAMPLER_NAMES:
+        assert load_config(write(tmp_path / "a.yaml", changed(sampler=name))).sampler == name
+    with pytest.raises(InvalidInputError, match="key 'sampler': expected 'joint', 'tpe'"):
+        load_config(write(tmp_path / "a.yaml", changed(sampler="annealing")))
+
+
+def test_earlier_studies_are_named_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load_config(write(tmp_path / "a.yaml", changed(warm_start=["runs/a", "/b"])))
+    assert config.warm_start == (str(tmp_path / "runs" / "a"), "/b")
+    with pytest.raises(InvalidInputError, match="key 'warm_start'"):
+        load_config(write(tmp_path / "a.yaml", changed(warm_start="runs/a")))
+    with pytest.raises(InvalidInputError, match="key 'warm_start"):
+        load_config(write(tmp_path / "a.yaml", changed(warm_start=[3])))
+
+
+def test_a_budget_may_say_what_gain_is_worth_it(tmp_path: Path) -> None:
+    budget = {"trials": 5, "least_gain": 0.01}
+    config = load_config(write(tmp_path / "a.yaml", changed(budget=budget)))
+    assert config.make_budget() == Budget(trials=5, least_gain=0.01)
+    with pytest.raises(InvalidInputError, match="least_gain"):
+        load_config(write(tmp_path / "a.yaml", changed(budget=budget | {"least_gain": -1.0})))
+
+
 def test_a_space_file_is_found_beside_the_configuration(tmp_path: Path) -> None:
     config = load_config(write(tmp_path / "a.yaml", changed(space="mine.yaml")))
     assert config.space_name_or_path() == str(tmp_path / "mine.yaml")
@@ -114,8 +144,16 @@ def test_a_target_may_say_its_threads(tmp_path: Path) -> None:
 def test_command_line_values_replace_those_of_the_file(tmp_path: Path) -> None:
     path = write(tmp_path / "a.yaml", changed(budget={"trials": 5, "minutes": 1}, seed=3))
     config = load_config(
-        path, study_dir=str(tmp_path / "s"), trials=9, executor="inline", minutes=2.5, seed=4
+        path,
+        study_dir=str(tmp_path / "s"),
+        trials=9,
+        executor="inline",
+        minutes=2.5,
+        sampler="nsga2",
+        warm_start=["/elsewhere"],
+        seed=4,
     )
+    assert (config.sampler, config.warm_start) == ("nsga2", ("/elsewhere",))
     assert config.study_dir == str(tmp_path / "s")
     assert config.make_budget() == Budget(trials=9, minutes=2.5)
     assert (config.executor, config.seed) == ("inline", 4)
@@ -246,6 +284,13 @@ def test_a_wrong_value_is_one_sentence_with_file_and_key(
         load_config(path)
     assert "bad.yaml" in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_wrong_option_is_told_apart_from_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "good.yaml", MINIMAL)
+    message = r"good\.yaml' with --trials 0, budget 'trials': expected >= 1, got 0"
+    with pytest.raises(InvalidInputError, match=message):
+        load_config(path, trials=0)
 
 
 @pytest.mark.parametrize(

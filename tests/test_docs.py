@@ -45,6 +45,7 @@ def test_the_reference_shows_public_names_only() -> None:
     parts, _, errors_part = parts.partition("## Errors")
     assert set(documented(public + errors_part)) <= set(dir(ac))
     assert set(documented(parts)) == {
+        "Preflight",
         "ModelGraph",
         "ChannelGroup",
         "Block",

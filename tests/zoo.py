@@ -271,3 +271,46 @@ class VisionTransformer(nn.Module):
         x = self.patches(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.positions
         return self.head(self.norm(self.layers(x))[:, 0])
+
+
+class BranchNet(nn.Module):
+    """Residual sums of branches in the model's own forward pass; input `n x 3 x 8 x 8`."""
+
+    def __init__(self, width: int = 8, classes: int = 5) -> None:
+        super().__init__()
+        self.stem = conv_bn(3, width)
+        self.first = nn.Sequential(
+            conv_bn(width, 2 * width, kernel=1), nn.ReLU(), conv_bn(2 * width, width, kernel=1)
+        )
+        self.second = nn.Sequential(
+            nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)
+        )
+        self.fc = nn.Linear(width, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu(self.stem(x))
+        x = functional.relu(x + self.first(x))
+        x = self.second(x) + x
+        return self.fc(functional.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+class EveryKind(nn.Module):
+    """One layer of each kind, and attention; input `n x 3 x 8 x 8`."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.volume = nn.Conv3d(8, 8, (1, 2, 2), stride=(1, 2, 2))
+        self.up = nn.ConvTranspose2d(8, 8, 2, stride=2, groups=2)
+        self.line = nn.Conv1d(8, 12, 4, stride=4)
+        self.positions = nn.Embedding(16, 12)
+        self.qkv, self.out, self.fc = nn.Linear(12, 36), nn.Linear(12, 12), nn.Linear(12, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu(self.norm(self.conv(x)))
+        x = functional.relu(self.volume(x.unsqueeze(2)).squeeze(2))
+        x = self.line(self.up(x).flatten(2)).transpose(1, 2)
+        x = x + self.positions(torch.arange(16, device=x.device))
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        x = x + self.out(functional.scaled_dot_product_attention(q, k, v))
+        return self.fc(x.mean(dim=1))

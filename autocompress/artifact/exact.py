@@ -25,11 +25,8 @@ from autocompress.graph.operations import (
     weight_owners,
 )
 from autocompress.transform.compressed import CompressedModel
-from autocompress.transform.discovery import PRODUCT_FUNCTIONS
+from autocompress.transform.discovery import MONOTONE_FUNCTIONS, PRODUCT_FUNCTIONS
 from autocompress.transform.planned import PlannedMode, map_inputs, site_points
-
-MONOTONE_FUNCTIONS = frozenset({"relu", "relu_", "relu6", "hardtanh"})
-"""Operations that a runtime folds into the rounding of what comes before."""
 
 PAIRED_FUNCTIONS = (ADD_FUNCTIONS | PRODUCT_FUNCTIONS) - {"__rmatmul__"}
 """Operations on two tensors, the left one first, that have an integer form."""

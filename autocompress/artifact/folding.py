@@ -9,6 +9,9 @@ from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.quantiser import TensorQuantiser
 from autocompress.transform.weights import WeightLayout
 
+INTEGER_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+"""Layers that have an integer kernel."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoldedLayer:
@@ -20,8 +23,9 @@ class FoldedLayer:
         layout: How scales go with the weight.
         bias: float32, one per output channel.
         bias_scales: float32 steps of an int32 bias, input scale times weight
-            scale; None where the input is not quantised, or inputs do not
-            share one scale.
+            scale; None where no kernel computes the layer in integers: the
+            input is not quantised, inputs do not share one scale, or there
+            is none for layers of its kind.
     """
 
     codes: Tensor
@@ -34,10 +38,6 @@ class FoldedLayer:
     def per_channel(self) -> bool:
         """Whether each position along one axis of the weight has one scale."""
         return self.scales.shape[1] == 1 and self.layout.transposed <= 1
-
-    def spread(self) -> Tensor:
-        """Return the scales, shaped to be multiplied with the weight."""
-        return self.layout.spread(self.scales)
 
     def bias_codes(self) -> Tensor | None:
         """Return the bias as int32, or None where it does not fit."""
@@ -77,7 +77,8 @@ def fold_layer(compressed: CompressedModel, name: str) -> FoldedLayer:
     site = compressed.record.plan.inputs.get(name)
     quantiser = None if site is None else compressed.quantisers[site]
     steps = None
-    if isinstance(quantiser, TensorQuantiser) and scales.shape[1] == 1:
+    whole = isinstance(layer, INTEGER_LAYERS) and scales.shape[1] == 1
+    if isinstance(quantiser, TensorQuantiser) and whole:
         steps = (scales[:, 0] * quantiser.scale).clamp_min(torch.finfo(torch.float32).tiny)
     return FoldedLayer(
         codes=codes, scales=scales.float(), layout=layout, bias=bias, bias_scales=steps

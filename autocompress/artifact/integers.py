@@ -14,9 +14,6 @@ from autocompress.transform.quantiser import TensorQuantiser
 WHOLE = 2**24
 """Whole numbers up to this are exact in float32."""
 
-INTEGER_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-"""Layers that have an integer kernel."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grid:
@@ -148,10 +145,9 @@ def exact_layer(
     Returns:
         The layer; None where no kernel computes it in integers.
     """
-    layer = compressed.network.get_submodule(name)
     folded = fold_layer(compressed, name)
     bias = folded.bias_codes()
-    if bias is None or folded.bias_scales is None or not isinstance(layer, INTEGER_LAYERS):
+    if bias is None or folded.bias_scales is None:
         return None
     largest = max(source.zero_point, source.top - source.zero_point)
     sums = largest * folded.codes.flatten(1).abs().long().sum(dim=1) + bias.long().abs()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from autocompress.artifact.executed import integer_layers
 from autocompress.artifact.folding import fold_layer
+from autocompress.artifact.onnx_weights import fits_int4, shield_float_weights, store_weights
 from autocompress.core.candidate import Candidate
 from autocompress.core.files import write_atomic
 from autocompress.core.target import ONNXRUNTIME
@@ -24,9 +25,10 @@ from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.planned import PlannedMode, map_inputs, site_points
 from autocompress.transform.quantiser import TensorQuantiser
 from autocompress.transform.record import SurgeryRecord
+from autocompress.transform.weights import WeightLayout
 
-OPSET = 20
-"""ONNX operator set of the artifacts."""
+OPSET, INT4_OPSET = 20, 21
+"""ONNX operator set of the artifacts, and of those with INT4 weights."""
 
 
 class ExportableModel(nn.Module):
@@ -57,20 +59,24 @@ class ExportableModel(nn.Module):
         self.skipped = frozenset(
             number for name, (_, number) in plan.folds.items() if name in self.keys
         )
-        self.axes = {}
+        self.layouts: dict[str, tuple[WeightLayout, bool]] = {}
+        self.codes: list[str] = []
+        self.floats: list[str] = []
         for name, key in self.keys.items():
             folded = fold_layer(compressed, name)
-            whole = folded.per_channel and name in integer
-            self.axes[name] = folded.layout.axis if whole else None
-            self.register_buffer(f"{key}_codes", folded.codes)
-            self.register_buffer(f"{key}_scales", folded.scales[:, 0] if whole else folded.spread())
-            codes = folded.bias_codes() if whole else None
-            if codes is None:
+            layout, whole = folded.layout, folded.per_channel and name in integer
+            self.layouts[name] = layout, whole
+            codes = folded.codes if whole else layout.shared(folded.codes).flatten(0, 1)
+            self.codes.append(f"{key}_codes")
+            self.register_buffer(f"{key}_codes", codes)
+            self.register_buffer(f"{key}_scales", folded.scales.flatten())
+            bias = folded.bias_codes() if whole else None
+            if bias is None:
+                self.floats.append(f"{key}_codes")
                 self.register_buffer(f"{key}_bias", folded.bias)
             else:
-                self.register_buffer(f"{key}_bias", codes)
+                self.register_buffer(f"{key}_bias", bias)
                 self.register_buffer(f"{key}_bias_scales", folded.bias_scales)
-            self.register_buffer(f"{key}_zeros", torch.zeros(len(folded.bias), dtype=torch.int64))
 
     def forward(self, *inputs: Any) -> Any:
         """Compute what the compressed model computes, on grids that exporters know."""
@@ -95,21 +101,28 @@ class ExportableModel(nn.Module):
     def _layer(self, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
         if name not in self.keys:
             return args
-        key, axis = self.keys[name], self.axes[name]
-        zeros, scales = self.get_buffer(f"{key}_zeros"), self.get_buffer(f"{key}_scales")
-        codes = self.get_buffer(f"{key}_codes")
-        dequantize = torch.ops.quantized_decomposed.dequantize_per_channel
-        if axis is None:  # for floats: runtimes multiply once, when they open the file
-            weight = codes.float() * scales
-        else:
-            weight = dequantize(codes, scales, zeros, axis, -127, 127, torch.int8)
+        key, (layout, whole) = self.keys[name], self.layouts[name]
+        codes, scales = self.get_buffer(f"{key}_codes"), self.get_buffer(f"{key}_scales")
+        axis = layout.axis if whole else 0
+        weight = _dequantised(codes, scales, axis, 127)
+        if not whole:
+            weight = layout.unshared(weight)
         if isinstance(self.network.get_submodule(name), nn.Embedding):
             return (args[0], weight, *args[2:])
         bias = self.get_buffer(f"{key}_bias")
         if bias.dtype == torch.int32:
             steps = self.get_buffer(f"{key}_bias_scales")
-            bias = dequantize(bias, steps, zeros, 0, -(2**31), 2**31 - 1, torch.int32)
+            bias = _dequantised(bias, steps, 0, 2**31 - 1)
         return (args[0], weight, bias, *args[3:])
+
+
+def _dequantised(codes: Tensor, scales: Tensor, axis: int, limit: int) -> Tensor:
+    """Multiply integers with the scales along an axis, as DequantizeLinear."""
+    dequantize = torch.ops.quantized_decomposed.dequantize_per_channel
+    zeros = torch.zeros_like(scales, dtype=torch.int64)
+    low = -limit if codes.dtype == torch.int8 else -limit - 1
+    result: Tensor = dequantize(codes, scales, zeros, axis, low, limit, codes.dtype)
+    return result
 
 
 def write_onnx(
@@ -141,15 +154,19 @@ def write_onnx(
         )
     compressed.eval()
     values, names = example_call(inputs)
-    integer = integer_layers(compressed, inputs, runtime)
+    exportable = ExportableModel(
+        compressed, names, integer_layers(compressed, inputs, runtime)
+    ).eval()
+    narrow = any(fits_int4(exportable.get_buffer(name).numpy()) for name in exportable.codes)
+    opset = INT4_OPSET if narrow else OPSET
     with torch.no_grad(), quiet():
         try:
             program = torch.onnx.export(
-                ExportableModel(compressed, names, integer).eval(),
+                exportable,
                 values,
                 input_names=input_names(values, names),
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=opset,
                 dynamic_shapes=(dynamic_shapes(values),),
                 verbose=False,
             )
@@ -168,8 +185,11 @@ def write_onnx(
             ) from error
     if program is None:
         raise ExportError("export: torch.onnx.export returned nothing; report this.")
-    program.model.graph.metadata_props.clear()
-    for node in program.model.graph.all_nodes():
+    graph = program.model.graph
+    store_weights(graph, exportable.codes, exportable.floats)
+    shield_float_weights(graph)
+    graph.metadata_props.clear()
+    for node in graph.all_nodes():
         node.metadata_props.clear()  # source lines and paths of this host, half of a small file
     write_atomic(path, lambda temporary: program.save(temporary))
 

@@ -69,7 +69,7 @@ def _choose(
         room = min(int(left // (1.5 * run.seconds_per_member)), _worthwhile(run, left, over))
     if room <= 0 or not evaluations:
         return []
-    forecast.learn(evaluations)
+    forecast.learn([*run.setup.earlier.evaluations, *evaluations])
     values = [forecast.values(e) for e in evaluations]
     violations = [max(forecast.violations(v).values(), default=0.0) for v in values]
     return choose_finalists(
@@ -95,13 +95,18 @@ def _worthwhile(run: Run, seconds: float, over: int) -> int:
 
 
 def finalist_images(run: Run) -> int:
-    """Return how many training images a finalist is expected to see."""
+    """Return how many training images are expected behind a finalist.
+
+    Each goes on from the weights of an earlier one, so that the last has seen
+    the images of all, and one in the middle those of half of them.
+    """
     total, each = run.schedule.total_seconds, run.evaluator.seconds_per_image
     if total is None or each == 0.0:
         return run.schedule.full_images
     seconds = FINALIST_SHARE * total
-    share = seconds / _worthwhile(run, seconds, 0) - run.seconds_per_member
-    return max(1, int(share / each))
+    finalists = _worthwhile(run, seconds, 0)
+    share = seconds / finalists - run.seconds_per_member
+    return max(1, int(0.5 * (finalists + 1) * share / each))
 
 
 def measure_members(run: Run, forecast: Forecast) -> None:

@@ -34,7 +34,8 @@ class Forecast:
             and costs of the original's artifact. Its latency is predicted
             too: trials are judged by predictions against predictions, so that
             the same profile leads to the same decisions.
-        full_images: Tells how many training images a full fine-tune will see; at least 1.
+        full_images: Tells how many training images are expected behind a full fine-tune,
+            inherited ones included; at least 1.
         stored: Bits per stored weight; see `count_costs`.
     """
 
@@ -55,6 +56,7 @@ class Forecast:
             self.baseline |= profile.predict_costs(graph, Candidate())
         self.recovery = RecoveryModel()
         self.exponent = EXPONENT_PRIOR
+        self.most_images = 0
 
     def costs(self, candidate: Candidate) -> dict[str, float]:
         """Predict all costs of a candidate without building it."""
@@ -63,6 +65,8 @@ class Forecast:
 
     def learn(self, evaluations: Sequence[Evaluation]) -> None:
         """Refit the accuracy models to the candidates that were trained."""
+        full = [e.fidelities[2].trained_images for e in evaluations if 2 in e.fidelities]
+        self.most_images = max(full, default=0)  # which the next one inherits
         both = [e for e in evaluations if {1, 2} <= e.fidelities.keys()]
         seen = [[e.fidelities[f].trained_images for f in (1, 2)] for e in both]
         self.exponent = learning_exponent(
@@ -90,7 +94,8 @@ class Forecast:
             return evaluation.fidelities[2].accuracy
         if highest == 1:
             short = evaluation.fidelities[1]
-            ratio = min(1.0, short.trained_images / self.full_images())
+            full = max(self.full_images(), self.most_images)
+            ratio = min(1.0, short.trained_images / full)
             left: float = self._lost(evaluation, 1) * ratio**self.exponent
             return max(self.baseline["accuracy"] - left, short.accuracy)
         lost = float(self.recovery.predict(np.array([self._features(evaluation)]))[0])

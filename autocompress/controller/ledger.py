@@ -3,6 +3,7 @@
 import math
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from autocompress.controller.records import evaluation, fidelity_key, row
+from autocompress.controller.current import CurrentStudy, earlier_trials
+from autocompress.controller.records import FINAL, evaluation, fidelity_key, finals, rounds, row
 from autocompress.controller.sampler import Guide, SpaceSampler, distributions
 from autocompress.controller.study_file import (
     check_identity,
@@ -46,6 +48,8 @@ class Ledger:
         """Wrap a study; use `Ledger.open` or `Ledger.read`."""
         self.path = path
         self._study = study
+        self._view = CurrentStudy(study)
+        self._read: dict[int, Evaluation] = {}
         self._release = weakref.finalize(self, release, storage, lock)
         self._running: dict[int, optuna.Trial] = {}
 
@@ -192,12 +196,14 @@ class Ledger:
             waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
             given = waiting[0].user_attrs if waiting else self._enqueue_next(space)
             slot = given["slot"] if given else max(self._latest(), default=-1) + 1
+            self._show(space, guide or Guide())
             proposer = SpaceSampler(
                 sampler(slot),
                 space,
                 seed=self.seed,
                 slot=slot,
                 known=self._known(),
+                view=self._view,
                 guide=guide,
             )
             self._study.sampler = proposer
@@ -229,7 +235,7 @@ class Ledger:
         Optuna lets nothing be added to a finished trial, so the study holds it.
         """
         with writing(self.path):
-            self._study.set_user_attr(f"{_FINAL}{slot}", result.to_json())
+            self._study.set_user_attr(f"{FINAL}{slot}", result.to_json())
 
     def complete(
         self,
@@ -297,15 +303,21 @@ class Ledger:
 
     def evaluations(self) -> list[Evaluation]:
         """Return all complete and pruned trials, by slot."""
+        final = finals(self._study)
         return [
-            evaluation(trial, self._final(slot))
-            for slot, trial in sorted(self._latest().items())
+            self._evaluation(trial, final)
+            for _, trial in sorted(self._latest().items())
             if trial.state in _FINISHED
         ]
 
+    def rounds(self) -> list[dict[str, Any]]:
+        """Return what each fit of the predictor showed, as `Round.to_json` does, in order."""
+        return rounds(self._study)
+
     def rows(self) -> list[dict[str, Any]]:
         """Return one flat row per slot, all with the same keys, for a table."""
-        rows = [row(trial, self._final(slot)) for slot, trial in sorted(self._latest().items())]
+        final = finals(self._study)
+        rows = [row(trial, final.get(slot)) for slot, trial in sorted(self._latest().items())]
         keys = list(dict.fromkeys(key for cells in rows for key in cells))
         return [{key: cells.get(key) for key in keys} for cells in rows]
 
@@ -314,9 +326,21 @@ class Ledger:
         trials = self._study.get_trials(deepcopy=False)
         return {int(t.user_attrs["slot"]): t for t in trials if "slot" in t.user_attrs}
 
-    def _final(self, slot: int) -> FidelityResult | None:
-        record = self.get(f"{_FINAL}{slot}")
-        return None if record is None else FidelityResult.from_json(record)
+    def _evaluation(self, trial: FrozenTrial, finals: Mapping[int, FidelityResult]) -> Evaluation:
+        """Read a finished trial, once; its full fine-tune may come later."""
+        known = self._read.get(trial.number)
+        if known is None:
+            known = self._read[trial.number] = evaluation(trial)
+        final = finals.get(known.slot)
+        return known if final is None else replace(known, fidelities={**known.fidelities, 2: final})
+
+    def _show(self, space: BoundSpace, guide: Guide) -> None:
+        """Let samplers see the trials as the guide judges them."""
+        judge, final = guide.judge, finals(self._study)
+        self._view.judge = judge and (lambda trial: judge(self._evaluation(trial, final)))
+        if guide.earlier and not self._view.has_joined:
+            objectives = len(self._study.directions)
+            self._view.join(earlier_trials(guide.earlier, space, distributions(space), objectives))
 
     def _known(self) -> Collection[str]:
         return {trial.user_attrs["candidate"] for trial in self._latest().values()}
@@ -371,6 +395,3 @@ class Ledger:
     def _enqueued(self, params: Mapping[str, Any], attributes: dict[str, Any]) -> dict[str, Any]:
         self._study.enqueue_trial(dict(params), attributes)
         return attributes
-
-
-_FINAL = "fidelity:2:"

@@ -19,7 +19,9 @@ from autocompress.evaluation.splits import (
     CALIBRATION_IMAGES,
     PROXY_IMAGES,
     SENSITIVITY_IMAGES,
+    check_splits,
     epoch_images,
+    make_splits,
 )
 from autocompress.evaluation.task import Task
 from autocompress.graph.inputs import ModelInputs
@@ -57,8 +59,10 @@ class Saving:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckReport(ModelGraph):
-    """The structure of a model, and what a search could make of it.
+class Preflight(ModelGraph):
+    """The structure of a model, and what a search of one space could make of it.
+
+    What the space leaves out is listed with that reason.
 
     Attributes:
         macs: Multiply-accumulates of the whole model for one example.
@@ -83,20 +87,29 @@ def check_model(
     space: SearchSpace,
     task: Task | None = None,
     budget: Budget | None = None,
-) -> CheckReport:
-    """Trace a model, and say what its parts could give.
+) -> Preflight:
+    """Trace a model, say what its parts could give, and try its task.
 
     Args:
         model: Any module; not changed.
         example_inputs: A tensor, a tuple, or a dict of one forward call.
         space: Which groups and blocks may be cut, and how far.
-        task: With `budget`, tells how long a search takes.
+        task: Tried as a search would; with `budget`, tells how long one takes.
         budget: With `task`, likewise.
+
+    Raises:
+        InvalidInputError: If a search would refuse the task: a loader is
+            empty or fails, or the model, the metric or the loss do not take
+            its batches.
     """
+    inputs = ModelInputs.of(example_inputs)
+    original = frozen_copy(model, "cpu", inputs)
+    if task is not None:
+        check_splits(task, original, make_splits(task, seed=0))
     graph = trace(model, example_inputs)
     if task is None or budget is None:
         return report_on(graph, space)
-    once = seconds_per_image(frozen_copy(model, "cpu").eval(), ModelInputs.of(example_inputs))
+    once = seconds_per_image(original, inputs)
     images = epoch_images(task)
     estimate = estimate_seconds(budget, graph, epoch_images=images, image_seconds=once)
     return report_on(graph, space, estimate)
@@ -104,7 +117,7 @@ def check_model(
 
 def report_on(
     graph: ModelGraph, space: SearchSpace, search_seconds: float | None = None
-) -> CheckReport:
+) -> Preflight:
     """Add to a structure what each of its parts could give.
 
     Args:
@@ -131,10 +144,11 @@ def report_on(
         saving("block", name, 1.0, replace(plain, dropped_blocks=(name,)))
         for name in space.block_choices(graph)
     ]
+    restricted = space.restrict(graph)
     structure: dict[str, Any] = {
-        item.name: getattr(graph, item.name) for item in fields(ModelGraph)
+        item.name: getattr(restricted, item.name) for item in fields(ModelGraph)
     }
-    return CheckReport(
+    return Preflight(
         **structure,
         macs=int(whole["macs"]),
         size_bytes=int(whole["size_bytes"]),

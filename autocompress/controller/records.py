@@ -3,13 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
+from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from autocompress.controller.joint import ROUND
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation, FidelityResult
 from autocompress.core.target import FLOAT
 
 _FIDELITY = "fidelity:"
+
+FINAL = "fidelity:2:"
+"""Prefix of the study's user attributes that hold full fine-tunes, by slot."""
 
 
 def fidelity_key(fidelity: int) -> str:
@@ -66,6 +71,22 @@ def row(trial: FrozenTrial, final: FidelityResult | None = None) -> dict[str, An
         "reason": trial.user_attrs.get("reason", "interrupted" if stopped else ""),
         "candidate": candidate.to_json(),
     }
+
+
+def finals(study: Study) -> dict[int, FidelityResult]:
+    """Return the results of full fine-tunes, by slot."""
+    return {
+        int(key.removeprefix(FINAL)): FidelityResult.from_json(record)
+        for key, record in study.user_attrs.items()
+        if key.startswith(FINAL)
+    }
+
+
+def rounds(study: Study) -> list[dict[str, Any]]:
+    """Return what each fit of the sampler's predictors showed, as JSON objects, in order."""
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    found = [value for key, value in attributes.items() if key.startswith(f"{ROUND}:")]
+    return sorted(found, key=lambda fit: int(fit["trials"]))
 
 
 def _fidelities(attributes: Mapping[str, Any]) -> dict[int, FidelityResult]:

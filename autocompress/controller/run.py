@@ -16,7 +16,7 @@ from autocompress.controller.members import (
 )
 from autocompress.controller.schedule import Schedule
 from autocompress.controller.setup import SearchSetup
-from autocompress.core.evaluation import MeasuredMember
+from autocompress.core.evaluation import Evaluation, MeasuredMember
 from autocompress.core.events import Callback, Event
 from autocompress.cost.analytic import count_costs
 from autocompress.cost.simulated import SimulatedProfile
@@ -116,6 +116,10 @@ class Run:
                 self.ledger.set("elapsed_s", self.schedule.elapsed)
 
         return step
+
+    def evaluations(self) -> list[Evaluation]:
+        """Return what is known of candidates, by this study and by earlier ones of the model."""
+        return [*self.setup.earlier.evaluations, *self.ledger.evaluations()]
 
     def members(self) -> list[MeasuredMember]:
         """Read the members on disk, the original first."""

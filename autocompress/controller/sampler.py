@@ -10,19 +10,24 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.samplers import (
     BaseGASampler,
     BaseSampler,
+    GPSampler,
     NSGAIISampler,
     RandomSampler,
     TPESampler,
 )
 from optuna.trial import FrozenTrial
 
+from autocompress.controller.current import Judgement
+from autocompress.controller.haq import HaqSampler
+from autocompress.controller.joint import JointSampler
 from autocompress.core.candidate import Candidate
+from autocompress.core.evaluation import Evaluation
 from autocompress.core.schema import unknown_name
 from autocompress.core.seeds import derive_seed
 from autocompress.errors import InvalidInputError
 from autocompress.space.bound import BoundSpace
 
-SAMPLER_NAMES = ("tpe", "random", "nsga2")
+SAMPLER_NAMES = ("joint", "tpe", "random", "nsga2", "gp", "haq")
 """Names of the samplers."""
 
 STARTUP_TRIALS = 10
@@ -49,10 +54,15 @@ class Guide:
         affordable: Tells whether a candidate is worth a trial.
         parents: Evaluated candidates that are; one is mutated where a
             sampler's own proposal is not.
+        judge: Says what a finished trial is worth now; None for what it was
+            told with.
+        earlier: What earlier studies of the same model found; it needs a judge.
     """
 
     affordable: Callable[[Candidate], bool] = _any
     parents: tuple[Candidate, ...] = ()
+    judge: Callable[[Evaluation], Judgement] | None = None
+    earlier: tuple[Evaluation, ...] = ()
 
 
 def make_sampler(name: str, seed: int, slot: int) -> BaseSampler:
@@ -63,8 +73,11 @@ def make_sampler(name: str, seed: int, slot: int) -> BaseSampler:
     between trials: all they learn from is in the study.
 
     Args:
-        name: "tpe" (multivariate, Bergstra et al. 2011; Falkner et al. 2018),
-            "random" (stratified draws) or "nsga2" (Deb et al. 2002).
+        name: "joint" (ours; what is known of the problem is given to it
+            elsewhere), "tpe" (multivariate, Bergstra et al. 2011; Falkner et al. 2018),
+            "random" (stratified draws), "nsga2" (Deb et al. 2002), "gp"
+            (logEHVI, Ament et al. 2023) or "haq" (the agent of Wang et al.
+            2019; it learns anew from all trials at each slot).
         seed: The seed of the run.
         slot: The trial slot, >= 0.
 
@@ -80,6 +93,13 @@ def make_sampler(name: str, seed: int, slot: int) -> BaseSampler:
         return RandomSampler(seed=own)
     if name == "nsga2":
         return NSGAIISampler(population_size=_POPULATION, seed=own)
+    if name == "gp":
+        return GPSampler(seed=own, n_startup_trials=STARTUP_TRIALS)
+    lasting = derive_seed(seed, -1, "sampler")  # they count the trials themselves
+    if name == "joint":
+        return JointSampler(seed=lasting)
+    if name == "haq":
+        return HaqSampler(seed=lasting)
     raise InvalidInputError(unknown_name("sampler", name, SAMPLER_NAMES))
 
 
@@ -114,6 +134,7 @@ class SpaceSampler(BaseSampler):
         seed: int,
         slot: int,
         known: Collection[str],
+        view: Study,
         guide: Guide | None = None,
     ) -> None:
         """Wrap a sampler for one trial.
@@ -124,6 +145,7 @@ class SpaceSampler(BaseSampler):
             seed: The seed of the run.
             slot: The trial slot.
             known: Candidates that need no second evaluation, as JSON.
+            view: The study that the other sampler is shown.
             guide: What is worth a trial; everything by default.
         """
         self._inner = inner
@@ -131,16 +153,17 @@ class SpaceSampler(BaseSampler):
         self._seed = seed
         self._slot = slot
         self._known = known
+        self._view = view
         self._guide = guide or Guide()
         self.origin = ""
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Tell the other sampler of a trial whose parameters are given."""
-        self._inner.before_trial(study, trial)
+        self._inner.before_trial(self._view, trial)
         if isinstance(self._inner, BaseGASampler):
             # A generation counts only trials that were assigned to it, designs
             # too; Optuna does not ask for proposals where all is given.
-            self._inner.get_trial_generation(study, trial)
+            self._inner.get_trial_generation(self._view, trial)
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -152,10 +175,10 @@ class SpaceSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Propose a value for every parameter."""
-        params = self._inner.sample_relative(study, trial, search_space)
+        params = self._inner.sample_relative(self._view, trial, search_space)
         if params:
             params |= {
-                name: self._inner.sample_independent(study, trial, name, distribution)
+                name: self._inner.sample_independent(self._view, trial, name, distribution)
                 for name, distribution in search_space.items()
                 if name not in params
             }
@@ -184,7 +207,7 @@ class SpaceSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         """Leave a parameter outside the space to the other sampler."""
-        return self._inner.sample_independent(study, trial, param_name, param_distribution)
+        return self._inner.sample_independent(self._view, trial, param_name, param_distribution)
 
     def _offspring(self) -> Candidate | None:
         """Mutate parents, a few parameters at a time, until one is new and affordable."""

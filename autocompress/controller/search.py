@@ -3,7 +3,8 @@
 import functools
 from collections.abc import Sequence
 
-from autocompress.controller.designs import first_designs, ladder_start
+from autocompress.controller.current import EARLIER
+from autocompress.controller.designs import Design, first_designs, ladder_start
 from autocompress.controller.finish import finalist_images, measure_members, train_finalists
 from autocompress.controller.forecast import Forecast
 from autocompress.controller.ledger import Ledger
@@ -36,7 +37,7 @@ def run_search(setup: SearchSetup, ledger: Ledger, callbacks: Sequence[Callback]
         StoredBits(setup.model),
     )
     _queue_designs(run, forecast)
-    forecast.learn(ledger.evaluations())
+    forecast.learn(run.evaluations())
     run_trials(run, forecast)
     train_finalists(run, forecast)
     measure_members(run, forecast)
@@ -51,7 +52,11 @@ def _queue_designs(run: Run, forecast: Forecast) -> None:
     allowance = forecast.allowance(ladder_start(space))
     criteria = space.criteria if space.pruning_choices else ()
     scores = {criterion: run.evaluator.scores(criterion) for criterion in criteria}
-    for design in first_designs(space, find_ladders(run, forecast), allowance, scores):
+    designs = first_designs(space, find_ladders(run, forecast), allowance, scores)
+    known = {design.candidate for design in designs}
+    earlier = [c for c in run.setup.earlier.designs if c not in known]
+    designs += [Design(candidate=candidate, origin=EARLIER) for candidate in earlier]
+    for design in designs:
         ledger.enqueue(
             space.to_params(design.candidate), design.origin, {"promote": design.promote}
         )

@@ -5,6 +5,7 @@ import hashlib
 import time
 from collections.abc import Callable
 
+from autocompress.controller.computed import Sensitivities
 from autocompress.controller.designs import ladder_start
 from autocompress.controller.forecast import Forecast
 from autocompress.controller.ladder import Rung, build_ladder
@@ -50,6 +51,17 @@ def find_ladders(run: Run, forecast: Forecast) -> dict[str, list[Rung]]:
     }
 
 
+def find_sensitivities(run: Run) -> Sensitivities:
+    """Return what single changes of the ladders' start did, as far as they were tried."""
+    known: dict[str, float] = run.ledger.get("deviations") or {}
+    start = ladder_start(run.setup.space)
+    return Sensitivities.find(run.setup.space, start, lambda c: known.get(_key(c)))
+
+
+def _key(candidate: Candidate) -> str:
+    return hashlib.sha256(candidate.to_json().encode()).hexdigest()[:KEY_DIGITS]
+
+
 class _Remembered:
     """Deviations of candidates, kept in the study so that none is evaluated twice."""
 
@@ -60,7 +72,7 @@ class _Remembered:
         run.evaluator.traces = run.ledger.get("hessian_traces")
 
     def __call__(self, candidate: Candidate) -> float:
-        key = hashlib.sha256(candidate.to_json().encode()).hexdigest()[:KEY_DIGITS]
+        key = _key(candidate)
         if key not in self.known:
             self.known[key] = self.run.evaluator.deviation(candidate)
             if time.monotonic() - self.kept > KEEP_SECONDS:

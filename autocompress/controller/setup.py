@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from autocompress.controller.earlier import Earlier
 from autocompress.core.budget import Budget
 from autocompress.core.objective import Constraint, Objective
 from autocompress.core.quantisation import QuantisationConfig
@@ -40,6 +41,7 @@ class SearchSetup:
         study_dir: Where everything is written.
         epoch_images: Training images of one epoch.
         sampler: Name of the sampler.
+        earlier: What earlier studies found.
         device: Torch device name.
         seed: The seed of the run.
         training: How candidates are cut and quantised while they are trained.
@@ -58,7 +60,8 @@ class SearchSetup:
     budget: Budget
     study_dir: Path
     epoch_images: int
-    sampler: str = "tpe"
+    sampler: str = "joint"
+    earlier: Earlier = field(default_factory=Earlier)
     device: str = "cpu"
     seed: int = 0
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -86,6 +89,7 @@ def study_settings(
         "space": dict(space),
         "budget": asdict(setup.budget),
         "sampler": setup.sampler,
+        "warm_start": list(setup.earlier.folders),
         "training": asdict(setup.training),
         "quantisation": asdict(setup.quantisation),
         "device": setup.device,

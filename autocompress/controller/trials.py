@@ -2,18 +2,25 @@
 
 import functools
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from optuna.samplers import BaseSampler
 
+from autocompress.controller.computed import joint_sampler
+from autocompress.controller.current import Judgement
 from autocompress.controller.designs import BASELINES
 from autocompress.controller.forecast import Forecast
+from autocompress.controller.progress import Progress
 from autocompress.controller.run import Run
 from autocompress.controller.sampler import Guide, make_sampler
+from autocompress.controller.sensitivity import find_sensitivities
 from autocompress.controller.ticket import Ticket
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation, FidelityResult
 from autocompress.core.pareto import non_dominated_rank
+from autocompress.core.seeds import derive_seed
 from autocompress.errors import (
     ExportError,
     SearchFailedError,
@@ -50,9 +57,10 @@ def run_trials(run: Run, forecast: Forecast) -> None:
         SearchFailedError: If `FAILURES_IN_A_ROW` trials failed one after the other.
     """
     failures: list[str] = []
-    propose = functools.partial(make_sampler, run.setup.sampler, run.setup.seed)
-    while not run.schedule.trials_over(run.ledger.finished):
+    propose, progress = _sampler(run, forecast), Progress(run, forecast)
+    while not (run.schedule.trials_over(run.ledger.finished) or progress.is_enough()):
         ticket = run.ledger.ask(run.setup.space, propose, _guide(run, forecast))
+        progress.tell()
         try:
             _trial(run, forecast, ticket)
             failures.clear()
@@ -73,6 +81,20 @@ def run_trials(run: Run, forecast: Forecast) -> None:
                         remedy="mend the cause and run the same command again",
                     )
                 ) from error
+    progress.conclude()
+
+
+def _sampler(run: Run, forecast: Forecast) -> Callable[[int], BaseSampler]:
+    """Return what makes the sampler of a slot; one that remembers trials serves all slots."""
+    name, seed, space = run.setup.sampler, run.setup.seed, run.setup.space
+    if name == "joint":
+        own = derive_seed(seed, -1, "sampler")
+        lasting: BaseSampler = joint_sampler(space, forecast, find_sensitivities(run), own)
+    elif name == "haq":
+        lasting = make_sampler(name, seed, 0)
+    else:
+        return functools.partial(make_sampler, name, seed)
+    return lambda _: lasting
 
 
 def _trial(run: Run, forecast: Forecast, ticket: Ticket) -> None:
@@ -96,7 +118,7 @@ def _trial(run: Run, forecast: Forecast, ticket: Ticket) -> None:
             on_step=run.watch("trials", f"trial {ticket.slot}"),
         )
         evaluation = _reached(run, ticket, evaluation, 1, result)
-        forecast.learn([*run.ledger.evaluations(), evaluation])
+        forecast.learn([*run.evaluations(), evaluation])
         _early_member(run, forecast, model, evaluation)
     values = forecast.values(evaluation)
     evaluation = replace(evaluation, predicted_accuracy=values["accuracy"])
@@ -138,12 +160,18 @@ def _guide(run: Run, forecast: Forecast) -> Guide:
         return _worst(forecast, candidate)[1] <= allowed
 
     known = [e for e in run.ledger.evaluations() if 0 in e.fidelities and affordable(e.candidate)]
+
+    def judge(evaluation: Evaluation) -> Judgement:
+        values = forecast.values(evaluation)
+        return Judgement(losses=forecast.losses(values), violations=forecast.violations(values))
+
+    earlier = run.setup.earlier.evaluations
     if not known:
-        return Guide(affordable=affordable)
+        return Guide(affordable=affordable, judge=judge, earlier=earlier)
     table = [forecast.losses(forecast.values(e)) for e in known]
     ranks = non_dominated_rank(np.array(table))
     best = [e.candidate for e, rank in zip(known, ranks, strict=True) if rank <= PARENT_RANK]
-    return Guide(affordable=affordable, parents=tuple(best))
+    return Guide(affordable=affordable, parents=tuple(best), judge=judge, earlier=earlier)
 
 
 def _reached(

@@ -16,10 +16,14 @@ class Budget:
     Attributes:
         trials: Candidates that the study may hold, >= 1; None for no limit.
         minutes: Wall time, profiling and finalists included; None for no limit.
+        least_gain: Growth of the hypervolume, as a fraction of it, that the
+            trials to come must promise; else no more are made, and the
+            finalists follow. None uses the whole budget.
     """
 
     trials: int | None = None
     minutes: float | None = None
+    least_gain: float | None = None
 
     def __post_init__(self) -> None:
         if self.trials is None and self.minutes is None:
@@ -50,22 +54,18 @@ class Budget:
                         remedy="write trials: 100",
                     )
                 )
-        if self.minutes is not None:
-            if isinstance(self.minutes, bool) or not isinstance(self.minutes, (int, float)):
-                raise WrongTypeError(
-                    explain(
-                        "budget 'minutes'",
-                        expected="a number",
-                        got=repr(self.minutes),
-                        remedy="write minutes: 30",
-                    )
-                )
-            if not (math.isfinite(self.minutes) and self.minutes > 0):
-                raise InvalidInputError(
-                    explain(
-                        "budget 'minutes'",
-                        expected="a positive number",
-                        got=self.minutes,
-                        remedy="write minutes: 30",
-                    )
-                )
+        _check_number("minutes", self.minutes, "write minutes: 30")
+        _check_number("least_gain", self.least_gain, "write least_gain: 0.01 for one percent")
+
+
+def _check_number(name: str, value: object, remedy: str) -> None:
+    """Refuse what is neither None nor a positive number."""
+    if value is None:
+        return
+    what = f"budget '{name}'"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise WrongTypeError(explain(what, expected="a number", got=repr(value), remedy=remedy))
+    if not (math.isfinite(value) and value > 0):
+        raise InvalidInputError(
+            explain(what, expected="a positive number", got=value, remedy=remedy)
+        )

@@ -5,15 +5,24 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from autocompress.core.schema import SCHEMA_VERSION, check_record, unknown_name
-from autocompress.core.sparsity import PATTERNS, TWO_OF_FOUR, UNSTRUCTURED
+from autocompress.core.sparsity import UNSTRUCTURED, parse_pattern, pattern_sparsity
 from autocompress.core.target import FLOAT
 from autocompress.errors import InvalidInputError, WrongTypeError, check_type, explain
 
 CriterionName = Literal[
-    "random", "l1", "l2", "bn_scale", "taylor", "hessian", "apoz", "fpgm", "thinet"
+    "random",
+    "l1",
+    "l2",
+    "group_norm",
+    "bn_scale",
+    "taylor",
+    "hessian",
+    "apoz",
+    "fpgm",
+    "thinet",
 ]
 """Ways to rank the channels of a group."""
 
@@ -38,8 +47,8 @@ class LayerConfig:
             2**weight_bits of the integers in [-127, 127], chosen per layer.
         group_size: Inputs that share a scale, >= 1; 0 for one scale per output.
         sparsity: Fraction of single weights set to zero, [0, 1).
-        sparsity_pattern: Which weights may be zero: "unstructured", or "2:4",
-            two of every four neighbouring inputs, whose sparsity is 0.5.
+        sparsity_pattern: Which weights may be zero: "unstructured", or "N:M",
+            all but N of every M neighbouring inputs, whose sparsity is 1 - N/M.
     """
 
     weight_bits: int = FLOAT
@@ -72,19 +81,7 @@ class LayerConfig:
             )
         _check_range("sparsity", self.sparsity, low=0.0, high=1.0, high_included=False)
         object.__setattr__(self, "sparsity", _plain(self.sparsity))
-        if self.sparsity_pattern not in PATTERNS:
-            raise InvalidInputError(
-                unknown_name("'sparsity_pattern'", str(self.sparsity_pattern), PATTERNS)
-            )
-        if self.sparsity_pattern == TWO_OF_FOUR and self.sparsity != 0.5:
-            raise InvalidInputError(
-                explain(
-                    "'sparsity'",
-                    expected=f"0.5 with sparsity_pattern '{TWO_OF_FOUR}'",
-                    got=self.sparsity,
-                    remedy="set sparsity: 0.5, or leave the pattern out",
-                )
-            )
+        _check_pattern(self.sparsity_pattern, self.sparsity)
 
     @property
     def is_default(self) -> bool:
@@ -168,6 +165,10 @@ class Candidate:
             raise WrongTypeError(
                 explain("'criterion'", expected="a name", got=self.criterion, remedy="write 'l1'")
             )
+        if self.criterion not in get_args(CriterionName):
+            raise InvalidInputError(
+                unknown_name("'criterion'", self.criterion, get_args(CriterionName))
+            )
         ratios = {str(k): _plain(v) for k, v in sorted(self.pruning_ratios.items())}
         object.__setattr__(self, "pruning_ratios", MappingProxyType(ratios))
         object.__setattr__(self, "layers", MappingProxyType(dict(sorted(self.layers.items()))))
@@ -181,7 +182,7 @@ class Candidate:
 
     def layer(self, name: str) -> LayerConfig:
         """Return the configuration of one layer; unquantised if not listed."""
-        return self.layers.get(name, LayerConfig())
+        return self.layers.get(name, _WHOLE)
 
     def weight_bits(self) -> dict[str, int]:
         """Return the weight bits of the layers that have fewer than 32, by name."""
@@ -324,6 +325,24 @@ def _check_bits(name: str, value: object, *, lowest: int) -> None:
         )
 
 
+def _check_pattern(pattern: object, sparsity: float) -> None:
+    try:
+        parsed = parse_pattern(str(pattern))
+    except ValueError as error:
+        raise InvalidInputError(
+            explain("'sparsity_pattern'", expected=error, got=repr(pattern), remedy="leave it out")
+        ) from error
+    if parsed is not None and sparsity != pattern_sparsity(str(pattern)):
+        raise InvalidInputError(
+            explain(
+                "'sparsity'",
+                expected=f"{pattern_sparsity(str(pattern)):g} with sparsity_pattern '{pattern}'",
+                got=sparsity,
+                remedy="set that, or leave the pattern out",
+            )
+        )
+
+
 def _check_range(
     name: str, value: object, *, low: float, high: float, high_included: bool = True
 ) -> None:
@@ -342,3 +361,7 @@ def _check_range(
                 remedy="choose a value in that range",
             )
         )
+
+
+_WHOLE = LayerConfig()
+"""What a layer has that is not listed."""

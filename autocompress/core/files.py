@@ -91,9 +91,11 @@ def _discard(_: object) -> None:
 
 
 def _cannot_write(path: Path, error: OSError) -> str:
+    in_the_way = isinstance(error, (IsADirectoryError, NotADirectoryError, FileExistsError))
+    todo = "move what is in its way" if in_the_way else "free some space"
     return explain(
         f"'{path}'",
         expected="to be able to write it",
         got=error.strerror or error,
-        remedy="free some space or choose another folder, then run the same command again",
+        remedy=f"{todo} or choose another folder, then run the same command again",
     )

@@ -29,9 +29,7 @@ def non_dominated_mask(losses: FloatArray) -> NDArray[np.bool_]:
         array([ True,  True, False])
     """
     table = _checked(losses)
-    no_worse = (table[:, None, :] <= table[None, :, :]).all(axis=2)
-    better = (table[:, None, :] < table[None, :, :]).any(axis=2)
-    return np.logical_not(np.logical_and(no_worse, better).any(axis=0))
+    return np.asarray(_dominance(table).sum(axis=0) == 0)
 
 
 def non_dominated_rank(losses: FloatArray) -> NDArray[np.int64]:
@@ -48,10 +46,13 @@ def non_dominated_rank(losses: FloatArray) -> NDArray[np.int64]:
         array([0, 1, 0])
     """
     table = _checked(losses)
+    dominates = _dominance(table)
+    above = dominates.sum(axis=0)
     ranks = np.full(len(table), -1, dtype=np.int64)
     rank = 0
-    while (left := np.flatnonzero(ranks < 0)).size:
-        ranks[left[non_dominated_mask(table[left])]] = rank
+    while (front := np.flatnonzero((ranks < 0) & (above == 0))).size:
+        ranks[front] = rank
+        above -= dominates[front].sum(axis=0)
         rank += 1
     return ranks
 
@@ -120,6 +121,12 @@ def greedy_hypervolume(
         added.append(-negative)
         volume = best
     return added
+
+
+def _dominance(table: FloatArray) -> NDArray[np.bool_]:
+    """Tell for each pair of rows whether the first dominates the second."""
+    no_worse = (table[:, None, :] <= table[None, :, :]).all(axis=2)
+    return np.asarray(no_worse & ~no_worse.T)
 
 
 def _slice_volume(table: FloatArray, corner: FloatArray) -> float:

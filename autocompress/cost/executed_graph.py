@@ -1,6 +1,6 @@
 """What a runtime executes for many candidates at once: precisions, and conversions between."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,10 @@ from autocompress.core.target import ONNXRUNTIME, OPENVINO, Target
 from autocompress.graph.operations import LAYER_FUNCTIONS, OperationTrace, TracedOperation
 from autocompress.graph.structure import ModelGraph
 from autocompress.transform.discovery import (
+    CONVOLUTIONS,
     JOIN_FUNCTIONS,
+    MONOTONE_FUNCTIONS,
+    PLANNED_FUNCTIONS,
     POOL_FUNCTIONS,
     PRODUCT_FUNCTIONS,
     VIEW_FUNCTIONS,
@@ -19,6 +22,9 @@ from autocompress.transform.discovery import (
 
 Mask = NDArray[np.bool_]
 Shares = NDArray[np.float64]
+
+ROUNDED_FUNCTIONS = MONOTONE_FUNCTIONS | {"batch_norm"}
+"""Operations between a convolution and the rounding of its output."""
 
 UNTOUCHED, FLOATS, INTEGERS = -1, 0, 1
 """What a tensor comes from: the inputs alone, or layers computed in either kind of numbers."""
@@ -63,12 +69,12 @@ class ExecutedGraph:
         self.first: list[int] = []  # number of the first output of each operation
         self.root: dict[int, int] = {}
         self.size: dict[int, int] = {}
-        readers: dict[int, list[int]] = {}
+        self.readers: dict[int, list[int]] = {}
         number = 0
         for position, operation in enumerate(flow.operations):
             self.first.append(number)
             for read in operation.inputs:
-                readers.setdefault(read, []).append(position)
+                self.readers.setdefault(read, []).append(position)
             for index in range(operation.outputs):
                 views = operation.kind in VIEW_FUNCTIONS and bool(operation.inputs)
                 source = operation.inputs[0] if views else number
@@ -76,7 +82,11 @@ class ExecutedGraph:
                 self.size[number] = operation.sizes[index] if operation.sizes else 0
                 number += 1
         self.chains = [
-            self._chain(start, readers) if operation.outputs else ()
+            self._chain(start, FUSED_FUNCTIONS) if operation.outputs else ()
+            for start, operation in zip(self.first, flow.operations, strict=True)
+        ]
+        self.rounded = [
+            self._chain(start, ROUNDED_FUNCTIONS)[-1] if operation.kind in CONVOLUTIONS else None
             for start, operation in zip(self.first, flow.operations, strict=True)
         ]
         self.spans = {span.after: span for span in flow.spans}
@@ -104,12 +114,12 @@ class ExecutedGraph:
         """
         return _Pass(self, quantised, executable, widths, dropped, count).execution()
 
-    def _chain(self, number: int, readers: Mapping[int, list[int]]) -> tuple[int, ...]:
+    def _chain(self, number: int, fused: Collection[str]) -> tuple[int, ...]:
         """List the tensors from an output on that are computed together with it."""
         chain = [number]
-        while len(readers.get(number, ())) == 1:
-            position = readers[number][0]
-            if self.flow.operations[position].kind not in FUSED_FUNCTIONS:
+        while len(self.readers.get(number, ())) == 1:
+            position = self.readers[number][0]
+            if self.flow.operations[position].kind not in fused:
                 break
             number = self.first[position]
             chain.append(number)
@@ -140,6 +150,8 @@ class _Pass:
         self.joins: list[Mask] = []
         for position, operation in enumerate(graph.flow.operations):
             self._visit(position, operation)
+        for position, operation in enumerate(graph.flow.operations):
+            self._round_output(position, operation)
 
     def _alive(self, names: Sequence[str]) -> Mask:
         gone = self.never
@@ -215,6 +227,35 @@ class _Pass:
             mask = mask & ~gone
         known = self.sites.get(root)
         self.sites[root] = mask if known is None else known | mask
+
+    def _round_output(self, position: int, operation: TracedOperation) -> None:
+        """Quantise what a convolution gives to operations that ask for no grids."""
+        number = self.graph.rounded[position]
+        wants = self.quantised.get(operation.owner, self.never) & self.alive[position]
+        if number is None or not wants.any():
+            return
+        read, by_others = self._readers(number)
+        root = self.graph.root.get(number, number)
+        known = self.sites.get(root, self.never)
+        self.sites[root] = known | (wants & read & by_others)
+
+    def _readers(self, number: int) -> tuple[Mask, Mask]:
+        """Tell who reads a tensor or a view of it at all, and who only by such operations."""
+        read, by_others = self.never, ~self.never
+        for position in self.graph.readers.get(number, ()):
+            operation, alive = self.graph.flow.operations[position], self.alive[position]
+            if operation.kind in VIEW_FUNCTIONS:
+                some, others = self._readers(self.graph.first[position])
+                read, by_others = read | (alive & some), by_others & (~alive | others)
+            else:
+                planned = operation.residual or operation.kind in PLANNED_FUNCTIONS
+                read, by_others = read | alive, by_others & ~(alive & planned)
+        for span in self.graph.flow.spans:
+            gone = self.dropped.get(span.name, self.never)
+            if span.before == number and gone.any():
+                some, others = self._readers(span.after)
+                read, by_others = read | (gone & some), by_others & (~gone | others)
+        return read, by_others
 
     def _look(self, number: int, table: Mapping[int, Mask]) -> Mask:
         """Read a mask of a tensor; where its block is dropped, of the one that it takes."""

@@ -13,7 +13,7 @@ import numpy as np
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.target import FLOAT, Target
 from autocompress.errors import InvalidInputError, explain
-from autocompress.graph.structure import Layer, ModelGraph, Operation, loses_whole_groups
+from autocompress.graph.structure import Block, Layer, ModelGraph, Operation, loses_whole_groups
 from autocompress.graph.widths import LayerWidths, pruned_widths
 
 KINDS = ("conv", "linear", "add", "quantise", "dequantise")
@@ -193,7 +193,7 @@ class KernelPlan:
         self._axes = [axes.get(carrier.name, {}) if carrier else {} for carrier in self._carriers]
         self._groups = [tuple(by_group) for by_group in self._axes]
         self._blocks = [
-            frozenset(block.name for block in graph.blocks if _inside(_scope(place), block.name))
+            frozenset(block.name for block in graph.blocks if _goes_with(place, block))
             for place in self._places
         ]
         self._bits: dict[LayerConfig, int] = {}
@@ -361,8 +361,11 @@ class KernelPlan:
         return fitting[-1] if fitting else None
 
 
-def _scope(place: Layer | Operation) -> str:
-    return place.name if isinstance(place, Layer) else place.scope
+def _goes_with(place: Layer | Operation, block: Block) -> bool:
+    """Tell whether a layer or addition is not run where a block is dropped."""
+    if isinstance(place, Layer):
+        return _inside(place.name, block.name)
+    return _inside(place.scope, block.name) or (block.is_branch and place.branch == block.name)
 
 
 def _inside(name: str, module: str) -> bool:

@@ -7,6 +7,7 @@ from torch import nn
 
 from autocompress.core.candidate import Candidate
 from autocompress.core.quantisation import GPTQ, QuantisationConfig
+from autocompress.core.target import CHANNEL_UNIT, Target
 from autocompress.evaluation.proxy import settle
 from autocompress.evaluation.splits import (
     CALIBRATION_IMAGES,
@@ -17,7 +18,8 @@ from autocompress.evaluation.splits import (
 from autocompress.evaluation.task import Batch, Task
 from autocompress.graph.inputs import ModelInputs
 from autocompress.graph.structure import ModelGraph
-from autocompress.transform.compress import calibrate_grids, compress_model
+from autocompress.transform.allocation import allocate_globally
+from autocompress.transform.compress import calibrate_grids, check_runnable, compress_model
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.criteria import Evidence, gather_evidence
 from autocompress.transform.ranks import Ranks
@@ -73,6 +75,8 @@ def compress_on(
     *,
     task: Task | None = None,
     calibration: Iterable[Batch] | None = None,
+    target: Target | None = None,
+    pruning_ratio: float | None = None,
 ) -> CompressedModel:
     """Compress and settle a copy of a model on whatever data there is.
 
@@ -86,7 +90,12 @@ def compress_on(
             what criteria read. Without it, nothing is known that needs labels.
         calibration: As for `settle_on`; without a task, what criteria read
             that need inputs, or else the examples are.
+        target: What runs the activation bits, and tells in which unit
+            channels move; None for any.
+        pruning_ratio: What all groups together lose; see `allocate_globally`.
     """
+    if target is not None:
+        check_runnable(candidate, target)
     batches = None if calibration is None else list(calibration)
 
     def gather() -> Evidence:
@@ -97,6 +106,9 @@ def compress_on(
         return gather_evidence(model, graph, given, _run_batch(None, examples), seed=SEED)
 
     ranks = Ranks(model, graph, gather=gather, seed=SEED)
+    if pruning_ratio is not None:
+        unit = CHANNEL_UNIT if target is None else target.round_to
+        candidate = allocate_globally(ranks, candidate, pruning_ratio, unit)
     inputs = (examples.args, examples.kwargs)
     compressed = compress_model(
         model, graph, candidate, inputs, ranks=ranks, quantisation=quantisation

@@ -102,7 +102,7 @@ def inherit_weights(model: CompressedModel, parent: CompressedModel) -> None:
     """
     blocks = set(model.record.dropped_blocks) - set(parent.record.dropped_blocks)
     further = further_cuts(parent.record, model.record) or ()
-    smaller = cut_model(parent.network, sorted(blocks), further)
+    smaller = cut_model(parent.network, sorted(blocks), further, model.record.branches)
     model.network.load_state_dict(smaller.state_dict())
     mask_smallest(model)
     if not further and not blocks:

@@ -68,7 +68,7 @@ def cut_partly(candidate: Candidate, share: float, graph: ModelGraph) -> Candida
     """Make part of a candidate's cut.
 
     Ratios and unstructured sparsity are multiplied by the share, of the
-    blocks that many are dropped, the first ones; two-of-four sparsity waits
+    blocks that many are dropped, the first ones; N:M sparsity waits
     for the end, since it has no half.
 
     Args:

@@ -1,15 +1,19 @@
-"""Residual blocks that the identity can replace."""
+"""Residual blocks that the identity can replace, and branches that zero can."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
 
 from autocompress.graph.inputs import ModelInputs, one_line, output_tensors
-from autocompress.graph.recording import ModuleCall, Recording
+from autocompress.graph.recording import Branch, ModuleCall, Recording
 from autocompress.graph.structure import Block, Layer
+
+SUMS_OF_A_LAYER = 3
+"""Most residual sums in the forward pass of one layer, as of a decoder; more are a stack."""
 
 
 def find_blocks(
@@ -19,7 +23,9 @@ def find_blocks(
 
     A residual block is the innermost module that can be dropped and in which
     its own first input is added to what its layers made of it, such as a whole
-    encoder layer. Modules that join branches and change the shape are listed
+    encoder layer. Where the sum lies in the forward pass of a module that
+    cannot be dropped, or that runs a whole stack of branches, the branch alone
+    is the block. Modules that join branches and change the shape are listed
     too, as blocks that cannot be dropped.
 
     Args:
@@ -31,6 +37,26 @@ def find_blocks(
     Returns:
         The blocks in order of execution; none lies inside another.
     """
+    whole = _whole_blocks(model, inputs, recording)
+    branches = _branches(model, inputs, recording, whole)
+    single = [name for name, reason in branches.items() if not reason]
+    listed = {n: r for n, r in whole.items() if not any(_inside(name, n) for name in single)}
+    branches = {n: r for n, r in branches.items() if not r or not _inside_any(n, listed)}
+    order = {call.name: number for number, call in reversed([*enumerate(recording.calls)])}
+    return tuple(
+        Block(
+            name=name,
+            layers=tuple(layer.name for layer in layers if _inside(layer.name, name)),
+            droppable=not reason,
+            reason=reason,
+            is_branch=name in branches,
+        )
+        for name, reason in sorted((listed | branches).items(), key=lambda item: order[item[0]])
+    )
+
+
+def _whole_blocks(model: nn.Module, inputs: ModelInputs, recording: Recording) -> dict[str, str]:
+    """Find the modules that contain their sum; return why the identity does not fit, or ""."""
     found: dict[str, str] = {}
     for call in recording.calls:
         if call.name and call.name not in found and (call.adds_input or _reshapes(call)):
@@ -39,27 +65,44 @@ def find_blocks(
     sound = [name for name, reason in innermost.items() if not reason]
     if sound and _failure_without(model, inputs, sound):
         innermost |= {name: _failure_without(model, inputs, [name]) for name in sound}
-    return tuple(
-        Block(
-            name=name,
-            layers=tuple(layer.name for layer in layers if layer.name.startswith(f"{name}.")),
-            droppable=not reason,
-            reason=reason,
-        )
-        for name, reason in innermost.items()
-    )
+    return innermost
 
 
-def drop_blocks(model: nn.Module, names: Sequence[str]) -> None:
-    """Replace modules by the identity, in place.
+def _branches(
+    model: nn.Module, inputs: ModelInputs, recording: Recording, whole: Mapping[str, str]
+) -> dict[str, str]:
+    """Find the branches outside of droppable blocks; return why zero does not fit, or ""."""
+    sums = Counter(branch.scope for branch in recording.branches)
+    kept = [n for n, reason in whole.items() if not reason and sums[n] <= SUMS_OF_A_LAYER]
+    found: dict[str, str] = {}
+    for branch in recording.branches:
+        call = branch.calls[-1]
+        if not _inside_any(call.name, kept) and not any(_inside(n, call.name) for n in kept):
+            found.setdefault(call.name, _branch_reason(branch, recording))
+    innermost = {name: reason for name, reason in found.items() if _is_listed(name, found)}
+    sound = [name for name, reason in innermost.items() if not reason]
+    if sound and _failure_with_zeros(model, inputs, sound):
+        innermost |= {name: _failure_with_zeros(model, inputs, [name]) for name in sound}
+    return innermost
+
+
+def drop_blocks(model: nn.Module, names: Sequence[str], branches: Collection[str] = ()) -> None:
+    """Replace modules by the identity, or by zero, in place.
 
     Args:
         model: The model to change.
         names: Fully qualified names of droppable blocks.
+        branches: Names of blocks that zero replaces.
     """
     for name in names:
         parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, Passthrough(model.get_submodule(name)))
+        stand_in = replacement(model.get_submodule(name), is_branch=name in branches)
+        setattr(model.get_submodule(parent), child, stand_in)
+
+
+def replacement(module: nn.Module, *, is_branch: bool) -> nn.Module:
+    """Return what stands for a dropped block: zero for a branch, else the identity."""
+    return (Zero() if is_branch else Passthrough(module)).train(module.training)
 
 
 class Passthrough(nn.Identity):
@@ -78,6 +121,28 @@ class Passthrough(nn.Identity):
     def forward(self, input: Tensor, *_: object, **__: object) -> Tensor:
         """Return the first argument."""
         return input
+
+
+class Zero(nn.Module):
+    """A branch that adds nothing: the number zero, whatever the arguments are."""
+
+    zero: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("zero", torch.zeros(()), persistent=False)
+
+    def forward(self, *_: object, **__: object) -> Tensor:
+        """Return zero, without axes."""
+        return self.zero
+
+
+def _inside(name: str, module: str) -> bool:
+    return name == module or name.startswith(f"{module}.")
+
+
+def _inside_any(name: str, modules: Iterable[str]) -> bool:
+    return any(_inside(name, module) for module in modules)
 
 
 def _is_listed(name: str, found: Mapping[str, str]) -> bool:
@@ -109,6 +174,18 @@ def _structural_reason(call: ModuleCall, recording: Recording) -> str:
     return ""
 
 
+def _branch_reason(branch: Branch, recording: Recording) -> str:
+    """Say why zero cannot stand in for a branch; "" if it can."""
+    call, names = branch.calls[-1], [call.name for call in branch.calls]
+    if len(names) > 1:
+        return f"its branch is several modules ({', '.join(names)})"
+    if recording.runs(call.name) > 1:
+        return "runs more than once"
+    if not call.leading:
+        return "takes its first input by name"
+    return "returns other than one tensor" if call.output_shape is None else ""
+
+
 def _failure_without(model: nn.Module, inputs: ModelInputs, names: Sequence[str]) -> str:
     """Run a copy without some blocks; return what goes wrong, or ""."""
     cut = copy.deepcopy(model)
@@ -120,3 +197,21 @@ def _failure_without(model: nn.Module, inputs: ModelInputs, names: Sequence[str]
         except Exception as error:
             return f"the model does not run without it ({one_line(error)})"
     return "" if got == expected else "the model's output has another shape without it"
+
+
+def _failure_with_zeros(model: nn.Module, inputs: ModelInputs, names: Sequence[str]) -> str:
+    """Compare a copy without some branches to one that masks them; return what is wrong, or ""."""
+    masked, cut = copy.deepcopy(model), copy.deepcopy(model)
+    for name in names:
+        masked.get_submodule(name).register_forward_hook(lambda *seen: torch.zeros_like(seen[2]))
+    drop_blocks(cut, names, names)
+    with torch.no_grad():
+        expected = output_tensors(inputs.run(masked))
+        try:
+            got = output_tensors(inputs.run(cut))
+        except Exception as error:
+            return f"the model does not run without it ({one_line(error)})"
+    if [tensor.shape for tensor in got] != [tensor.shape for tensor in expected]:
+        return "the model's output has another shape without it"
+    equal = all(torch.allclose(g, e, equal_nan=True) for g, e in zip(got, expected, strict=True))
+    return "" if equal else "the model differs from one in which it is zero"

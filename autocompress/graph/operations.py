@@ -1,6 +1,6 @@
 """The operations that a model runs, in order: recorded once, derived without blocks."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -78,11 +78,14 @@ class OperationTrace:
     operations: tuple[TracedOperation, ...]
     spans: tuple[BlockSpan, ...] = ()
 
-    def without(self, blocks: Sequence[str]) -> "OperationTrace | None":
-        """Derive the operations that are left when blocks become the identity.
+    def without(
+        self, blocks: Sequence[str], branches: Collection[str] = ()
+    ) -> "OperationTrace | None":
+        """Derive the operations that are left when blocks become the identity or zero.
 
         Args:
             blocks: Names of watched blocks.
+            branches: Names of blocks that become zero, which is no tensor of the run.
 
         Returns:
             The trace, as recording the model without those blocks would
@@ -92,7 +95,7 @@ class OperationTrace:
         starts = {span.start: span for span in self.spans if span.name in blocks}
         if len(starts) < len(set(blocks)):
             return None
-        renamed: dict[int, int] = {}
+        renamed: dict[int, int | None] = {}
         kept: list[TracedOperation] = []
         old = new = position = 0
         while position < len(self.operations):
@@ -102,17 +105,20 @@ class OperationTrace:
                     return None
                 inside = self.operations[span.start : span.stop]
                 old += sum(operation.outputs for operation in inside)
-                renamed[span.after] = renamed.get(span.before, span.before)
+                before = renamed.get(span.before, span.before)
+                renamed[span.after] = None if span.name in branches else before
                 position = span.stop
                 continue
             operation = self.operations[position]
             if any(number >= 0 and number not in renamed for number in operation.inputs):
                 return None
-            inputs = tuple(renamed.get(number, number) for number in operation.inputs)
+            new_inputs = [renamed.get(number, number) for number in operation.inputs]
+            inputs = tuple(number for number in new_inputs if number is not None)
+            residual = operation.residual and len(inputs) == len(new_inputs)
             for _ in range(operation.outputs):
                 renamed[old] = new
                 old, new = old + 1, new + 1
-            kept.append(replace(operation, inputs=inputs))
+            kept.append(replace(operation, inputs=inputs, residual=residual))
             position += 1
         return OperationTrace(operations=tuple(kept))
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from autocompress.errors import TraceError, explain
-from autocompress.graph.inputs import ModelInputs, one_line
+from autocompress.graph.dataflow import Dataflow
+from autocompress.graph.inputs import ModelInputs, one_line, output_tensors
 from autocompress.graph.structure import Operation
 
 LAYER_TYPES = (nn.modules.conv._ConvNd, nn.Linear)
@@ -44,17 +45,33 @@ class ModuleCall:
 
 
 @dataclass(kw_only=True, slots=True)
+class Branch:
+    """What a sum adds to the tensor that it was made from.
+
+    Attributes:
+        calls: The outermost module executions with layers that make it, in
+            the order of execution, at least one.
+        scope: Name of the innermost module whose forward runs the sum.
+    """
+
+    calls: list[ModuleCall]
+    scope: str
+
+
+@dataclass(kw_only=True, slots=True)
 class Recording:
     """What one run showed.
 
     Attributes:
         calls: Module executions in the order in which they began.
         operations: Adds and concatenations in the order of execution.
+        branches: Branches of residual sums in that order.
         batch_size: Examples in the run.
     """
 
     calls: list[ModuleCall] = field(default_factory=list)
     operations: list[Operation] = field(default_factory=list)
+    branches: list[Branch] = field(default_factory=list)
     batch_size: int
 
     def runs(self, name: str) -> int:
@@ -67,6 +84,7 @@ class _Frame:
     """A running module with its arguments, which are compared by identity."""
 
     call: ModuleCall
+    number: int
     tensors: list[Tensor]
     layers: int
 
@@ -77,6 +95,7 @@ class _Recorder(TorchFunctionMode):
     def __init__(self, model: nn.Module, batch_size: int) -> None:
         super().__init__()
         self.recording = Recording(batch_size=batch_size)
+        self.flow = Dataflow()
         self.stack: list[_Frame] = []
         self.layers = {
             module: sum(isinstance(inner, LAYER_TYPES) for inner in module.modules())
@@ -100,8 +119,9 @@ class _Recorder(TorchFunctionMode):
                 input_shapes=tuple(tuple(tensor.shape) for tensor in tensors),
                 leading=bool(args) and isinstance(args[0], Tensor),
             )
+            number = len(self.recording.calls)
             self.recording.calls.append(call)
-            self.stack.append(_Frame(call, tensors, self.layers[module]))
+            self.stack.append(_Frame(call, number, tensors, self.layers[module]))
 
         return open_call
 
@@ -117,20 +137,26 @@ class _Recorder(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        given = output_tensors((args, kwargs))
         result = func(*args, **kwargs)
         name = getattr(func, "__name__", "")
-        if name in ADD_FUNCTIONS:
-            operands = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
-            if (
-                len(operands) >= 2
-                and operands[0].shape == operands[1].shape
-                and self._batched(result)
-            ):
-                self._note("add", result)
-                self._note_add(operands[:2])
+        operands: list[Tensor] = []
+        if name in ADD_FUNCTIONS and self._batched(result):
+            operands = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)][:2]
+        residual = len(operands) == 2 and operands[0].shape == operands[1].shape
+        if residual:
+            self._note("add", result, self._note_branch(operands))
+            self._note_add(operands)
         elif name in JOIN_FUNCTIONS and self._batched(result):
             self._note("cat", result)
+        self.flow.note(output_tensors(result), given, self._running())
+        if residual:
+            self.flow.note_sum(result)
         return result
+
+    def _running(self) -> list[int]:
+        """Number the executions of modules with layers that have not ended."""
+        return [frame.number for frame in self.stack if frame.layers]
 
     def _batched(self, result: object) -> bool:
         return (
@@ -139,11 +165,23 @@ class _Recorder(TorchFunctionMode):
             and result.shape[0] == self.recording.batch_size
         )
 
-    def _note(self, kind: str, result: Tensor) -> None:
-        scope = self.stack[-1].call.name if self.stack else ""
+    @property
+    def _scope(self) -> str:
+        return self.stack[-1].call.name if self.stack else ""
+
+    def _note(self, kind: str, result: Tensor, branch: str = "") -> None:
         self.recording.operations.append(
-            Operation(kind=kind, scope=scope, shape=tuple(result.shape[1:]))
+            Operation(kind=kind, scope=self._scope, shape=tuple(result.shape[1:]), branch=branch)
         )
+
+    def _note_branch(self, operands: Sequence[Tensor]) -> str:
+        """Note the branch that a sum adds; return the module that makes it, if it is one."""
+        made = self.flow.branch(operands, self._running())
+        if not made:
+            return ""
+        calls = [self.recording.calls[number] for number in made]
+        self.recording.branches.append(Branch(calls=calls, scope=self._scope))
+        return calls[0].name if len(calls) == 1 else ""
 
     def _note_add(self, operands: Sequence[Tensor]) -> None:
         """Mark the modules whose first input is added, else the one that joins branches."""

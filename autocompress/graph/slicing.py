@@ -219,11 +219,16 @@ def _input_dim(module: nn.modules.conv._ConvNd) -> int:
 
 
 def _keep(module: nn.Module, key: str, dim: int, kept: Tensor) -> None:
-    """Keep some positions along one axis of a parameter or buffer, if there is one."""
+    """Keep some positions along one axis of a parameter or buffer, if there is one.
+
+    What was channels-last stays so: `index_select` alone would undo it.
+    """
     tensor = getattr(module, key, None)
     if not isinstance(tensor, Tensor):
         return
     taken = tensor.detach().index_select(dim, kept.to(tensor.device))
+    if not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last):
+        taken = taken.contiguous(memory_format=torch.channels_last)
     if isinstance(tensor, nn.Parameter):
         taken = nn.Parameter(taken, requires_grad=tensor.requires_grad)
     setattr(module, key, taken)

@@ -70,11 +70,14 @@ class Operation:
         kind: "add" or "cat".
         scope: Name of the innermost module whose forward runs it; "" for the model.
         shape: Output shape of one example, batch axis removed.
+        branch: Name of the module that alone makes what a residual add adds;
+            "" if there is none.
     """
 
     kind: str
     scope: str
     shape: tuple[int, ...]
+    branch: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,19 +131,22 @@ class ChannelGroup:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Block:
-    """A residual block, which the identity can replace.
+    """A residual block: the identity can replace it, or zero if it is only the branch.
 
     Attributes:
         name: Fully qualified module name.
         layers: Names of the layers inside.
-        droppable: Whether the identity fits.
+        droppable: Whether it can be replaced.
         reason: Why not, if not; "" otherwise.
+        is_branch: Whether the sum lies outside of it, in the forward pass of
+            a module around it, so that zero replaces it.
     """
 
     name: str
     layers: tuple[str, ...]
     droppable: bool
     reason: str = ""
+    is_branch: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +188,11 @@ class ModelGraph:
     def block_by_name(self) -> dict[str, Block]:
         """Residual blocks by their names."""
         return {block.name: block for block in self.blocks}
+
+    @cached_property
+    def branches(self) -> frozenset[str]:
+        """Names of the blocks that zero replaces; the identity replaces all others."""
+        return frozenset(block.name for block in self.blocks if block.is_branch)
 
     def layer(self, name: str) -> Layer:
         """Look a layer up; an unknown name is refused with the closest one."""

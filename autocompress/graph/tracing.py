@@ -151,7 +151,7 @@ def _attention_layers(
             macs=read * width * width,
             parameters=weight.numel() + (0 if module.in_proj_bias is None else len(weight)),
             quantisable=False,
-            reason="attention in one module is not quantised",
+            reason="stays in floating point: nn.MultiheadAttention uses its weights directly",
         )
         for (name, weight), kind, read in zip(
             weights.items(),

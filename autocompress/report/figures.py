@@ -67,7 +67,7 @@ def front_figure(
         if row.kind == "baseline" and "val_accuracy" in row.measured:
             look = (f"{row.id}, val", BASELINE_COLOUR, symbols[row.id])
             _add_points(figure, [row], cost, "val_accuracy", scale, look)
-    return _finished(figure, x=title, y="accuracy (%)")
+    return finished(figure, x=title, y="accuracy (%)")
 
 
 def prediction_figure(rows: Sequence[ArtifactRow], name: str) -> go.Figure:
@@ -102,7 +102,7 @@ def prediction_figure(rows: Sequence[ArtifactRow], name: str) -> go.Figure:
         text=[row.id for row in known],
         hovertemplate="%{text}<br>predicted %{x:.4g}, measured %{y:.4g}<extra></extra>",
     )
-    return _finished(figure, x=f"predicted {title}", y=f"measured {title}")
+    return finished(figure, x=f"predicted {title}", y=f"measured {title}")
 
 
 def _add_points(
@@ -151,7 +151,7 @@ def _error_bars(rows: Sequence[ArtifactRow], scale: float, colour: str) -> dict[
     }
 
 
-def _finished(figure: go.Figure, *, x: str, y: str) -> go.Figure:
+def finished(figure: go.Figure, *, x: str, y: str) -> go.Figure:
     """Give a figure its axes; the page's style sheet colours text and lines."""
     axis = {"gridcolor": "#888", "zeroline": False, "automargin": True, "ticks": "outside"}
     return figure.update_layout(

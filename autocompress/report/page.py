@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import plotly.graph_objects as go
@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from autocompress.report.figures import front_figure, prediction_figure
+from autocompress.report.progress import correlation_figure, hypervolume_figure
 from autocompress.report.summary import Member, baseline_rows, member_rows
 
 
@@ -29,6 +30,9 @@ class StudyContents:
         environment: Versions, processor and the like, by name.
         notes: What the reader has to know, for example how `val` was split.
         objectives: Names of the objectives.
+        rounds: What each fit of the sampler's predictor showed, in order.
+        outlook: Hypervolume by trial, and what more would add; {} before the
+            trials have ended.
     """
 
     baseline: Mapping[str, Mapping[str, Any]]
@@ -41,6 +45,8 @@ class StudyContents:
     environment: Mapping[str, Any]
     notes: Sequence[str]
     objectives: Sequence[str]
+    rounds: Sequence[Mapping[str, Any]] = ()
+    outlook: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +110,10 @@ def render_report(study: StudyContents) -> str:
         _plot(f"Predicted against measured {_words(name)}", prediction_figure(rows, name))
         for name in compared
     ]
+    if study.outlook:
+        plots.append(_plot("Hypervolume against trials", hypervolume_figure(study.outlook)))
+    if study.rounds:
+        plots.append(_plot("Rank correlation of the predictor", correlation_figure(study.rounds)))
     templates = Environment(
         loader=PackageLoader("autocompress.report"), autoescape=True, undefined=StrictUndefined
     )
@@ -117,6 +127,7 @@ def render_report(study: StudyContents) -> str:
         failures=Counter(str(row["reason"]) for row in study.rows if row.get("reason")),
         environment=study.environment,
         notes=study.notes,
+        outlook=study.outlook.get("words", ""),
         plotly_script=get_plotlyjs(),
     )
 

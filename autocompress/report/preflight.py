@@ -1,30 +1,63 @@
 """What a check found in a model, as tables and as JSON."""
 
+import io
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass, fields
+from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
-from autocompress.graph.structure import Block, ChannelGroup, Layer
+from autocompress.controller.preflight import Preflight
+from autocompress.graph.structure import ChannelGroup, ModelGraph
+from autocompress.report.savings import savings_json, savings_tables, search_time
+
+WIDTH = 100
+"""Columns of a printed report."""
 
 
-class Checked(Protocol):
-    """The findings of a check."""
+@dataclass(frozen=True, kw_only=True, repr=False)
+class CheckReport(Preflight):
+    """What `check` found: plain data, to be read, printed or written as JSON.
 
-    @property
-    def layers(self) -> Sequence[Layer]:
-        """Layers in order of execution."""
+    `print(report)` shows the tables of `autocompress check`.
+    """
 
-    @property
-    def groups(self) -> Sequence[ChannelGroup]:
-        """Channel groups in order of execution."""
+    __hash__ = Preflight.__hash__
 
-    @property
-    def blocks(self) -> Sequence[Block]:
-        """Residual blocks in order of execution."""
+    @classmethod
+    def of(cls, found: Preflight) -> "CheckReport":
+        """Take over what was found."""
+        return cls(**{item.name: getattr(found, item.name) for item in fields(found)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as what JSON can hold; `autocompress check --json` writes it.
+
+        Returns:
+            "groups", "blocks" and "layers", each a list of dictionaries with
+            "name", whether it can be compressed ("prunable", "droppable",
+            "quantisable") and the "reason" why not; "macs" and
+            "size_bytes_8_bit" of the whole model; "savings", a list of what
+            each part that varies could give alone; and
+            "search_seconds_estimate", None without a task and a budget.
+        """
+        return check_json(self) | savings_json(self)
+
+    def tables(self) -> list[Table]:
+        """Lay it out as tables: groups, blocks and layers, then what each part could give."""
+        return [*check_tables(self), *savings_tables(self)]
+
+    def __str__(self) -> str:
+        console = Console(file=io.StringIO(), width=WIDTH, force_terminal=False)
+        with console.capture() as captured:
+            for table in self.tables():
+                console.print(table)
+            for line in (search_time(self), check_summary(self)):
+                console.print(line, soft_wrap=True, markup=False, highlight=False)
+        return captured.get().rstrip()
 
 
-def check_tables(found: Checked) -> list[Table]:
+def check_tables(found: ModelGraph) -> list[Table]:
     """Lay out what can be compressed, what cannot, and why not.
 
     Args:
@@ -66,7 +99,7 @@ def check_tables(found: Checked) -> list[Table]:
     return [groups, *([blocks] if found.blocks else []), layers]
 
 
-def check_summary(found: Checked) -> str:
+def check_summary(found: ModelGraph) -> str:
     """Count in one line what can be compressed."""
     groups = sum(group.prunable for group in found.groups)
     blocks = sum(block.droppable for block in found.blocks)
@@ -79,7 +112,7 @@ def check_summary(found: Checked) -> str:
     )
 
 
-def check_json(found: Checked) -> dict[str, Any]:
+def check_json(found: ModelGraph) -> dict[str, Any]:
     """Return the same as plain JSON."""
     return {
         "groups": [

@@ -5,10 +5,10 @@ from typing import Any
 
 from rich.table import Table
 
-from autocompress.controller.preflight import CheckReport
+from autocompress.controller.preflight import Preflight
 
 
-def savings_tables(found: CheckReport) -> list[Table]:
+def savings_tables(found: Preflight) -> list[Table]:
     """Lay out what each group and block could give.
 
     Args:
@@ -35,7 +35,7 @@ def savings_tables(found: CheckReport) -> list[Table]:
     return [table] if found.savings else []
 
 
-def search_time(found: CheckReport) -> str:
+def search_time(found: Preflight) -> str:
     """Say in a line how long a search takes, and that it is an estimate."""
     if found.search_seconds is None:
         return "search time: give a task and a budget for an estimate"
@@ -48,7 +48,7 @@ def search_time(found: CheckReport) -> str:
     return f"search time: about {amount}, an estimate from one timed forward pass and the budget"
 
 
-def savings_json(found: CheckReport) -> dict[str, Any]:
+def savings_json(found: Preflight) -> dict[str, Any]:
     """Return the same as plain JSON."""
     return {
         "macs": found.macs,

@@ -185,8 +185,8 @@ class BoundSpace:
             return params.get(name, default)
 
         distill = DistillConfig(
-            temperature=value("temperature", self.temperature.low),
-            kd_weight=value("kd_weight", self.kd_weight.low),
+            temperature=self.temperature.settle(value("temperature", self.temperature.low)),
+            kd_weight=self.kd_weight.settle(value("kd_weight", self.kd_weight.low)),
         )
         names = [
             *(knob.name for knob in self.pruning_knobs),
@@ -194,15 +194,13 @@ class BoundSpace:
             *(knob.name for knob in self.sparsity_knobs),
         ]
         levels = {name: int(params[name]) for name in names}
-        return self.canonical(
-            Candidate(
-                pruning_ratios=values_of(self.pruning_knobs, levels),
-                dropped_blocks=tuple(name for name in self.blocks if value(f"drop:{name}")),
-                criterion=self.criteria[int(value("criterion"))],
-                layers=self._layer_configs(levels),
-                distill=distill,
-            )
-        )
+        return Candidate(
+            pruning_ratios=values_of(self.pruning_knobs, levels),
+            dropped_blocks=tuple(name for name in self.blocks if value(f"drop:{name}")),
+            criterion=self.criteria[int(value("criterion"))],
+            layers=self._layer_configs(levels),
+            distill=distill,
+        ).canonical()
 
     def to_params(self, candidate: Candidate) -> dict[str, float]:
         """Return the parameters nearest to a candidate.

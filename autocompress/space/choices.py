@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from autocompress.core.sparsity import TWO_OF_FOUR, UNSTRUCTURED
+from autocompress.core.sparsity import UNSTRUCTURED, pattern_sparsity
 from autocompress.core.target import FLOAT, Target
 
 PrecisionPair = tuple[int, int]
@@ -117,7 +117,7 @@ def offered_sparsity(
     no levels to choose from where no cost counts bytes.
 
     Args:
-        levels: Fractions in [0, 1), or "2:4".
+        levels: Fractions in [0, 1), or N:M patterns such as "2:4".
         costs: Names of cost objectives and constraints; None if unknown.
 
     Returns:
@@ -132,7 +132,7 @@ def offered_sparsity(
     if costs is not None and "size_bytes" not in costs:
         return (DENSE,)
     offered = {
-        (0.5, TWO_OF_FOUR) if level == TWO_OF_FOUR else (float(level), UNSTRUCTURED)
+        (pattern_sparsity(level), level) if isinstance(level, str) else (float(level), UNSTRUCTURED)
         for level in levels
     }
     return tuple(sorted(offered | {DENSE}))

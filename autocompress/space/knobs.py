@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from autocompress.core.candidate import UNIFORM, LayerConfig
@@ -129,15 +130,35 @@ def layer_configs(
     for name in dict.fromkeys((*bits, *sparsity)):
         weight_bits, activation_bits = bits.get(name, (FLOAT, FLOAT))
         fraction, pattern = sparsity.get(name, DENSE)
-        configs[name] = LayerConfig(
-            weight_bits=weight_bits,
-            activation_bits=activation_bits,
-            weight_format=weight_format if 1 < weight_bits < 8 else UNIFORM,
-            group_size=group_size if weight_bits != FLOAT else 0,
-            sparsity=fraction,
-            sparsity_pattern=pattern,
+        configs[name] = _config(
+            weight_bits,
+            activation_bits,
+            weight_format if 1 < weight_bits < 8 else UNIFORM,
+            group_size if weight_bits != FLOAT else 0,
+            fraction,
+            pattern,
         )
     return configs
+
+
+@lru_cache(maxsize=1024)
+def _config(
+    weight_bits: int,
+    activation_bits: int,
+    weight_format: str,
+    group_size: int,
+    sparsity: float,
+    sparsity_pattern: str,
+) -> LayerConfig:
+    """Make a configuration once; a search asks for the same few very often."""
+    return LayerConfig(
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        weight_format=weight_format,
+        group_size=group_size,
+        sparsity=sparsity,
+        sparsity_pattern=sparsity_pattern,
+    )
 
 
 def mild_first(distance: float, level: int) -> tuple[float, int]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +34,9 @@ from autocompress.space.sections import (
     Text,
 )
 from autocompress.space.ties import tied_sets
+
+EXCLUDED = "excluded by the space"
+NO_RATIO = "no ratio of the space fits its channels"
 
 
 class SearchSpace(Section):
@@ -105,7 +109,7 @@ class SearchSpace(Section):
                 group.channels, self.pruning.ratios, round_to=math.ceil(unit / group.width)
             )
             for group in graph.groups
-            if group.prunable and _chosen(self.pruning, group.name, _type(graph, group.name))
+            if group.prunable and self._prunes(graph, group.name)
         }
         return {name: choices for name, choices in ratios.items() if len(choices) > 1}
 
@@ -116,6 +120,50 @@ class SearchSpace(Section):
             for block in graph.blocks
             if self.blocks.drop and block.droppable and _chosen(self.blocks, block.name, "")
         )
+
+    def restrict(self, graph: ModelGraph) -> ModelGraph:
+        """Return the structure as far as this space lets it vary.
+
+        Args:
+            graph: The structure of a model.
+
+        Returns:
+            The same, with what the space leaves out refused for that reason.
+        """
+        groups, blocks = self.group_choices(graph), self.block_choices(graph)
+        quantised = self._quantised(graph)
+        ratios = {True: NO_RATIO, False: EXCLUDED}
+        return replace(
+            graph,
+            groups=tuple(
+                group
+                if not group.prunable or group.name in groups
+                else replace(group, prunable=False, reason=ratios[self._prunes(graph, group.name)])
+                for group in graph.groups
+            ),
+            blocks=tuple(
+                block
+                if not block.droppable or block.name in blocks
+                else replace(block, droppable=False, reason=EXCLUDED)
+                for block in graph.blocks
+            ),
+            layers=tuple(
+                layer
+                if not layer.quantisable or layer.name in quantised
+                else replace(layer, quantisable=False, reason=EXCLUDED)
+                for layer in graph.layers
+            ),
+        )
+
+    def _prunes(self, graph: ModelGraph, group: str) -> bool:
+        return _chosen(self.pruning, group, _type(graph, group))
+
+    def _quantised(self, graph: ModelGraph) -> list[str]:
+        return [
+            layer.name
+            for layer in graph.layers
+            if layer.quantisable and _chosen(self.quantisation, layer.name, layer.type)
+        ]
 
     def bind(
         self, model: nn.Module, example_inputs: object, target: Target | None = None
@@ -160,11 +208,7 @@ class SearchSpace(Section):
             costs=costs,
             group_size=self.quantisation.group_size,
         )
-        quantised = [
-            layer.name
-            for layer in graph.layers
-            if layer.quantisable and _chosen(self.quantisation, layer.name, layer.type)
-        ]
+        quantised = self._quantised(graph)
         levels = offered_sparsity(self.sparsity.levels, costs)
         sparse = [
             layer.name

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, model_validator
 
 from autocompress.core.candidate import DEFAULT_CRITERION, CriterionName
+from autocompress.core.sparsity import parse_pattern
 from autocompress.core.target import FLOAT
 
 Text = Annotated[str, Strict()]
@@ -24,6 +25,14 @@ def _bits(lowest: int) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _level(level: float | str) -> float | str:
+    is_pattern = isinstance(level, str) and parse_pattern(level) is not None
+    if not is_pattern and not (isinstance(level, float) and 0.0 <= level < 1.0):
+        raise ValueError("a fraction in [0, 1), or N:M with 1 <= N < M, such as '2:4'")
+    return level
+
+
+Level = Annotated[Number | Text, AfterValidator(_level)]
 WeightBits = Annotated[int, Strict(), _bits(1)]
 ActivationBits = Annotated[int, Strict(), _bits(2)]
 
@@ -98,15 +107,15 @@ class Sparsity(Section):
     """How many single weights each layer may lose; none unless levels are listed.
 
     Attributes:
-        levels: Fractions of a layer's weights to set to zero, [0, 1), or
-            "2:4", two of every four neighbouring inputs; 0 is always offered.
+        levels: Fractions of a layer's weights to set to zero, [0, 1), or "N:M",
+            all but N of every M neighbouring inputs; 0 is always offered.
         include: Globs on layer names or types.
         exclude: Globs that take layers out again.
         ties: Lists of globs on layer names; layers that a list ties share a
             level. [["*"]] makes one global level.
     """
 
-    levels: tuple[Annotated[Number, Field(ge=0.0, lt=1.0)] | Literal["2:4"], ...] = ()
+    levels: tuple[Level, ...] = ()
     include: Globs = ("*",)
     exclude: Globs = ()
     ties: Ties = ()

@@ -1,14 +1,22 @@
 """How many channels each group loses when all groups compete for the same ranking."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from autocompress.core.candidate import Candidate
 from autocompress.errors import InvalidInputError, explain
+from autocompress.space.choices import achieved_ratios
+from autocompress.transform.ranks import Ranks, remaining
 
 LEAST_KEPT = 0.1
 """Fraction of a group's channels that stays whatever its scores are."""
+
+STEPS = 65
+"""Ratios of each group, before rounding, where no space lists them."""
 
 
 def global_ratios(
@@ -77,6 +85,45 @@ def global_ratios(
         chosen[name] = ratio
         left -= size
     return chosen
+
+
+def allocate_globally(ranks: Ranks, candidate: Candidate, ratio: float, unit: int) -> Candidate:
+    """Let all groups of a model compete for one ranking of their channels.
+
+    Args:
+        ranks: Scores the channels of the model.
+        candidate: Names the criterion and the blocks that are dropped.
+        ratio: Fraction of the channels of all prunable groups to remove, [0, 1).
+        unit: Kept channels are a multiple of this, as a target wishes.
+
+    Returns:
+        The candidate with the ratios that `global_ratios` chooses.
+
+    Raises:
+        InvalidInputError: If the candidate has ratios of its own, or the
+            ratio is out of range.
+    """
+    if candidate.pruning_ratios:
+        raise InvalidInputError(
+            explain(
+                "'pruning_ratio'",
+                expected="a candidate without pruning_ratios of its own",
+                got=f"ratios for {', '.join(candidate.pruning_ratios)}",
+                remedy="leave one of the two out",
+            )
+        )
+    groups = [g for g in ranks.graph.groups if g.prunable and not candidate.drops(g.name)]
+    scores = {
+        group.name: ranks.scores(candidate.criterion, remaining(group, candidate))
+        for group in groups
+    }
+    choices = {
+        group.name: achieved_ratios(
+            group.channels, np.linspace(0.0, 1.0, STEPS), round_to=math.ceil(unit / group.width)
+        )
+        for group in groups
+    }
+    return replace(candidate, pruning_ratios=global_ratios(scores, choices, ratio))
 
 
 def _relative(name: str, scores: ArrayLike) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

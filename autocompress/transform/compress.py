@@ -15,7 +15,6 @@ from autocompress.graph.operations import Inputs
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.widths import removed_channels
 from autocompress.transform.compressed import CompressedModel
-from autocompress.transform.criteria import find_criterion
 from autocompress.transform.discovery import discover_plan
 from autocompress.transform.plans import Plans
 from autocompress.transform.ranks import Ranks
@@ -58,7 +57,6 @@ def compress_model(
         InvalidInputError: If the candidate names what the model does not
             have, or asks for what this version cannot do.
     """
-    find_criterion(candidate.criterion)
     achieved = {
         name: removed_channels(group, ratio) / group.channels
         for name, ratio in candidate.pruning_ratios.items()
@@ -86,10 +84,11 @@ def compress_model(
                 )
             )
     cuts = plan_cuts(model, graph, candidate, ranks, final)
-    network = cut_model(model, candidate.dropped_blocks, cuts).eval()
+    network = cut_model(model, candidate.dropped_blocks, cuts, graph.branches).eval()
     record = SurgeryRecord(
         candidate=candidate,
         dropped_blocks=candidate.dropped_blocks,
+        branches=tuple(name for name in candidate.dropped_blocks if name in graph.branches),
         cuts=cuts,
         quantised=candidate.weight_bits(),
         plan=discover_plan(network, inputs, candidate.layers, quantisation)
@@ -130,7 +129,8 @@ def rebuild_model(model: nn.Module, record: SurgeryRecord) -> CompressedModel:
     Returns:
         A compressed model of the recorded shape, to load weights into.
     """
-    return CompressedModel(cut_model(model, record.dropped_blocks, record.cuts).eval(), record)
+    network = cut_model(model, record.dropped_blocks, record.cuts, record.branches)
+    return CompressedModel(network.eval(), record)
 
 
 def calibrate_grids(

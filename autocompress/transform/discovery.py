@@ -1,6 +1,6 @@
 """Find which activation tensors of a model are quantised, from the operations it runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from torch import nn
 
@@ -28,8 +28,20 @@ VIEW_FUNCTIONS = frozenset(
 )
 """Operations whose output lies on the grid of their input."""
 
+PLANNED_FUNCTIONS = (
+    LAYER_FUNCTIONS | JOIN_FUNCTIONS | PRODUCT_FUNCTIONS | POOL_FUNCTIONS | VIEW_FUNCTIONS
+)
+"""Operations that ask for grids themselves, or pass them on."""
+
+CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
+MONOTONE_FUNCTIONS = frozenset({"relu", "relu_", "relu6", "hardtanh"})
+"""Operations that a runtime folds into the rounding of what comes before."""
+
 _Use = tuple[tuple[int, int], str, int]
 """One use of a tensor: the tensors whose grid it needs, the consumer, the bits."""
+
+_Reader = tuple[int, str, bool]
+"""One operation that reads a tensor: its output, its kind, whether it asks for no grids."""
 
 
 def discover_plan(
@@ -63,7 +75,9 @@ def plan_grids(
     consumers. Residual adds, concatenations, average pools and the products
     inside attention, whose operands all come from quantised layers, take
     theirs at `join_bits`, 8 unless said otherwise, because that is what
-    integer runtimes fuse. Views of a quantised tensor share its grid.
+    integer runtimes fuse. So does what a convolution gives to any other
+    operation, such as a SiLU: their integer kernels end in a rounding. Views
+    of a quantised tensor share its grid.
 
     Args:
         trace: The operations.
@@ -86,7 +100,8 @@ class _Planner:
         self.layers, self.config = layers, config
         self.root: dict[int, int] = {}
         self.integer: dict[int, bool | None] = {}
-        self.uses: dict[int, int] = {}
+        self.readers: dict[int, list[_Reader]] = {}
+        self.convolved: dict[int, str] = {}
         self.consumers: dict[int, list[_Use]] = {}
         self.produced_by: dict[int, str] = {}
         self.folds: dict[str, tuple[str, int, int]] = {}
@@ -95,8 +110,11 @@ class _Planner:
     def visit(self, operation: TracedOperation) -> None:
         inputs, kind = operation.inputs, operation.kind
         integer = self._consume(operation)
+        other = not (operation.residual or kind in PLANNED_FUNCTIONS)
         for number in inputs:
-            self.uses[number] = self.uses.get(number, 0) + 1
+            self.readers.setdefault(number, []).append((self.count, kind, other))
+        if integer and kind in CONVOLUTIONS:
+            self.convolved[self.count] = operation.owner
         for _ in range(operation.outputs):
             views = kind in VIEW_FUNCTIONS and bool(inputs)
             self.root[self.count] = self._root(inputs[0]) if views else self.count
@@ -154,7 +172,35 @@ class _Planner:
         if layer and norm:
             self.folds[layer] = (norm, self.count, number)
 
+    def _round_output(self, number: int, norms: Collection[int]) -> None:
+        """Give the output of a convolution a grid, if only others read it than what asks for one.
+
+        Batch norms that are folded and what is computed with the rounding come first.
+        """
+        owner, readers = self.convolved[number], list(self._reading(number))
+        while len(readers) == 1 and (readers[0][0] in norms or readers[0][1] in MONOTONE_FUNCTIONS):
+            number = readers[0][0]
+            readers = list(self._reading(number))
+        if number not in self.consumers and readers and all(other for _, _, other in readers):
+            self._note(number, f"{owner}.output", self.config.join_bits)
+
+    def _reading(self, number: int) -> Iterator[_Reader]:
+        """Yield the operations that read a tensor or a view of it."""
+        for reader in self.readers.get(number, []):
+            if reader[1] in VIEW_FUNCTIONS:
+                yield from self._reading(reader[0])
+            else:
+                yield reader
+
     def plan(self) -> QuantisationPlan:
+        folds = {
+            layer: (norm, operation)
+            for layer, (norm, operation, number) in self.folds.items()
+            if len(self.readers[number]) == 1
+        }
+        norms = {operation for _, operation in folds.values()}
+        for number in self.convolved:
+            self._round_output(number, norms)
         sites: list[Site] = []
         inputs: dict[str, int] = {}
         for uses in self.consumers.values():
@@ -162,11 +208,6 @@ class _Planner:
                 if consumer.endswith(".input"):
                     inputs[consumer.removesuffix(".input")] = len(sites)
             sites.append(_site(uses))
-        folds = {
-            layer: (norm, operation)
-            for layer, (norm, operation, number) in self.folds.items()
-            if self.uses[number] == 1
-        }
         return QuantisationPlan(sites=tuple(sites), inputs=inputs, folds=folds)
 
 

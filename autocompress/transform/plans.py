@@ -77,7 +77,7 @@ class Plans:
         return record_operations(self.model, self.inputs, self._blocks)
 
     def _derived(self, blocks: tuple[str, ...]) -> OperationTrace | None:
-        return self._original.without(blocks)
+        return self._original.without(blocks, self.graph.branches)
 
     def _recorded(self, network: nn.Module) -> OperationTrace | None:
         """Record a cut model; None if it does not run, as may be without all its blocks at once."""

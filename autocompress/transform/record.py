@@ -71,7 +71,8 @@ class SurgeryRecord:
 
     Attributes:
         candidate: The candidate, canonical.
-        dropped_blocks: Blocks that the identity replaced.
+        dropped_blocks: Blocks that the identity or zero replaced.
+        branches: Those of them that zero replaced.
         cuts: Channels removed, per module and axis.
         quantised: Layer name to its weight bits, below 32 only.
         plan: The tensor quantisers.
@@ -81,6 +82,7 @@ class SurgeryRecord:
 
     candidate: Candidate
     dropped_blocks: tuple[str, ...] = ()
+    branches: tuple[str, ...] = ()
     cuts: tuple[Cut, ...] = ()
     quantised: Mapping[str, int] = field(default_factory=dict)
     plan: QuantisationPlan = field(default_factory=QuantisationPlan)
@@ -93,6 +95,7 @@ class SurgeryRecord:
                 "schema_version": SCHEMA_VERSION,
                 "candidate": json.loads(self.candidate.to_json()),
                 "dropped_blocks": list(self.dropped_blocks),
+                "branches": list(self.branches),
                 "cuts": [
                     {"module": c.module, "axis": c.axis, "size": c.size, "removed": list(c.removed)}
                     for c in self.cuts
@@ -123,7 +126,10 @@ class SurgeryRecord:
             raise InvalidInputError(
                 explain("surgery record", expected="JSON", got=error, remedy="export it again")
             ) from error
-        record = check_record(decoded, what="surgery record", keys=(*keys, "sparse"), required=keys)
+        optional = ("branches", "sparse")
+        record = check_record(
+            decoded, what="surgery record", keys=(*keys, *optional), required=keys
+        )
         cut_keys, site_keys = ("module", "axis", "size", "removed"), ("name", "bits", "points")
         cuts = [
             check_record(c, what="cut", keys=cut_keys, required=cut_keys) for c in record["cuts"]
@@ -135,6 +141,7 @@ class SurgeryRecord:
         return cls(
             candidate=Candidate.from_json(json.dumps(record["candidate"])),
             dropped_blocks=tuple(record["dropped_blocks"]),
+            branches=tuple(record.get("branches", ())),
             cuts=tuple(Cut(**{**cut, "removed": tuple(cut["removed"])}) for cut in cuts),
             quantised=dict(record["quantised"]),
             plan=QuantisationPlan(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.core.candidate import Candidate
-from autocompress.core.sparsity import TWO_OF_FOUR, kept_weights
+from autocompress.core.sparsity import kept_weights, parse_pattern
 from autocompress.transform.compressed import CompressedModel
 
 
@@ -16,9 +16,9 @@ def keep_mask(weight: Tensor, sparsity: float, pattern: str) -> Tensor:
     Args:
         weight: Outputs, inputs, any further axes.
         sparsity: Fraction set to zero, [0, 1).
-        pattern: "unstructured", or "2:4": the two larger of every four
+        pattern: "unstructured", or "N:M": the N largest of every M
             neighbours along the inputs stay (Mishra et al. 2021), and so do
-            up to three inputs at the end.
+            up to M - 1 inputs at the end.
 
     Returns:
         Booleans of the weight's shape, True where a weight stays. Of equal
@@ -29,14 +29,16 @@ def keep_mask(weight: Tensor, sparsity: float, pattern: str) -> Tensor:
         tensor([[False,  True, False,  True]])
     """
     sizes = weight.detach().abs()
-    if pattern == TWO_OF_FOUR:
+    parsed = parse_pattern(pattern)
+    if parsed is not None:
+        stay, of = parsed
         keep = torch.ones_like(sizes, dtype=torch.bool).movedim(1, -1)
-        whole = sizes.shape[1] // 4 * 4
+        whole = sizes.shape[1] // of * of
         inputs_last = sizes.movedim(1, -1)
-        fours = inputs_last[..., :whole].reshape(*inputs_last.shape[:-1], whole // 4, 4)
-        order = fours.argsort(dim=-1, stable=True)
-        chosen = torch.ones_like(fours, dtype=torch.bool).scatter(-1, order[..., :2], False)
-        keep[..., :whole] = chosen.flatten(-2)
+        sets = inputs_last[..., :whole].reshape(*inputs_last.shape[:-1], whole // of, of)
+        order = sets.argsort(dim=-1, stable=True)
+        chosen = torch.ones_like(sets, dtype=torch.bool)
+        keep[..., :whole] = chosen.scatter(-1, order[..., : of - stay], False).flatten(-2)
         return keep.movedim(-1, 1).contiguous()
     kept = kept_weights(tuple(sizes.shape), sparsity, pattern)
     keep = torch.ones(sizes.numel(), dtype=torch.bool, device=sizes.device)

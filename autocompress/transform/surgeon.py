@@ -71,4 +71,4 @@ class Surgeon:
 
     def _cut(self, candidate: Candidate) -> nn.Module:
         cuts = plan_cuts(self.model, self.graph, candidate, self.ranks)
-        return cut_model(self.model, candidate.dropped_blocks, cuts)
+        return cut_model(self.model, candidate.dropped_blocks, cuts, self.graph.branches)

@@ -2,14 +2,14 @@
 
 import copy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from torch import Tensor, nn
 
 from autocompress.core.candidate import Candidate
 from autocompress.core.schema import unknown_name
 from autocompress.errors import InvalidInputError, explain
-from autocompress.graph.blocks import Passthrough
+from autocompress.graph.blocks import replacement
 from autocompress.graph.slicing import axis_size, remove_channels
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.widths import removed_channels
@@ -85,8 +85,13 @@ def plan_cuts(
     )
 
 
-def cut_model(model: nn.Module, dropped: Sequence[str], cuts: Sequence[Cut]) -> nn.Module:
-    """Copy a model, replace blocks by the identity and remove channels.
+def cut_model(
+    model: nn.Module,
+    dropped: Sequence[str],
+    cuts: Sequence[Cut],
+    branches: Collection[str] = (),
+) -> nn.Module:
+    """Copy a model, replace blocks by the identity or by zero and remove channels.
 
     What is not kept is not copied either: dropped blocks, and the tensors of
     modules that are cut, of which slices are taken from the original.
@@ -95,6 +100,7 @@ def cut_model(model: nn.Module, dropped: Sequence[str], cuts: Sequence[Cut]) -> 
         model: The original; untouched.
         dropped: Names of the blocks to replace.
         cuts: What to remove.
+        branches: Names of the blocks that zero replaces.
 
     Returns:
         The cut copy, in the original's mode and on its device.
@@ -108,7 +114,7 @@ def cut_model(model: nn.Module, dropped: Sequence[str], cuts: Sequence[Cut]) -> 
         if name not in originals:
             raise InvalidInputError(unknown_name("block", name, originals))
         block = originals[name]
-        known[id(block)] = Passthrough(block).train(block.training)
+        known[id(block)] = replacement(block, is_branch=name in branches)
     owners = Counter(id(tensor) for module in originals.values() for tensor in _tensors(module))
     borrowed = {
         id(tensor): tensor

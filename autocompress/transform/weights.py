@@ -1,5 +1,6 @@
 """Quantised weights: integer codes, scales, and codebooks where the codes are not uniform."""
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -53,6 +54,11 @@ class WeightLayout:
         """Inputs of one row."""
         return self.shape[0] // self.transposed if self.transposed else self.shape[1]
 
+    @property
+    def outputs(self) -> int:
+        """Rows."""
+        return self.shape[1] * self.transposed if self.transposed else self.shape[0]
+
     def rows(self, weight: Tensor) -> Tensor:
         """Arrange a tensor of the weight's shape as outputs x (inputs x kernel positions)."""
         if not self.transposed:
@@ -75,6 +81,11 @@ class WeightLayout:
         size = self.group_size * (rows.shape[1] // self.inputs)
         short = -rows.shape[1] % size
         return nn.functional.pad(rows, (0, short)).reshape(len(rows), -1, size)
+
+    def unshared(self, table: Tensor) -> Tensor:
+        """Undo `shared`, the added zeros left out."""
+        columns = math.prod(self.shape[2:]) * self.inputs
+        return self.unrows(table.reshape(-1, table.numel() // self.outputs)[:, :columns])
 
     def spread(self, scales: Tensor) -> Tensor:
         """Arrange scales, outputs x groups, to be multiplied with the weight."""

@@ -1,10 +1,12 @@
-"""Plain int8 against ONNX Runtime's own static quantiser, and 4-bit weights stored as such.
+"""Plain int8 against ONNX Runtime's own static quantiser, and weights in INT4.
 
     python examples/benchmarks/int8.py --data cifar10_jpeg.npz --weights resnet20.safetensors
 
 A CIFAR ResNet-20 in W8A8 is calibrated on the same 512 training images by both: ours, and
 `quantize_static` (QDQ, per channel, after `quant_pre_process`). Both files, the fp32 one, and
-W4A8 with its weights as INT8 and as INT4 initialisers are timed in one interleaved run.
+W4A8, whose INT4 weights are cast to INT8 or dequantised as they are, are timed in one interleaved
+run. A linear layer with INT4 weights and scales for groups of inputs, for which ONNX Runtime has a
+kernel, is timed alone.
 """
 
 import argparse
@@ -33,6 +35,7 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import autocompress as ac
+from autocompress.artifact.runtime import open_session
 from autocompress.core.files import write_json
 from autocompress.cost.measurement import device_name, measure_interleaved
 from autocompress.evaluation.evaluator import Evaluator
@@ -41,7 +44,11 @@ from autocompress.evaluation.splits import make_splits
 from cifar10_data import make_random_task, make_task
 from cifar10_models import make_model
 
-INT4_OPSET = 21
+INT4_OPSET, INT4_IR = 21, 10
+"""The first versions of ONNX that have INT4."""
+
+INPUTS, OUTPUTS, GROUP_SIZE = 768, 3072, 32
+"""Of the linear layer that is timed alone."""
 
 
 class Calibration(CalibrationDataReader):
@@ -70,14 +77,14 @@ def main() -> None:
             model, space.graph, task, splits, checkpoints=folder, seed=options.seed
         )
         paths = {}
-        for kind, bits in (("fp32", (32, 32)), ("ours", (8, 8)), ("W4A8 as INT8", (4, 8))):
+        for kind, bits in (("fp32", (32, 32)), ("ours", (8, 8)), ("ours, W4A8", (4, 8))):
             compressed = evaluator.compress(space.uniform(*bits, 0.0))
             evaluator.settle(compressed, exact=True)
             paths[kind] = folder / kind / "model.onnx"
             ac.export(compressed, paths[kind], evaluator.inputs[0][0])
         batches = [batch[0].numpy() for batch in splits.calibration]
         paths["static quantiser"] = static_int8(paths["fp32"], batches, folder)
-        paths["W4A8 as INT4"] = int4_weights(paths["W4A8 as INT8"], folder / "int4.onnx")
+        paths["W4A8, no Cast"] = without_casts(paths["ours, W4A8"], folder / "int4.onnx")
         latency = measure_interleaved(
             list(paths.values()),
             [splits.val[0][0][:1].numpy()],
@@ -99,12 +106,21 @@ def main() -> None:
         accuracies = (f"{100 * row[split]:.2f}" for split in ("val_accuracy", "accuracy"))
         times = (f"{row['median_ms']:.4f}", f"{row['ratio']:.3f}")
         table.add_row(kind, *accuracies, *times, f"{row['onnx_bytes'] / 1000:.0f}")
+    linear = [linear_layer(count, options) for count in (1, 4, 16)]
+    for row in linear:
+        table.add_section()
+        for kind in ("fp32", "INT4"):
+            name = f"linear, {row['rows']} rows, {kind}"
+            table.add_row(
+                name, "", "", f"{row[kind]['median_ms']:.4f}", f"{row[kind]['ratio']:.3f}"
+            )
     Console(width=100).print(table)
     if options.json:
         versions = {"onnxruntime": onnxruntime.__version__, "torch": torch.__version__}
         versions |= {"python": platform.python_version(), "onnx": onnx.__version__}
         host = {"device": device_name(), "threads": 1, "versions": versions, "seed": options.seed}
-        write_json(options.json, host | {"rounds": len(latency[0].samples), "files": rows})
+        found = {"rounds": len(latency[0].samples), "files": rows, "linear": linear}
+        write_json(options.json, host | found)
 
 
 def static_int8(original: Path, batches: list[np.ndarray], folder: Path) -> Path:
@@ -124,22 +140,59 @@ def static_int8(original: Path, batches: list[np.ndarray], folder: Path) -> Path
     return quantised
 
 
-def int4_weights(path: Path, out: Path) -> Path:
-    """Store the 4-bit weights of a file in INT4."""
+def without_casts(path: Path, out: Path) -> Path:
+    """Let a file dequantise INT4 weights as they are, not as INT8."""
     model = onnx.load(path)
-    model.opset_import[0].version, model.ir_version = INT4_OPSET, 10
     constants = {entry.name: entry for entry in model.graph.initializer}
-    for node in model.graph.node:
-        weight = constants.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
-        if weight is None or weight.data_type not in (TensorProto.INT8, TensorProto.INT4):
-            continue
-        for name in (node.input[0], node.input[2]):
-            if constants[name].data_type == TensorProto.INT8:
-                codes = numpy_helper.to_array(constants[name])
-                entry = helper.make_tensor(name, TensorProto.INT4, codes.shape, codes.ravel())
-                constants[name].CopyFrom(entry)
+    casts = {node.output[0]: node for node in model.graph.node if node.op_type == "Cast"}
+    for node in tuple(model.graph.node):
+        if node.op_type == "DequantizeLinear" and node.input[0] in casts:
+            weight, zeros = casts[node.input[0]].input[0], f"{node.input[0]}_zeros"
+            if constants[weight].data_type == TensorProto.INT4:
+                size = numpy_helper.to_array(constants[node.input[1]]).size
+                zero = helper.make_tensor(zeros, TensorProto.INT4, [size], [0] * size)
+                model.graph.initializer.append(zero)
+                model.graph.node.remove(casts.pop(node.input[0]))
+                node.input[0], node.input[2] = weight, zeros
     onnx.save(model, out)
     return out
+
+
+def linear_layer(rows: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Time a linear layer in fp32 and with INT4 weights, and compare their outputs."""
+    rng = np.random.default_rng(options.seed)
+    codes = rng.integers(-7, 8, (INPUTS, OUTPUTS))
+    scales = rng.uniform(0.01, 0.02, (INPUTS // GROUP_SIZE, OUTPUTS)).astype(np.float32)
+    weight = codes * scales.repeat(GROUP_SIZE, axis=0)
+    packed = helper.make_tensor("codes", TensorProto.INT4, codes.shape, codes.ravel())
+    step = {"axis": 0, "block_size": GROUP_SIZE}
+    files = {
+        "fp32": _product([numpy_helper.from_array(weight.astype(np.float32), "weight")], []),
+        "INT4": _product(
+            [packed, numpy_helper.from_array(scales, "scales")],
+            [helper.make_node("DequantizeLinear", ["codes", "scales"], ["weight"], **step)],
+        ),
+    }
+    inputs = rng.standard_normal((rows, INPUTS)).astype(np.float32)
+    sessions = [open_session(content, threads=1) for content in files.values()]
+    measured = measure_interleaved(sessions, [inputs], max_seconds=options.seconds / 8)
+    outputs = [session.run(None, {"inputs": inputs})[0] for session in sessions]
+    error = float(np.abs(outputs[1] - outputs[0]).max() / np.abs(outputs[0]).max())
+    timed = {kind: m.to_json() for kind, m in zip(files, measured, strict=True)}
+    return {"rows": rows, "largest_error": error, **timed}
+
+
+def _product(constants: list[Any], nodes: list[Any]) -> bytes:
+    nodes = [*nodes, helper.make_node("MatMul", ["inputs", "weight"], ["outputs"])]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", size])
+        for name, size in (("inputs", INPUTS), ("outputs", OUTPUTS))
+    ]
+    graph = helper.make_graph(nodes, "linear", ends[:1], ends[1:], constants)
+    opset = helper.make_opsetid("", INT4_OPSET)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=INT4_IR)
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def _accuracy(path: Path, task: ac.Task, batches: Any) -> float:

@@ -5,8 +5,8 @@
 
 Every layer has the same bits, but for the first and the last, which have 8 where the table says
 so; operands of residual adds and of the pool have the bits of joins. Training is up to three epochs
-with the original as teacher. Cells that the JSON file holds are not run again; what is chosen, is
-chosen on `val`.
+with the original as teacher. Cells that the JSON file holds are not run again, however long they
+were trained; what is chosen, is chosen on `val`.
 """
 
 import argparse
@@ -57,7 +57,6 @@ def main() -> None:
         "python": platform.python_version(),
         "depth": options.depth,
         "seed": options.seed,
-        "epochs": options.epochs,
         "temperature": TEACHER.temperature,
         "kd_weight": TEACHER.kd_weight,
         "original": _accuracy(model, task, splits),
@@ -67,13 +66,13 @@ def main() -> None:
         result["cells"] = json.loads(options.json.read_text())["cells"]
     for epochs, cells in ((0, UNTRAINED), (options.epochs, TRAINED)):
         for bits in cells:
-            cell = dict(zip(NAMES, bits, strict=True)) | {"epochs": epochs}
-            known = any(cell.items() <= other.items() for other in result["cells"])
-            if known or options.cells == 0:
+            cell = dict(zip(NAMES, bits, strict=True))
+            same = [c for c in result["cells"] if cell.items() <= c.items()]
+            if options.cells == 0 or any((c["epochs"] > 0) == (epochs > 0) for c in same):
                 continue
             options.cells -= 1
             found = measure(model, task, splits, bits, epochs, options.seed)
-            result["cells"].append(cell | found)
+            result["cells"].append(cell | {"epochs": epochs} | found)
             if options.json:
                 options.json.write_text(json.dumps(result, indent=2) + "\n")
     table = Table(

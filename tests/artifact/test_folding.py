@@ -43,7 +43,7 @@ def test_folding_is_exact_whatever_the_sign_of_the_norm(bits: int) -> None:
     with torch.no_grad():
         expected = norm(functional.conv2d(inputs.double(), weight, conv.bias))
     got = functional.conv2d(
-        inputs.double(), folded.codes.double() * folded.spread().double(), folded.bias.double()
+        inputs.double(), folded.codes.double() * _wide(folded.scales), folded.bias.double()
     )
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
 

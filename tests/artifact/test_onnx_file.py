@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -44,11 +45,14 @@ def test_the_file_carries_the_searched_grids_and_int8_weights(tmp_path: Path) ->
     }
     assert written == searched
 
-    weights = [array for array in constants.values() if array.dtype == np.int8 and array.ndim > 1]
+    weights = {
+        kind: [array for array in constants.values() if array.dtype == kind and array.ndim > 1]
+        for kind in (np.int8, ml_dtypes.int4)
+    }
+    assert [array.shape for array in weights[ml_dtypes.int4]] == [(8, 8, 3, 3)]
     shapes = sorted(layer.weight_shape for layer in graph.layers)
-    assert sorted(array.shape for array in weights) == shapes
-    assert all(np.abs(array.astype(int)).max() <= 127 for array in weights)
-    assert sum(np.abs(array.astype(int)).max() <= 7 for array in weights) == 1
+    assert sorted(array.shape for arrays in weights.values() for array in arrays) == shapes
+    assert all(np.abs(array.astype(int)).max() == 127 for array in weights[np.int8])
     assert not [
         a for a in constants.values() if a.dtype == np.float32 and a.ndim > 1 and a.size > 1
     ]

@@ -18,7 +18,15 @@ with warnings.catch_warnings():
     openvino = pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
 
 
-@pytest.mark.parametrize(("name", "bits"), [("ResidualNet", 8), ("OptionANet", 4), ("Mlp", 2)])
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [
+        ("ResidualNet", 8),
+        ("OptionANet", 4),
+        ("Mlp", 2),
+        pytest.param("EveryKind", 4, marks=pytest.mark.slow),
+    ],
+)
 def test_openvino_computes_what_torch_does(tmp_path: Path, name: str, bits: int) -> None:
     model, inputs = seasoned(name, examples=32)
     graph = trace(model, inputs)

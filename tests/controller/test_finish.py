@@ -8,7 +8,10 @@ from autocompress.controller.finish import (
     FINALISTS,
     MOST_FINALISTS,
     _worthwhile,
+    finalist_images,
 )
+from autocompress.controller.schedule import Schedule
+from autocompress.core.budget import Budget
 
 
 def _run(seconds_per_image: float) -> Any:
@@ -38,3 +41,18 @@ def test_the_time_is_for_as_many_as_it_can_train_well(
     seconds: float, over: int, expected: int
 ) -> None:
     assert _worthwhile(_run(0.01), seconds, over) == expected
+
+
+def test_a_finalist_in_the_middle_has_seen_the_images_of_half_of_them() -> None:
+    run = _run(0.01)
+    run.schedule = Schedule(
+        budget=Budget(minutes=1_020.0 / 60 / 0.4), epoch_images=10_000, spent_before=0.0
+    )
+    each = (1_020.0 / 4 - 5.0) / 0.01  # of four finalists
+    assert finalist_images(run) == pytest.approx(each * (1 + 2 + 3 + 4) / 4, abs=1)
+
+
+def test_without_a_limit_of_time_a_finalist_sees_what_is_planned() -> None:
+    run = _run(0.01)
+    run.schedule = Schedule(budget=Budget(trials=5), epoch_images=10_000, spent_before=0.0)
+    assert finalist_images(run) == run.schedule.full_images

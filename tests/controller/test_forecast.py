@@ -41,11 +41,11 @@ def forecast() -> Forecast:
     )
 
 
-def _trial(slot: int, *accuracies: float) -> Evaluation:
+def _trial(slot: int, *accuracies: float, full: int = 400) -> Evaluation:
     block = GRAPH.blocks[-1].name
     results = {
         fidelity: FidelityResult(
-            accuracy=accuracy, images=100, trained_images=(0, 100, 400)[fidelity], seconds=1.0
+            accuracy=accuracy, images=100, trained_images=(0, 100, full)[fidelity], seconds=1.0
         )
         for fidelity, accuracy in enumerate(accuracies)
     }
@@ -76,6 +76,12 @@ def test_finalists_teach_what_a_full_fine_tune_wins_back(forecast: Forecast) -> 
     forecast.learn([_trial(slot, 0.5, 0.8, 0.89) for slot in range(4)])
     assert forecast.exponent == pytest.approx(1.4, abs=0.02)  # shrunk from log(10) / log(4)
     assert forecast.accuracy(_trial(9, 0.5, 0.8)) == pytest.approx(0.885, abs=0.001)
+
+
+def test_a_full_fine_tune_goes_on_from_the_images_of_the_longest_one(forecast: Forecast) -> None:
+    forecast.learn([_trial(0, 0.5, 0.8, 0.875, full=1_600)])
+    assert forecast.exponent == pytest.approx(0.5)  # four times as good at 16 times the images
+    assert forecast.accuracy(_trial(9, 0.5, 0.8)) == pytest.approx(0.9 - 0.1 / 4, abs=0.001)
 
 
 def test_training_results_teach_what_training_recovers(forecast: Forecast) -> None:

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -8,6 +10,8 @@ from autocompress.controller.preflight import (
     seconds_per_image,
 )
 from autocompress.core.budget import Budget
+from autocompress.errors import InvalidInputError
+from autocompress.evaluation.task import Task
 from autocompress.graph.inputs import ModelInputs
 from autocompress.graph.tracing import trace
 from autocompress.space.preset import SearchSpace
@@ -45,6 +49,51 @@ def test_only_what_the_space_varies_is_listed() -> None:
     weights = 2 * (9 * 32 * 32 + 4 * 32)  # a byte each, and scales
     assert block.size_bytes == pytest.approx(weights, rel=0.03)  # and what describes them
     assert report.search_seconds is None
+
+
+def test_what_the_space_leaves_out_is_refused_for_that_reason() -> None:
+    space = SearchSpace.load(
+        {
+            "pruning": {"ratios": [0.5], "include": ["blocks.*"], "exclude": ["blocks.2.*"]},
+            "blocks": {"exclude": ["blocks.1"]},
+            "quantisation": {"exclude": ["Conv2d"]},
+        }
+    )
+    graph = residual_graph(3, 32)
+    report = report_on(graph, space)
+    assert report.group("blocks.0.conv1").prunable
+    assert report.group("blocks.2.conv1").reason == "excluded by the space"
+    assert not report.group("blocks.2.conv1").prunable
+    assert not report.block("blocks.1").droppable
+    assert report.block("blocks.2").droppable
+    reasons = {layer.reason for layer in report.layers if layer.type == "Conv2d"}
+    assert reasons == {"excluded by the space"}
+    assert report.macs == report_on(graph, SearchSpace.load("cnn")).macs
+    undropped = report_on(graph, SearchSpace.load({"blocks": {"drop": False}}))
+    assert {block.reason for block in undropped.blocks if graph.block(block.name).droppable} == {
+        "excluded by the space"
+    }
+    coarse = report_on(graph, SearchSpace.load({"pruning": {"ratios": [0.01]}}))
+    reason = "no ratio of the space fits its channels"
+    assert coarse.group("blocks.0.conv1").reason == reason
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda x, y: [], "task 'val': expected at least one example, got an empty loader"),
+        (lambda x, y: [(x, y), (x * torch.nan, y)], "task 'val': expected finite inputs"),
+        (lambda x, y: [(x, y), (x[:, :1], y)], "task 'val': expected batches that the model"),
+    ],
+)
+def test_a_check_tries_the_task_as_a_search_does(
+    damage: Callable[[torch.Tensor, torch.Tensor], list[object]], message: str
+) -> None:
+    task = make_task()
+    x, y = task.val[0]
+    broken = Task(train=task.train, val=damage(x, y), test=task.test)
+    with pytest.raises(InvalidInputError, match=message):
+        check_model(trained_model(task), x, SearchSpace.load("mlp"), broken)
 
 
 def test_the_estimate_grows_with_the_budget_and_ends_at_its_minutes() -> None:

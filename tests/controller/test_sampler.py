@@ -63,7 +63,12 @@ def run(ledger: Ledger, name: str, count: int, *, space: BoundSpace = SPACE) -> 
     return candidates
 
 
-@pytest.mark.parametrize("name", SAMPLER_NAMES)
+SLOW = ("gp", "haq", "nsga2")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in SAMPLER_NAMES]
+)
 def test_a_resumed_study_proposes_what_an_undisturbed_one_does(tmp_path, name):
     count = 26 if name == "nsga2" else STARTUP_TRIALS + 6
     whole = open_ledger(tmp_path / "whole.db")
@@ -80,7 +85,7 @@ def test_a_resumed_study_proposes_what_an_undisturbed_one_does(tmp_path, name):
     assert len(set(expected)) == count
     origins = [evaluation.origin for evaluation in again.evaluations()]
     assert origins[:2] == ["int8", "unmodified"]
-    modelled = {"tpe": "tpe", "random": "stratified", "nsga2": "nsgaii"}[name]
+    modelled = {"random": "stratified", "nsga2": "nsgaii"}.get(name, name)
     assert origins[-1] == modelled
     whole.close()
     again.close()

@@ -242,10 +242,15 @@ def test_the_same_seed_gives_the_same_trials_with_a_given_profile(
 
 
 def test_a_constraint_that_nothing_meets_leaves_the_nearest(
-    model: torch.nn.Module, task: ac.Task, tmp_path: Path
+    model: torch.nn.Module, task: ac.Task, tmp_path: Path, finished: Finished
 ) -> None:
     result = _search(
-        model, task, tmp_path / "x", constraints={"size_bytes": 10}, budget=ac.Budget(trials=14)
+        model,
+        task,
+        tmp_path / "x",
+        target=finished[0].study_dir / "profile.json",
+        constraints={"size_bytes": 10},
+        budget=ac.Budget(trials=14),
     )
     assert result.front == []
     nearest = result.nearest_infeasible[0]
@@ -342,7 +347,11 @@ def test_sparsity_is_searched_and_a_schedule_trains_towards_it(
 
 
 def test_a_trial_that_raises_fails_alone(
-    model: torch.nn.Module, task: ac.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: torch.nn.Module,
+    task: ac.Task,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    finished: Finished,
 ) -> None:
     whole = Evaluator.proxy
     raised = []
@@ -354,7 +363,8 @@ def test_a_trial_that_raises_fails_alone(
         return whole(self, candidate)
 
     monkeypatch.setattr(Evaluator, "proxy", proxy)
-    result = _search(model, task, tmp_path / "x", budget=ac.Budget(trials=8))
+    profile = finished[0].study_dir / "profile.json"
+    result = _search(model, task, tmp_path / "x", target=profile, budget=ac.Budget(trials=8))
     assert raised
     attempts = {row["slot"]: row["attempt"] for row in result.rows()}
     assert sorted(attempts.values())[-1] == 2
@@ -362,14 +372,19 @@ def test_a_trial_that_raises_fails_alone(
 
 
 def test_failures_in_a_row_stop_the_search_with_the_reason(
-    model: torch.nn.Module, task: ac.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: torch.nn.Module,
+    task: ac.Task,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    finished: Finished,
 ) -> None:
     def proxy(self: Evaluator, candidate: ac.Candidate) -> FidelityResult:
         raise MemoryError("no room")
 
     monkeypatch.setattr(Evaluator, "proxy", proxy)
+    profile = finished[0].study_dir / "profile.json"
     with pytest.raises(SearchFailedError, match="mostly 'MemoryError: no room'"):
-        _search(model, task, tmp_path / "x", budget=ac.Budget(trials=8))
+        _search(model, task, tmp_path / "x", target=profile, budget=ac.Budget(trials=8))
 
 
 class _TwoOutputs(torch.nn.Module):

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from autocompress.controller import trials
+from autocompress.controller.earlier import Earlier
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation, FidelityResult
 
@@ -25,7 +26,9 @@ def _forecast() -> Any:
 
 def _run(designs: list[str]) -> Any:
     return SimpleNamespace(
-        setup=SimpleNamespace(space=SimpleNamespace(from_params=lambda params: params)),
+        setup=SimpleNamespace(
+            space=SimpleNamespace(from_params=lambda params: params), earlier=Earlier()
+        ),
         ledger=SimpleNamespace(designs=lambda: designs),
     )
 

@@ -21,6 +21,8 @@ def test_either_limit_is_enough() -> None:
         {"minutes": -2.0},
         {"minutes": float("nan")},
         {"minutes": float("inf")},
+        {"trials": 1, "least_gain": 0.0},
+        {"trials": 1, "least_gain": float("nan")},
     ],
 )
 def test_limits_out_of_range_are_refused(limits: dict[str, Any]) -> None:
@@ -30,7 +32,14 @@ def test_limits_out_of_range_are_refused(limits: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "limits",
-    [{"trials": 1.5}, {"trials": True}, {"trials": "9"}, {"minutes": "9"}, {"minutes": True}],
+    [
+        {"trials": 1.5},
+        {"trials": True},
+        {"trials": "9"},
+        {"minutes": "9"},
+        {"minutes": True},
+        {"trials": 1, "least_gain": "1 %"},
+    ],
 )
 def test_limits_of_another_type_are_refused(limits: dict[str, Any]) -> None:
     with pytest.raises(WrongTypeError, match="budget"):

@@ -18,7 +18,7 @@ bit_widths = {
 }
 layer_configs = st.builds(
     LayerConfig, sparsity=st.floats(0.0, 1.0, exclude_max=True), **bit_widths
-) | st.builds(LayerConfig, sparsity=st.just(0.5), sparsity_pattern=st.just("2:4"), **bit_widths)
+) | st.builds(LayerConfig, sparsity=st.just(0.75), sparsity_pattern=st.just("1:4"), **bit_widths)
 distill_configs = st.builds(
     DistillConfig,
     temperature=st.floats(0.1, 20.0) | st.integers(1, 20),
@@ -113,7 +113,8 @@ def test_the_json_carries_its_version() -> None:
         {"sparsity": -0.1},
         {"sparsity": float("nan")},
         {"weight_format": "log"},
-        {"sparsity_pattern": "1:4"},
+        {"sparsity_pattern": "4:4"},
+        {"sparsity": 0.5, "sparsity_pattern": "1:4"},
         {"sparsity": 0.25, "sparsity_pattern": "2:4"},
         {"sparsity": 0.0, "sparsity_pattern": "2:4"},
     ],
@@ -201,3 +202,8 @@ def test_candidates_written_before_patterns_are_read() -> None:
     record = json.loads(Candidate(layers={"a": LayerConfig(sparsity=0.25)}).to_json())
     del record["layers"]["a"]["sparsity_pattern"]
     assert Candidate.from_json(json.dumps(record)).layer("a") == LayerConfig(sparsity=0.25)
+
+
+def test_an_unknown_criterion_is_refused_with_the_closest_name() -> None:
+    with pytest.raises(InvalidInputError, match=r"'criterion': expected one of .*'l1'.*got 'l3'"):
+        Candidate(criterion="l3")

@@ -45,7 +45,7 @@ def test_a_full_disk_is_a_storage_error_with_a_remedy(tmp_path: Path) -> None:
 
 def test_a_file_where_a_folder_is_needed_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="expected to be able to write it"):
+    with pytest.raises(StorageError, match="move what is in its way or choose another"):
         write_text(tmp_path / "file" / "below", "text")
 
 

@@ -10,7 +10,7 @@ from autocompress.cost.kernels import KernelKey, KernelPlan, executed_kernels, p
 from autocompress.errors import InvalidInputError
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.tracing import trace
-from zoo import InvertedResidualNet, OptionANet, ResidualNet
+from zoo import BranchNet, InvertedResidualNet, OptionANet, ResidualNet
 
 CPU = Target.named("onnxruntime-cpu")
 
@@ -87,6 +87,15 @@ def test_dropping_removes_layers_and_the_add(residual: ModelGraph) -> None:
     whole = Counter(executed_kernels(residual, Candidate(), CPU))
     left = executed_kernels(residual, Candidate(dropped_blocks=("layer1.1",)), CPU)
     assert whole - Counter(left) == {_conv((8, 8), 16): 2, _add(8, 16): 1}
+
+
+def test_dropping_a_branch_removes_the_add_around_it() -> None:
+    graph = trace(BranchNet(8).eval(), torch.zeros(2, 3, 8, 8))
+    whole, left = (
+        Counter(executed_kernels(graph, Candidate(dropped_blocks=blocks), CPU))
+        for blocks in ((), ("second",))
+    )
+    assert whole - left == {_conv((8, 8), 8): 1, _add(8, 8): 1}
 
 
 def test_pruning_inside_a_block_narrows_two_layers_and_no_add(residual: ModelGraph) -> None:

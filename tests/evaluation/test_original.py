@@ -2,10 +2,12 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 import zoo
 from autocompress.errors import InvalidInputError, WrongTypeError
 from autocompress.evaluation.original import frozen_copy, weights_digest
+from autocompress.graph.inputs import ModelInputs
 
 
 def test_the_copy_is_in_eval_mode_and_the_model_is_untouched() -> None:
@@ -40,3 +42,27 @@ def test_one_changed_weight_changes_the_digest() -> None:
     with torch.no_grad():
         next(model.parameters()).view(-1)[0] += 1e-6
     assert weights_digest(model) != before
+
+
+class Viewing(nn.Module):
+    """Flattens features by `view`, which channels-last ones refuse."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.linear = nn.Linear(144, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.conv(x)
+        logits: torch.Tensor = self.linear(features.view(len(x), -1))
+        return logits
+
+
+def test_what_cannot_run_channels_last_does_not() -> None:
+    images = torch.rand(2, 3, 8, 8)
+    inputs = ModelInputs.of(images)
+    frozen = frozen_copy(Viewing(), "cpu", inputs)
+    assert frozen(images).shape == (2, 10)
+    assert frozen.conv.weight.is_contiguous()
+    residual = frozen_copy(zoo.ResidualNet(), "cpu", inputs)
+    assert residual.conv1.weight.is_contiguous(memory_format=torch.channels_last)

@@ -124,12 +124,12 @@ def test_mappings_are_sliced_by_example_and_keep_what_is_no_tensor() -> None:
         size(("text", torch.zeros(1)))
 
 
-def test_images_are_placed_channels_last_without_touching_the_callers() -> None:
+def test_nested_batches_are_placed_as_they_are() -> None:
     images = torch.randn(2, 3, 4, 4)
-    placed = place([images, torch.zeros(2)], "cpu")
-    assert placed[0].is_contiguous(memory_format=torch.channels_last)
-    assert images.is_contiguous()
-    torch.testing.assert_close(placed[0], images)
+    placed = place({"x": [images, "text"]}, "meta")
+    assert placed["x"][0].device.type == "meta"
+    assert placed["x"][0].is_contiguous()
+    assert placed["x"][1] == "text"
 
 
 def test_digests_tell_data_apart() -> None:

@@ -102,8 +102,98 @@ def test_only_the_innermost_block_is_listed() -> None:
     assert blocks["0.inner"].droppable
 
 
-def test_the_model_itself_is_no_block() -> None:
-    assert _blocks(Residual(), 2, 4) == {}
+def test_the_model_itself_is_no_block_but_its_branches_are() -> None:
+    """Zero has no axes, so that nothing can be added to it in place."""
+    assert {n: b.droppable for n, b in _blocks(Residual(Add()), 2, 4).items()} == {"fc": True}
+    block = _blocks(Residual(), 2, 4)["fc"]
+    assert not block.droppable
+    assert "the model does not run without it" in block.reason
+
+
+class Branches(nn.Module):
+    """Residual sums in the forward pass of the model itself; input `n x 6 x 4`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(4, 8), nn.Linear(8, 3)
+        self.first = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
+        self.norm, self.second, self.third = nn.LayerNorm(8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 8)
+        self.scale = nn.Parameter(torch.full((8,), 0.5))
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        x = self.first(x) + x
+        y = self.norm(x)
+        x = (
+            x
+            + functional.dropout(self.second(y), training=self.training)
+            + self.scale * self.third(y)
+        )
+        x = x + self.down(self.up(x).relu())
+        x = x + self.attention(x, x, x)[0]
+        return self.head(x.mean(dim=1))
+
+
+def test_branches_of_sums_in_the_forward_pass_of_the_model() -> None:
+    blocks = _blocks(Branches(), 2, 6, 4)
+    assert {name: block.reason for name, block in blocks.items()} == {
+        "first": "",
+        "second": "",
+        "third": "",
+        "down": "its branch is several modules (up, down)",
+        "attention": "returns other than one tensor",
+    }
+    assert all(block.is_branch for block in blocks.values())
+    assert blocks["first"].layers == ("first.1", "first.3")
+
+
+def test_zero_in_place_of_branches_leaves_the_sums_as_they_were() -> None:
+    model, x = Branches().eval(), torch.randn(2, 6, 4)
+    expected = copy.deepcopy(model)
+    for layer in (expected.first[3], expected.second, expected.third):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    keys = [key for key in model.state_dict() if not key.startswith(("first", "second", "third"))]
+    names = ["first", "second", "third"]
+    drop_blocks(model, names, names)
+    torch.testing.assert_close(model(x), expected(x))
+    assert list(model.state_dict()) == keys
+
+
+class Stack(nn.Module):
+    """Layers as pairs of branches, all added in one forward pass."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        pairs = [nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)]) for _ in range(depth)]
+        self.layers = nn.ModuleList(pairs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for first, second in self.layers:
+            x = first(x) + x
+            x = second(x) + x
+        return x
+
+
+def test_a_stack_of_branches_is_not_dropped_as_one() -> None:
+    deep, shallow = (nn.Sequential(Stack(depth), nn.Linear(4, 2)) for depth in (2, 1))
+    assert list(_blocks(deep, 2, 4)) == [f"0.layers.{i}.{j}" for i in (0, 1) for j in (0, 1)]
+    blocks = _blocks(shallow, 2, 4)
+    assert {name: block.is_branch for name, block in blocks.items()} == {"0": False}
+
+
+def test_sums_that_are_not_residual_have_no_branch() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.a(x) + self.b(x))
+
+    assert _blocks(Two(), 2, 4) == {}
 
 
 class Caller(nn.Module):

@@ -1,4 +1,5 @@
 import copy
+from collections.abc import Collection
 from itertools import combinations
 
 import pytest
@@ -17,26 +18,24 @@ from autocompress.graph.tracing import trace
 from seasoned import SHAPES, seasoned
 
 
-def _blocks(model: nn.Module, inputs: Tensor) -> list[str]:
-    return [block.name for block in trace(model, inputs).blocks if block.droppable]
-
-
-def _without(model: nn.Module, blocks: tuple[str, ...]) -> nn.Module:
+def _without(model: nn.Module, blocks: tuple[str, ...], branches: Collection[str]) -> nn.Module:
     network = copy.deepcopy(model)
-    drop_blocks(network, blocks)
+    drop_blocks(network, blocks, branches)
     return network
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_what_is_derived_is_what_runs_without_the_blocks(name: str) -> None:
     model, inputs = seasoned(name)
-    blocks = _blocks(model, inputs)
+    graph = trace(model, inputs)
+    blocks = [block.name for block in graph.blocks if block.droppable]
     whole = record_operations(model, ((inputs,), {}), blocks)
     assert [span.name for span in whole.spans] == blocks
     for count in range(len(blocks) + 1):
         for dropped in combinations(blocks, count):
-            recorded = record_operations(_without(model, dropped), ((inputs,), {}))
-            assert whole.without(dropped) == recorded
+            network = _without(model, dropped, graph.branches)
+            recorded = record_operations(network, ((inputs,), {}))
+            assert whole.without(dropped, graph.branches) == recorded
 
 
 def test_operations_are_numbered_by_what_they_return() -> None:

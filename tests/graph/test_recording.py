@@ -6,7 +6,7 @@ from autocompress.errors import TraceError
 from autocompress.graph.inputs import ModelInputs
 from autocompress.graph.recording import Recording, call_macs, record
 from autocompress.graph.structure import Operation
-from zoo import ConcatNet, ResidualNet
+from zoo import ConcatNet, EncoderLayer, ResidualNet
 
 
 def _record(model: nn.Module, *shape: int) -> Recording:
@@ -79,3 +79,14 @@ def test_a_call_is_marked_where_its_own_input_is_added() -> None:
     ]
     assert [call.name for call in recording.calls if call.joins] == ["layer2.0"]
     assert recording.runs("layer1.0.conv1") == 1
+
+
+def test_branches_name_the_modules_that_make_them() -> None:
+    recording = _record(ResidualNet(4, 1), 2, 3, 16, 16)
+    names = [[call.name for call in branch.calls] for branch in recording.branches]
+    assert names == [["layer1.0.conv1", "layer1.0.conv2"]]
+    assert [branch.scope for branch in recording.branches] == ["layer1.0"]
+    recording = _record(EncoderLayer(6, 2), 2, 5, 6)
+    names = [[call.name for call in branch.calls] for branch in recording.branches]
+    assert names == [["attn"], ["fc1", "fc2"]]
+    assert [operation.branch for operation in recording.operations] == ["attn", ""]

@@ -139,3 +139,11 @@ def test_resnet_56_is_cut_within_50_ms() -> None:
     start = time.perf_counter()
     prune_groups(model, removals)
     assert time.perf_counter() - start < 0.05
+
+
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_a_weight_keeps_its_memory_format(memory_format: torch.memory_format) -> None:
+    layer = nn.Conv2d(4, 6, 3).to(memory_format=memory_format)  # type: ignore[call-overload]
+    remove_channels(layer, "out", [1, 3])
+    remove_channels(layer, "in", [0])
+    assert layer.weight.is_contiguous(memory_format=memory_format)

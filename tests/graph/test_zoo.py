@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 import autocompress as ac
 from architectures import ARCHITECTURES, Architecture
+from autocompress.graph.blocks import drop_blocks
 from autocompress.graph.inputs import ModelInputs, output_tensors
-from autocompress.graph.mask_check import mask_positions, randomise
+from autocompress.graph.mask_check import TOLERANCE, mask_positions, randomise
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.tracing import trace
 from autocompress.graph.widths import pruned_widths
@@ -24,7 +25,6 @@ pytestmark = [
 ]
 
 RATIOS = (0.25, 0.5)
-TOLERANCE = 1e-3
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: f"{a.package}-{a.name}")
@@ -41,7 +41,7 @@ def test_pruned_equals_masked_trains_and_exports(
     assert all(group.prunable or group.reason for group in graph.groups)
     status = "prunes" if prunable else f"refused: {graph.groups[0].reason}"
     try:
-        for ratio in RATIOS if prunable else ():
+        for ratio in RATIOS if prunable or any(block.droppable for block in graph.blocks) else ():
             _check(model, graph, ratio, architecture, tmp_path)
     except Exception as error:
         status = f"FAILS: {type(error).__name__}"
@@ -53,12 +53,18 @@ def test_pruned_equals_masked_trains_and_exports(
 def _check(
     model: nn.Module, graph: ModelGraph, ratio: float, architecture: Architecture, folder: Path
 ) -> None:
-    """Prune every group by one ratio; compare with masking, take a step, export."""
+    """Prune every group by one ratio; compare with masking, take a step, export.
+
+    At the larger ratio, every other block that can be dropped is dropped, too.
+    """
     x = architecture.inputs(3)
     ratios = {group.name: ratio for group in graph.groups if group.prunable}
-    candidate = ac.Candidate(pruning_ratios=ratios)
+    blocks = [block.name for block in graph.blocks if block.droppable]
+    dropped = tuple(blocks[::2]) if ratio == max(RATIOS) else ()
+    candidate = ac.Candidate(pruning_ratios=ratios, dropped_blocks=dropped)
     pruned = compress_model(model, graph, candidate, ((x,), {}))
     masked = copy.deepcopy(model)
+    drop_blocks(masked, dropped, graph.branches)
     mask_positions(masked, {(c.module, c.axis): c.removed for c in pruned.record.cuts})
     with torch.no_grad():
         expected, got = _first(masked(x)), _first(pruned(x))

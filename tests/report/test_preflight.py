@@ -3,8 +3,10 @@ import json
 
 from rich.console import Console
 
+from autocompress.controller.preflight import report_on
 from autocompress.graph.structure import Block, ChannelGroup, GroupMember, Layer, ModelGraph
-from autocompress.report.preflight import check_json, check_summary, check_tables
+from autocompress.report.preflight import CheckReport, check_json, check_summary, check_tables
+from autocompress.space.preset import SearchSpace
 
 GRAPH = ModelGraph(
     layers=(
@@ -97,3 +99,18 @@ def test_the_json_says_the_same() -> None:
     ]
     assert record["blocks"][0]["droppable"] is True
     assert [layer["quantisable"] for layer in record["layers"]] == [True, False]
+
+
+def test_a_report_is_printed_and_written_as_json() -> None:
+    space = SearchSpace.load({"blocks": {"drop": False}})
+    report = CheckReport.of(report_on(GRAPH, space, 60.0))
+    assert hash(report) == hash(GRAPH)
+    text = str(report)
+    assert "no: excluded by the space" in text
+    assert "search time: about 60 seconds" in text
+    assert text.splitlines()[-1].endswith("27,808 MACs")
+    record = json.loads(json.dumps(report.to_dict()))
+    assert record["blocks"][0]["reason"] == "excluded by the space"
+    assert record["macs"] == 27_808
+    assert record["search_seconds_estimate"] == 60.0
+    assert record["savings"] == []

@@ -3,13 +3,13 @@ import json
 
 from rich.console import Console
 
-from autocompress.controller.preflight import CheckReport, report_on
+from autocompress.controller.preflight import Preflight, report_on
 from autocompress.report.savings import savings_json, savings_tables, search_time
 from autocompress.space.preset import SearchSpace
 from toy_graphs import residual_graph
 
 
-def _report(search_seconds: float | None = None) -> CheckReport:
+def _report(search_seconds: float | None = None) -> Preflight:
     return report_on(residual_graph(3, 32), SearchSpace.load("cnn"), search_seconds)
 
 

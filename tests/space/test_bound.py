@@ -139,7 +139,6 @@ def test_canonical_goes_to_the_nearest_and_milder_choice():
         (Candidate(pruning_ratios={"blocks.0.conv": 0.5}), "blocks.0.conv"),
         (Candidate(layers={"conv11": LayerConfig(weight_bits=8)}), "conv1"),
         (Candidate(dropped_blocks=("block.1",)), "blocks.1"),
-        (Candidate(criterion="l11"), "l1"),
     ],
 )
 def test_unknown_names_are_refused_with_the_closest(candidate, meant):

@@ -209,3 +209,27 @@ def test_a_channel_of_several_outputs_counts_as_many() -> None:
     assert (graph.group("0").channels, graph.group("0").width) == (16, 4)
     space = SearchSpace.load({"pruning": {"ratios": [0.1, 0.5, 0.8], "round_to": 8}})
     assert space.group_choices(graph) == {"0": (0.0, 0.125, 0.5, 0.75)}
+
+
+def test_the_transformer_preset_cuts_heads_widths_and_layers():
+    space = SearchSpace.load("transformer")
+    bound = space.bind(zoo.VisionTransformer(48, 2, 6), torch.zeros(2, 3, 16, 16), TARGET)
+    names = [f"layers.{layer}.{part}" for layer in (0, 1) for part in ("attn.qkv", "fc1")]
+    assert sorted(bound.pruning_choices) == sorted(names)
+    assert bound.blocks == ("layers.0", "layers.1")
+    assert {"layers.0.attn.qkv", "layers.0.attn.proj", "layers.1.fc2", "head"} <= set(bound.layers)
+    assert (8, 8) in bound.layer_precisions
+
+
+def test_fused_attention_stays_in_floating_point_and_its_heads_can_go():
+    layer = nn.TransformerEncoderLayer(16, 4, 64, batch_first=True)
+    encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    model = nn.Sequential(nn.Linear(6, 16), encoder, nn.Linear(16, 3))
+    graph = trace(model, torch.zeros(2, 5, 6))
+    bound = SearchSpace.load("transformer").bind_graph(graph, TARGET)
+    assert {"1.layers.0.self_attn", "1.layers.0.linear1"} <= set(bound.pruning_choices)
+    assert bound.blocks == ("1.layers.0", "1.layers.1")
+    assert "1.layers.0.linear1" in bound.layers
+    for name in ("1.layers.0.self_attn", "1.layers.0.self_attn.out_proj"):
+        assert name not in bound.layers
+        assert "stays in floating point" in graph.layer(name).reason

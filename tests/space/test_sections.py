@@ -26,8 +26,9 @@ from autocompress.space.sections import (
         (Pruning, {"ties": ["*.query"]}),
         (Quantisation, {"ties": [[]]}),
         (Sparsity, {"levels": [1.0]}),
-        (Sparsity, {"levels": ["1:4"]}),
+        (Sparsity, {"levels": ["4:4"]}),
         (Sparsity, {"levels": [True]}),
+        (Sparsity, {"levels": ["unstructured"]}),
         (Range, {"low": 2.0, "high": 1.0}),
         (Range, {"low": 0.0, "high": 1.0, "log": True}),
         (Distillation, {"temperature": {"low": 0.0, "high": 4.0}}),
@@ -42,7 +43,7 @@ def test_values_that_mean_nothing_are_refused(section: type, values: dict[str, o
 def test_sections_take_their_bounds_and_cannot_change() -> None:
     assert Pruning(ratios=(0.0, 0.99)).ratios == (0.0, 0.99)
     assert Quantisation(weight_bits=(1, 8, 32), activation_bits=(2, 32)).weight_bits == (1, 8, 32)
-    assert Sparsity(levels=(0.0, 0.99, "2:4")).levels == (0.0, 0.99, "2:4")
+    assert Sparsity(levels=(0.0, 0.99, "4:8")).levels == (0.0, 0.99, "4:8")
     fixed = Range(low=4.0, high=4.0)
     with pytest.raises(ValidationError):
         fixed.low = 1.0  # type: ignore[misc]

@@ -5,9 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autocompress.core.candidate import Candidate
 from autocompress.errors import InvalidInputError
+from autocompress.graph.tracing import trace
 from autocompress.space.choices import achieved_ratios
-from autocompress.transform.allocation import LEAST_KEPT, global_ratios
+from autocompress.transform.allocation import LEAST_KEPT, allocate_globally, global_ratios
+from autocompress.transform.ranks import Ranks
+from seasoned import seasoned
 
 ALL_RATIOS = tuple(step / 16 for step in range(16))
 
@@ -115,3 +119,29 @@ def test_what_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(InvalidInputError, match=message):
         global_ratios(scores, {"a": (0.0, 0.5)}, fraction)
+
+
+def test_one_ratio_for_a_whole_model_is_spread_by_one_ranking() -> None:
+    model, inputs = seasoned("ResidualNet")
+    graph = trace(model, inputs)
+    ranks = Ranks(model, graph)
+    start = Candidate(criterion="l2", dropped_blocks=("layer1.1",))
+    found = allocate_globally(ranks, start, 0.4, unit=1)
+    assert found.dropped_blocks == start.dropped_blocks
+    groups = [g for g in graph.groups if g.prunable and not g.name.startswith("layer1.1.")]
+    removed = sum(round(found.pruning_ratios[g.name] * g.channels) for g in groups)
+    assert removed == pytest.approx(0.4 * sum(g.channels for g in groups), abs=1)
+    assert len(set(found.pruning_ratios.values())) > 1
+    assert all(ratio <= 1.0 - LEAST_KEPT for ratio in found.pruning_ratios.values())
+    coarse = allocate_globally(ranks, start, 0.4, unit=8)
+    kept = [round((1 - coarse.pruning_ratios[g.name]) * g.channels) for g in groups]
+    assert {k % 8 for k, g in zip(kept, groups, strict=True) if g.channels >= 16} == {0}
+
+
+def test_two_ways_to_say_how_much_goes_are_refused() -> None:
+    model, inputs = seasoned("PlainNet")
+    ranks = Ranks(model, trace(model, inputs))
+    with pytest.raises(InvalidInputError, match=r"without pruning_ratios.*ratios for conv1"):
+        allocate_globally(ranks, Candidate(pruning_ratios={"conv1": 0.5}), 0.5, unit=8)
+    with pytest.raises(InvalidInputError, match=r"a fraction in \[0, 1\)"):
+        allocate_globally(ranks, Candidate(), 1.0, unit=8)

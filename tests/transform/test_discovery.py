@@ -139,7 +139,7 @@ def test_what_no_quantised_layer_has_made_stays_float() -> None:
     model, inputs = _FloatHead(), torch.randn(2, 3, 8, 8)
     assert _plan(model, inputs, {}).sites == ()
     assert _names(_plan(model, inputs, {"fc": W8A8})) == ["fc.input"]
-    assert _names(_plan(model, inputs, {"conv": W8A8})) == ["conv.input"]
+    assert _names(_plan(model, inputs, {"conv": W8A8})) == ["conv.input", "conv.output"]
 
 
 class _Folds(nn.Module):
@@ -186,3 +186,35 @@ def test_joins_take_the_bits_that_are_asked_for() -> None:
     assert {site.bits for site in narrow.sites} == {4}
     usual = discover_plan(model, ((inputs,), {}), low)
     assert {site.bits for site in usual.sites} == {4, 8}
+
+
+class _Curved(nn.Module):
+    """Convolutions before operations that have no integer kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4)
+        self.second, self.third = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        self.fc, self.last = nn.Linear(4, 4), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.silu(self.norm(self.first(x)))
+        x = torch.sin(functional.relu(self.second(x)).transpose(2, 3))
+        x = x * torch.sigmoid(self.fc(self.third(x).mean((2, 3))))[..., None, None]
+        return self.last(x).flatten(1)
+
+
+def test_convolutions_end_in_a_rounding_before_anything_but_the_output() -> None:
+    model, inputs = _Curved().eval(), torch.randn(2, 3, 4, 4)
+    names = ("first", "second", "third", "fc", "last")
+
+    def sites(**others: LayerConfig) -> set[str]:
+        layers = dict.fromkeys(names, W8A8) | others
+        return {site.name for site in discover_plan(model, ((inputs,), {}), layers).sites}
+
+    entries = {f"{name}.input" for name in names}
+    assert sites() == entries | {"first.output", "second.output", "third.output"}
+    assert "third.output" not in sites(third=LayerConfig(weight_bits=8))
+    plan = discover_plan(model, ((inputs,), {}), dict.fromkeys(names, W8A8))
+    silu = next(site for site in plan.sites if site.name == "first.output")
+    assert silu.points == (plan.folds["first"][1],)

@@ -41,7 +41,7 @@ def test_no_criterion_reads_dropped_blocks(criterion: str) -> None:
     ranks = Ranks(model, graph, gather=lambda: evidence)
     before = ranks.scores(criterion, without)
     for observations in (evidence.saliency, evidence.curvature):
-        observations["depthwise"].fill_(1e6)
+        observations["up"].fill_(1e6)
     evidence.zeros["up"].fill_(0.5)
     evidence.contributions["up"].fill_(1e6)
     with torch.no_grad():

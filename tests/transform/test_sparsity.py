@@ -32,21 +32,25 @@ def test_the_largest_weights_stay(shape: tuple[int, int, int], sparsity: float, 
 
 
 @given(
-    shape=st.tuples(st.integers(1, 4), st.integers(1, 11), st.integers(1, 3)),
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 19), st.integers(1, 3)),
     seed=st.integers(0, 10**6),
+    pattern=st.sampled_from([(2, 4), (1, 4), (4, 8), (3, 5)]),
 )
-def test_two_of_every_four_inputs_stay(shape: tuple[int, int, int], seed: int) -> None:
+def test_n_of_every_m_inputs_stay(
+    shape: tuple[int, int, int], seed: int, pattern: tuple[int, int]
+) -> None:
+    (n, m), name = pattern, f"{pattern[0]}:{pattern[1]}"
     weight = np.random.default_rng(seed).normal(size=shape)
     expected = np.ones(shape, dtype=bool)
     for out in range(shape[0]):
         for place in range(shape[2]):
-            for start in range(0, shape[1] - 3, 4):
-                four = np.abs(weight[out, start : start + 4, place])
-                for position in np.argsort(four)[:2]:
+            for start in range(0, shape[1] - m + 1, m):
+                sizes = np.abs(weight[out, start : start + m, place])
+                for position in np.argsort(sizes)[: m - n]:
                     expected[out, start + position, place] = False
-    mask = keep_mask(torch.from_numpy(weight), 0.5, "2:4").numpy()
+    mask = keep_mask(torch.from_numpy(weight), 1.0 - n / m, name).numpy()
     np.testing.assert_array_equal(mask, expected)
-    assert mask.sum() == kept_weights(shape, 0.5, "2:4")
+    assert mask.sum() == kept_weights(shape, 1.0 - n / m, name)
 
 
 def test_the_masked_model_is_the_original_with_zeros() -> None:

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,7 +8,8 @@ from torch import nn
 from autocompress.core.candidate import Candidate
 from autocompress.errors import InvalidInputError, WrongTypeError
 from autocompress.graph.tracing import trace
-from autocompress.transform.record import Cut
+from autocompress.transform.compress import compress_model
+from autocompress.transform.record import Cut, SurgeryRecord
 from autocompress.transform.surgery import axis_size, cut_model, plan_cuts
 from seasoned import pruned, seasoned
 
@@ -101,7 +103,6 @@ def test_at_least_one_channel_is_left() -> None:
     [
         (Candidate(pruning_ratios={"conv2": 0.5}), "channel group.*did you mean"),
         (Candidate(dropped_blocks=("layer1.2",)), "did you mean 'layer1.[01]'"),
-        (Candidate(criterion="l11"), "criterion.*did you mean 'l1'"),
         (Candidate(pruning_ratios={"fc": 0.5}), "prunable group, got output layer"),
         (Candidate(dropped_blocks=("layer2.0",)), "expected a droppable block"),
     ],
@@ -129,3 +130,17 @@ def test_axes_are_counted() -> None:
     assert axis_size(nn.LayerNorm(6), "out") == 6
     with pytest.raises(WrongTypeError, match="module ReLU"):
         axis_size(nn.ReLU(), "out")
+
+
+def test_a_dropped_branch_is_as_if_it_made_zeros() -> None:
+    model, inputs = seasoned("BranchNet")
+    graph = trace(model, inputs)
+    assert graph.branches == {"first", "second"}
+    model.second.register_forward_hook(lambda _, __, output: torch.zeros_like(output))
+    candidate = Candidate(dropped_blocks=("second",), pruning_ratios={"first.0.0": 0.5})
+    pruned = compress_model(model, graph, candidate, ((inputs,), {}))
+    whole = compress_model(model, graph, replace(candidate, dropped_blocks=()), ((inputs,), {}))
+    with torch.no_grad():
+        torch.testing.assert_close(pruned(inputs), whole(inputs))
+    assert pruned.record.branches == ("second",)
+    assert SurgeryRecord.from_json(pruned.record.to_json()) == pruned.record

@@ -56,6 +56,7 @@ def test_scales_reach_the_weights_that_share_them(name: str, group_size: int) ->
     got = _output_rows(name, weight / layout.spread(scales))
     torch.testing.assert_close(got, expected)
     assert shared.sum().item() == pytest.approx(weight.sum().item(), rel=1e-4, abs=1e-5)
+    assert torch.equal(layout.unshared(shared), weight)
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -10,6 +10,7 @@ from autocompress.transform.criteria.apoz import apoz_scores
 from autocompress.transform.criteria.bn_scale import bn_scale_scores
 from autocompress.transform.criteria.evidence import Evidence, gather_evidence
 from autocompress.transform.criteria.fpgm import fpgm_scores
+from autocompress.transform.criteria.group_norm import group_norm_scores
 from autocompress.transform.criteria.hessian import hessian_scores
 from autocompress.transform.criteria.l1 import l1_scores
 from autocompress.transform.criteria.l2 import l2_scores
@@ -47,6 +48,7 @@ CRITERIA: Mapping[str, Criterion] = {
     "random": Criterion(score=random_scores),
     "l1": Criterion(score=l1_scores),
     "l2": Criterion(score=l2_scores),
+    "group_norm": Criterion(score=group_norm_scores),
     "bn_scale": Criterion(score=bn_scale_scores),
     "taylor": Criterion(score=taylor_scores, needs="labels"),
     "hessian": Criterion(score=hessian_scores, needs="labels"),

@@ -1,7 +1,7 @@
 """The scale of the batch norms that channels pass through."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from autocompress.transform.criteria.subject import Subject, sum_by_channel
 
@@ -14,12 +14,5 @@ def bn_scale_scores(subject: Subject) -> Tensor:
     trains with an L1 penalty on the scales first; without one, they tell less.
     A group without batch norm has the scale 1 throughout.
     """
-    scores, found = subject.blank(), False
-    for member in subject.group.members:
-        module = subject.modules[member.module]
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and member.axis == "out":
-            scale = module.weight
-            values = torch.ones(module.num_features) if scale is None else scale.detach().cpu()
-            scores += sum_by_channel(values.abs(), member)
-            found = True
-    return scores if found else torch.ones_like(scores)
+    found = [sum_by_channel(scales.abs(), member) for member, scales in subject.scales()]
+    return torch.stack(found).sum(dim=0) if found else torch.ones_like(subject.blank())

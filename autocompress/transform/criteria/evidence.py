@@ -14,7 +14,7 @@ from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.attention import NarrowAttention
 from autocompress.graph.recording import LAYER_TYPES
 from autocompress.graph.structure import ModelGraph
-from autocompress.transform.criteria.filters import filter_key, filter_rows
+from autocompress.transform.criteria.filters import input_rows
 
 Batch = TypeVar("Batch")
 
@@ -30,10 +30,10 @@ class Evidence:
     """What was observed of one model; small, since it is summed up per channel at once.
 
     Attributes:
-        saliency: Layer name to `outputs` values, the mean over batches of
-            (sum over the filter of gradient x weight)^2.
-        curvature: Layer name to `outputs` values, half the sum over the
-            filter of empirical Fisher x weight^2.
+        saliency: Layer name to `batches x inputs` values, the sum of
+            gradient x weight over the weights that read an input.
+        curvature: Layer name to `inputs` values, half the sum of empirical
+            Fisher x weight^2 over the weights that read an input.
         zeros: Layer name to `inputs` values, the fraction of its input that
             is exactly zero.
         contributions: Layer name to `entries x inputs` values, what each
@@ -85,20 +85,15 @@ def gather_evidence(
     for name, module in modules.items():
         if isinstance(module, nn.MultiheadAttention) and (name, "out") in places:
             NarrowAttention.narrow(module, len(module.in_proj_weight))  # calls its out_proj
-    producers = {
-        name: (modules[name], key)
-        for name, axis in sorted(places)
-        if (key := filter_key(modules[name], axis))
-    }
-    for module, key in producers.values():
-        module.get_parameter(key).requires_grad_(True)
     consumers = {
         name: module
         for name, module in modules.items()
         if isinstance(module, LAYER_TYPES) and (name, "in") in places
     }
     observer = _InputObserver(consumers, math.ceil(ENTRIES / len(batches)), seed)
-    gradients = _GradientObserver(producers)
+    for module in consumers.values():
+        module.get_parameter("weight").requires_grad_(True)
+    gradients = _GradientObserver(consumers)
     try:
         for batch in batches:
             with torch.set_grad_enabled(loss is not None):
@@ -108,28 +103,28 @@ def gather_evidence(
     finally:
         observer.remove()
     return Evidence(
-        saliency=gradients.means(gradients.saliency),
-        curvature=gradients.means(gradients.curvature),
+        saliency={name: torch.stack(found) for name, found in gradients.saliency.items()},
+        curvature={n: total / gradients.batches for n, total in gradients.curvature.items()},
         zeros=observer.zeros(),
         contributions={name: torch.cat(found) for name, found in observer.contributions.items()},
     )
 
 
 class _GradientObserver:
-    """Sums up, filter by filter, what gradients say of the weights of layers."""
+    """Sums up, input by input, what gradients say of the weights of layers."""
 
-    def __init__(self, producers: Mapping[str, tuple[nn.Module, str]]) -> None:
-        self.producers = producers
-        self.saliency: dict[str, Tensor] = {}
+    def __init__(self, layers: Mapping[str, nn.Module]) -> None:
+        self.layers = layers
+        self.saliency: dict[str, list[Tensor]] = {}
         self.curvature: dict[str, Tensor] = {}
         self.batches = 0
 
     def observe(self, loss: Tensor, examples: int) -> None:
-        weights = [module.get_parameter(key) for module, key in self.producers.values()]
+        weights = [layer.get_parameter("weight") for layer in self.layers.values()]
         found = torch.autograd.grad(loss, weights, allow_unused=True) if weights else ()
         self.batches += 1
-        for (name, (module, _)), weight, gradient in zip(
-            self.producers.items(), weights, found, strict=True
+        for (name, layer), weight, gradient in zip(
+            self.layers.items(), weights, found, strict=True
         ):
             if gradient is None:
                 continue
@@ -142,13 +137,10 @@ class _GradientObserver:
                         remedy="check the loss and the data, or choose another criterion",
                     )
                 )
-            rows = filter_rows(module, gradient * weight.detach()).double()
+            rows = input_rows(layer, gradient * weight.detach()).double()
+            self.saliency.setdefault(name, []).append(rows.sum(dim=1))
             # The squared mean of a batch's gradients has 1/examples of their second moment.
-            _add(self.saliency, name, rows.sum(dim=1).square())
             _add(self.curvature, name, 0.5 * examples * rows.square().sum(dim=1))
-
-    def means(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: total / self.batches for name, total in sums.items()}
 
 
 class _InputObserver:

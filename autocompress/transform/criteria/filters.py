@@ -58,3 +58,26 @@ def filter_rows(module: nn.Module, weight: Tensor) -> Tensor:
         torch.Size([5, 18])
     """
     return filters_first(module, weight).to("cpu", torch.float32).flatten(1)
+
+
+def input_rows(module: nn.Module, weight: Tensor) -> Tensor:
+    """Lay the weight of a convolution or linear layer out with one input per row.
+
+    Args:
+        module: The layer.
+        weight: Its weight, or something of that shape, such as its gradient.
+
+    Returns:
+        `inputs x weights that read each`, float32 on the CPU.
+
+    Example:
+        >>> input_rows(nn.Conv2d(4, 6, 3, groups=2), torch.zeros(6, 2, 3, 3)).shape
+        torch.Size([4, 27])
+    """
+    weight = weight.to("cpu", torch.float32)
+    if isinstance(module, nn.modules.conv._ConvNd):
+        if module.transposed:
+            return weight.flatten(1)
+        by_group = weight.reshape(module.groups, -1, *weight.shape[1:])
+        return by_group.transpose(1, 2).flatten(0, 1).flatten(1)
+    return weight.transpose(0, 1)

@@ -8,9 +8,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from autocompress.graph.recording import LAYER_TYPES
 from autocompress.graph.structure import ChannelGroup, GroupMember
 from autocompress.transform.criteria.evidence import Evidence
-from autocompress.transform.criteria.filters import filter_key, filter_rows
+from autocompress.transform.criteria.filters import filter_key, filter_rows, input_rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +41,22 @@ class Subject:
             key = filter_key(module, member.axis)
             if key:
                 yield member, filter_rows(module, module.get_parameter(key).detach())
+
+    def readers(self) -> Iterator[tuple[GroupMember, Tensor]]:
+        """Yield the layers that read the channels, with one row of weights per input."""
+        for member in self.group.members:
+            module = self.modules[member.module]
+            if member.axis == "in" and isinstance(module, LAYER_TYPES):
+                yield member, input_rows(module, module.get_parameter("weight").detach())
+
+    def scales(self) -> Iterator[tuple[GroupMember, Tensor]]:
+        """Yield the batch norms that the channels pass through, with their scales, or ones."""
+        for member in self.group.members:
+            module = self.modules[member.module]
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and member.axis == "out":
+                scale = module.weight
+                whole = torch.ones(module.num_features) if scale is None else scale.detach().cpu()
+                yield member, whole
 
     def consumers(self, observed: Mapping[str, Tensor]) -> Iterator[tuple[GroupMember, Tensor]]:
         """Yield the layers that read the channels, with what was observed of their inputs."""

@@ -15,11 +15,13 @@ from subjects import loss, mixed, observed, run
 def test_what_is_observed_has_a_value_per_channel() -> None:
     _, _, _, evidence = observed()
     assert {name: tuple(v.shape) for name, v in evidence.saliency.items()} == {
-        "conv": (6,),
-        "depthwise": (6,),
-        "up": (5,),
+        "up": (2, 6),
+        "fc": (2, 320),
     }
-    assert evidence.curvature.keys() == evidence.saliency.keys()
+    assert {name: tuple(v.shape) for name, v in evidence.curvature.items()} == {
+        "up": (6,),
+        "fc": (320,),
+    }
     assert {name: tuple(v.shape) for name, v in evidence.zeros.items()} == {
         "up": (6,),
         "fc": (320,),

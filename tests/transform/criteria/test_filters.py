@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autocompress.transform.criteria.filters import filter_key, filter_rows
+from autocompress.transform.criteria.filters import filter_key, filter_rows, input_rows
 
 Case = tuple[Callable[[], nn.Module], Callable[[Tensor, int], Tensor]]
 
@@ -57,3 +57,29 @@ def test_every_module_names_the_weight_that_produces_an_axis() -> None:
     assert filter_rows(embedding, embedding.weight.detach()).shape == (4, 7)
     assert keys[attention, "out"] == "in_proj_weight"
     assert keys[embedding, "weight:1"] == "weight"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Linear(4, 5),
+        lambda: nn.Conv1d(4, 6, 2),
+        lambda: nn.Conv2d(4, 6, 1, groups=2),
+        lambda: nn.ConvTranspose2d(4, 6, 2),
+        lambda: nn.ConvTranspose2d(4, 6, 2, groups=2),
+    ],
+)
+def test_without_the_weights_that_read_it_an_input_changes_nothing(
+    make: Callable[[], nn.Module],
+) -> None:
+    layer = make()
+    shape = (1, 4) if isinstance(layer, nn.Linear) else (1, 4, 3, 3)[: layer.weight.dim()]
+    weight = layer.weight.detach()
+    places = input_rows(layer, torch.arange(weight.numel()).reshape(weight.shape))[2].long()
+    x, other = torch.randn(shape), torch.randn(shape)
+    other[:, [0, 1, 3]] = x[:, [0, 1, 3]]
+    with torch.no_grad():
+        assert not torch.allclose(layer(x), layer(other))
+        layer.weight.view(-1)[places] = 0.0
+        torch.testing.assert_close(layer(x), layer(other))
+        assert int((layer.weight == 0).sum()) == len(places)

@@ -1,0 +1,221 @@
+"""What a search computes of parameters without a trial: costs, limits, sensitivities."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autocompress.controller.forecast import Forecast
+from autocompress.controller.joint import JointSampler
+from autocompress.controller.landscape import RowFunction
+from autocompress.controller.sampler import distributions
+from autocompress.core.candidate import Candidate
+from autocompress.space.bound import BoundSpace
+from autocompress.space.knobs import Knob
+
+FloatArray = NDArray[np.float64]
+
+TRAINING_PARAMETERS = ("temperature", "kd_weight")
+"""Parameters that neither costs nor the proxy depend on; the sampler leaves them to TPE."""
+
+ACCURACIES = ("accuracy", "accuracy_drop")
+"""Constraints that only a trial reveals."""
+
+MOST_KNOWN = 50_000
+"""Candidates whose costs are remembered."""
+
+
+def joint_sampler(
+    space: BoundSpace, forecast: Forecast, sensitivities: "Sensitivities", seed: int
+) -> JointSampler:
+    """Make the sampler of a search: it learns accuracy, and computes all else.
+
+    Args:
+        space: The search space.
+        forecast: Predicts costs; it may learn while the sampler is in use.
+        sensitivities: What each choice costs by itself.
+        seed: Decides the proposals together with the study.
+    """
+    varying = {n: d for n, d in distributions(space).items() if n not in TRAINING_PARAMETERS}
+    computed = Computed(space, forecast, tuple(varying))
+    return JointSampler(
+        cost_fns={
+            number: computed.loss(number)
+            for number, objective in enumerate(forecast.objectives)
+            if objective.name != "accuracy"
+        },
+        constraint_fns={
+            constraint.name: computed.violation(constraint.name)
+            for constraint in forecast.constraints
+            if constraint.name not in ACCURACIES
+        },
+        features=sensitivities.features(tuple(varying)) if sensitivities else None,
+        space=varying,
+        active=effective(space, tuple(varying)),
+        reference=forecast.reference().tolist(),
+        seed=seed,
+    )
+
+
+class Computed:
+    """Costs and violations of rows of parameters, of each candidate once."""
+
+    def __init__(self, space: BoundSpace, forecast: Forecast, names: Sequence[str]) -> None:
+        """Prepare for the columns of some parameters; the others take their lowest value.
+
+        Args:
+            space: The search space.
+            forecast: Predicts costs.
+            names: Parameters in the order of the columns.
+        """
+        self._space, self._forecast, self._names = space, forecast, tuple(names)
+        self._fixed = {p.name: p.low for p in space.parameters if p.name not in names}
+        self._known: dict[bytes, tuple[list[float], dict[str, float]]] = {}
+        self._profile = forecast.profile
+
+    def loss(self, number: int) -> RowFunction:
+        """Return the function that computes one objective of `n x d` rows, `n` values."""
+        return _Batched(lambda rows: [self._of(row)[0][number] for row in rows])
+
+    def violation(self, name: str) -> RowFunction:
+        """Return the function that computes one constraint's violation, `n` values."""
+        return _Batched(lambda rows: [self._of(row)[1][name] for row in rows])
+
+    def _of(self, row: FloatArray) -> tuple[list[float], dict[str, float]]:
+        if self._profile is not self._forecast.profile or len(self._known) > MOST_KNOWN:
+            self._known, self._profile = {}, self._forecast.profile
+        key = row.tobytes()
+        if key not in self._known:
+            values = np.nan_to_num(row).tolist()  # what is not active has no effect
+            params = self._fixed | dict(zip(self._names, values, strict=True))
+            costs = self._forecast.costs(self._space.from_params(params)) | {"accuracy": 1.0}
+            self._known[key] = self._forecast.losses(costs), self._forecast.violations(costs)
+        return self._known[key]
+
+
+class _Batched:
+    """A function of a table, as the sampler wants it."""
+
+    batched = True
+
+    def __init__(self, function: Callable[[FloatArray], Sequence[float]]) -> None:
+        self._function = function
+
+    def __call__(self, rows: FloatArray) -> FloatArray:
+        return np.asarray(self._function(rows), dtype=np.float64)
+
+
+class Sensitivities:
+    """What each choice of each parameter does by itself, in nats; larger steps do no less.
+
+    Choices that were not tried lie between those that were: a divergence grows
+    as the square of the disturbance, so that its root is interpolated.
+    """
+
+    def __init__(self, tables: Mapping[str, Sequence[float]]) -> None:
+        """Take one list per parameter: the damage of each level."""
+        self.tables = {name: np.asarray(table, dtype=np.float64) for name, table in tables.items()}
+
+    def __bool__(self) -> bool:
+        return bool(self.tables)
+
+    @classmethod
+    def find(
+        cls, space: BoundSpace, start: Candidate, known: Callable[[Candidate], float | None]
+    ) -> "Sensitivities":
+        """Look up what single changes of a candidate did.
+
+        Args:
+            space: The search space.
+            start: The candidate.
+            known: Returns the divergence of a candidate in nats, or None.
+        """
+        params, base = space.to_params(start), known(start) or 0.0
+        tables = {}
+        for parameter in space.parameters:
+            if parameter.kind != "int" or parameter.name == "criterion":
+                continue
+            found = {int(params[parameter.name]): 0.0}
+            for level in range(int(parameter.low), int(parameter.high) + 1):
+                changed = space.from_params(params | {parameter.name: level})
+                divergence = None if level in found else known(changed)
+                if divergence is not None:
+                    found[level] = max(0.0, divergence - base)
+            if len(found) > 1:
+                levels = np.arange(int(parameter.high) + 1)
+                tables[parameter.name] = _filled(found, int(params[parameter.name]), levels)
+        return cls(tables)
+
+    def features(self, names: Sequence[str]) -> RowFunction:
+        """Return the function that lists them for `n x d` rows, and adds them up.
+
+        Args:
+            names: Parameters in the order of the columns.
+        """
+        columns = [(names.index(name), table) for name, table in self.tables.items()]
+
+        def of_table(rows: FloatArray) -> FloatArray:
+            found = [
+                np.where(np.isnan(rows[:, at]), 0.0, table[np.nan_to_num(rows[:, at]).astype(int)])
+                for at, table in columns
+            ]
+            parts = np.stack(found, axis=1)
+            return np.concatenate([parts, parts.sum(axis=1, keepdims=True)], axis=1)
+
+        of_table.batched = True  # type: ignore[attr-defined]
+        return of_table
+
+
+def _filled(found: Mapping[int, float], start: int, levels: NDArray[np.int64]) -> list[float]:
+    """Fill the gaps between known levels, and go on beyond them at the last slope."""
+    at = np.array(sorted(found))
+    roots = np.sqrt([found[level] for level in at.tolist()])
+    filled = np.interp(levels, at, roots)
+    for end, inner, beyond in ((0, 1, levels < at[0]), (-1, -2, levels > at[-1])):
+        if at[end] != start:  # milder than the start is as good
+            slope = abs(roots[end] - roots[inner]) / abs(at[end] - at[inner])
+            filled[beyond] += slope * np.abs(levels[beyond] - at[end])
+    filled[start:] = np.maximum.accumulate(filled[start:])
+    filled[: start + 1] = np.maximum.accumulate(filled[start::-1])[::-1]
+    return [float(damage) for damage in filled**2]
+
+
+def effective(
+    space: BoundSpace, names: Sequence[str]
+) -> Callable[[Mapping[str, Any]], Sequence[str]]:
+    """Return the function that names the parameters which have an effect.
+
+    Those inside dropped blocks have none, and a criterion needs something to prune.
+
+    Args:
+        space: The search space.
+        names: Parameters that are asked for.
+    """
+    knobs: list[Knob[Any]] = [
+        *space.pruning_knobs,
+        *space.precision_knobs,
+        *space.sparsity_knobs,
+    ]
+    inside = {
+        knob.name: [
+            {block for block in space.blocks if Candidate(dropped_blocks=(block,)).drops(member)}
+            for member in knob.members
+        ]
+        for knob in knobs
+    }
+    inside = {name: blocks for name, blocks in inside.items() if all(blocks)}
+    ratios = [knob.name for knob in space.pruning_knobs]
+
+    def active(params: Mapping[str, Any]) -> Sequence[str]:
+        dropped = {block for block in space.blocks if params[f"drop:{block}"]}
+        gone = {
+            name
+            for name, blocks in inside.items()
+            if dropped and all(dropped & some for some in blocks)
+        }
+        if not any(params[name] for name in ratios if name not in gone):
+            gone.add("criterion")
+        return [name for name in names if name not in gone]
+
+    return active
