@@ -133,6 +133,28 @@ def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+def test_a_simulated_target_is_profiled_at_once(tmp_path: Path) -> None:
+    (tmp_path / "profile_user.py").write_text(
+        USER.replace(
+            "Linear(4, 2)",
+            "Sequential(torch.nn.Linear(4, 32), torch.nn.ReLU(), torch.nn.Linear(32, 2))",
+        )
+    )
+    record = {
+        "model": {"factory": "profile_user:make_model"},
+        "task": {"factory": "profile_user:make_task"},
+        "target": {"name": "npu", "simulation": {"kind": "accelerator", "rows": 8}},
+        "space": "mlp",
+        "budget": {"trials": 2},
+    }
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(record))
+    out = tmp_path / "npu.json"
+    words = ["profile", str(tmp_path / "study.yaml"), "--out", str(out), "--quiet"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert json.loads(out.read_text())["simulated"]["simulation"]["rows"] == 8
+
+
 def test_search_passes_the_configuration_on_and_shows_the_front(
     api: FakeApi, config: Path, tmp_path: Path
 ) -> None:
