@@ -60,7 +60,7 @@ def settle_on(
         return
     run = _run_batch(None, examples)
     if compressed.record.plan.sites:
-        observed = [examples.args or examples.kwargs] if given is None else given
+        observed = [examples] if given is None else given
         calibrate_grids(compressed, observed, run, quantisation.observer)
     if given is not None and quantisation.rounding == GPTQ:
         round_weights(compressed, given, run)
@@ -102,7 +102,7 @@ def compress_on(
         if task is not None:
             training = _training_batches(task, SENSITIVITY_IMAGES)
             return gather_evidence(model, graph, training, task.run, task.loss, seed=SEED)
-        given = [examples.args or examples.kwargs] if batches is None else batches
+        given = [examples] if batches is None else batches
         return gather_evidence(model, graph, given, _run_batch(None, examples), seed=SEED)
 
     ranks = Ranks(model, graph, gather=gather, seed=SEED)

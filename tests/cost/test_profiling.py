@@ -124,7 +124,8 @@ def test_memory_is_bounded_by_measuring_in_chunks(monkeypatch: pytest.MonkeyPatc
     seen: list[int] = []
     monkeypatch.setattr(profiling, "CHUNK_ELEMENTS", (COPIES + 1) * keys[-1].weights)
     times = measure_kernels(keys, seconds=0.1, on_progress=lambda done, _: seen.append(done))
-    assert seen == [3, 4]
+    assert seen == sorted(seen)
+    assert list(dict.fromkeys(seen))[-2:] == [3, 4]
     assert set(times) == set(keys)
 
 
