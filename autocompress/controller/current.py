@@ -95,6 +95,18 @@ class CurrentStudy(Study):
         return known
 
 
+def by_number(judge: Callable[[FrozenTrial], Judgement]) -> Callable[[FrozenTrial], Judgement]:
+    """Remember the judgement of each trial, for as long as nothing is learned."""
+    known: dict[int, Judgement] = {}
+
+    def remembered(trial: FrozenTrial) -> Judgement:
+        if trial.number not in known:
+            known[trial.number] = judge(trial)
+        return known[trial.number]
+
+    return remembered
+
+
 def earlier_trials(
     evaluations: Iterable[Evaluation],
     space: BoundSpace,

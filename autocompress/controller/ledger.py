@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from autocompress.controller.current import CurrentStudy, earlier_trials
+from autocompress.controller.current import CurrentStudy, by_number, earlier_trials
 from autocompress.controller.records import FINAL, evaluation, fidelity_key, finals, rounds, row
 from autocompress.controller.sampler import Guide, SpaceSampler, distributions
 from autocompress.controller.study_file import (
@@ -337,7 +337,7 @@ class Ledger:
     def _show(self, space: BoundSpace, guide: Guide) -> None:
         """Let samplers see the trials as the guide judges them."""
         judge, final = guide.judge, finals(self._study)
-        self._view.judge = judge and (lambda trial: judge(self._evaluation(trial, final)))
+        self._view.judge = judge and by_number(lambda t: judge(self._evaluation(t, final)))
         if guide.earlier and not self._view.has_joined:
             objectives = len(self._study.directions)
             self._view.join(earlier_trials(guide.earlier, space, distributions(space), objectives))

@@ -235,7 +235,7 @@ def main() -> None:
         if options.only in key and key not in cells:
             cells[key] = run()
             if path:
-                path.write_text(json.dumps(record, indent=1) + "\n")
+                path.write_text(json.dumps(record) + "\n")
     table = Table("problem", "sampler", "median (quartiles)", title="hypervolume at evaluations")
     for row in summarise(cells):
         table.add_row(*row)

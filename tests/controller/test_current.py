@@ -2,7 +2,13 @@ import optuna
 from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
 
-from autocompress.controller.current import EARLIER, CurrentStudy, Judgement, earlier_trials
+from autocompress.controller.current import (
+    EARLIER,
+    CurrentStudy,
+    Judgement,
+    by_number,
+    earlier_trials,
+)
 from autocompress.controller.records import evaluation
 from autocompress.controller.sampler import distributions
 from autocompress.core.evaluation import Evaluation, FidelityResult
@@ -65,6 +71,19 @@ def test_samplers_learn_from_the_judged_values() -> None:
     frozen = wide.trials[running.number]
     proposed = sampler.sample_relative(view, frozen, {"x": IntDistribution(0, 19)})
     assert proposed["x"] >= 10
+
+
+def test_a_trial_is_judged_once_while_nothing_is_learned() -> None:
+    asked: list[int] = []
+
+    def judge(trial: optuna.trial.FrozenTrial) -> Judgement:
+        asked.append(trial.number)
+        return Judgement(losses=[0.0, 0.0], violations={})
+
+    view = CurrentStudy(told())
+    view.judge = by_number(judge)
+    assert [t.values for t in view.trials] == [t.values for t in view.trials]
+    assert asked == [0, 1]
 
 
 def test_trials_of_earlier_studies_join() -> None:
