@@ -116,12 +116,15 @@ def measure_networks(
             calls: list[Call] = [reference]
             standing: list[Candidate] = []
             for number, candidate in enumerate(batch):
+                if standing and time.monotonic() - started > seconds:
+                    break
                 try:
                     calls.append(_written(writer, candidate, Path(folder) / str(number)))
                 except ExportError:  # one that cannot be written tells nothing
                     continue
                 standing.append(candidate)
-            found, milliseconds = _ratios(calls, profile.target.threads)
+            longest = min(RUN_SECONDS, 0.5 * seconds)
+            found, milliseconds = _ratios(calls, profile.target.threads, longest)
             ratios |= dict(zip(standing, found, strict=True))
             references.append(milliseconds)
             if on_progress is not None:
@@ -148,7 +151,7 @@ def _written(writer: NetworkWriter, candidate: Candidate, path: Path) -> Call:
     return bound_call(session, example_arrays(session, tensors))
 
 
-def _ratios(calls: Sequence[Call], threads: int) -> tuple[list[float], float]:
+def _ratios(calls: Sequence[Call], threads: int, longest: float) -> tuple[list[float], float]:
     """Time calls in turns; return the ratios to the first, and its milliseconds."""
 
     def enough(table: np.ndarray) -> bool:
@@ -158,7 +161,7 @@ def _ratios(calls: Sequence[Call], threads: int) -> tuple[list[float], float]:
         return bool((widths[1:] <= WIDTH).all())
 
     table = time_interleaved(
-        calls, enough=enough, min_seconds=0.3, max_seconds=RUN_SECONDS, threads=threads
+        calls, enough=enough, min_seconds=min(0.3, longest), max_seconds=longest, threads=threads
     )
     ratios = np.median(table / table[:, :1], axis=0)
     return ratios[1:].tolist(), 1e3 * float(np.median(table[:, 0]))
