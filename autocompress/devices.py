@@ -63,21 +63,16 @@ def profile(
     if resolved.simulation is not None:
         found = SimulatedProfile(target=resolved)
     else:
-        check_type("'space'", space, BoundSpace)
-        assert space is not None
+        space = check_type("'space'", space, BoundSpace)
         examples = None if example_inputs is None else ModelInputs.of(example_inputs)
         original = None if model is None else frozen_copy(model, "cpu")
         if bundle is not None:
-            check_type("'model'", original, nn.Module)
-            check_type("'example_inputs'", examples, ModelInputs)
-            assert original is not None
-            assert examples is not None
             make_bundle(
                 Path(bundle),
                 resolved,
                 space,
-                original,
-                examples,
+                check_type("'model'", original, nn.Module),
+                check_type("'example_inputs'", examples, ModelInputs),
                 networks=networks,
                 on_progress=on_progress,
             )

@@ -1,5 +1,9 @@
 """The error family: every error a user can meet, each also a fitting builtin."""
 
+from typing import TypeVar
+
+T = TypeVar("T")
+
 __all__ = [
     "AutocompressError",
     "ExportError",
@@ -83,8 +87,8 @@ def explain(what: str, *, expected: object, got: object, remedy: str) -> str:
     return f"{what}: expected {expected}, got {got}; {remedy}."
 
 
-def check_type(what: str, value: object, kind: type) -> None:
-    """Refuse a value of another type; a boolean is no number.
+def check_type(what: str, value: object, kind: type[T]) -> T:
+    """Return a value, or refuse one of another type; a boolean is no number.
 
     Raises:
         WrongTypeError: If `value` is not a `kind`.
@@ -95,7 +99,7 @@ def check_type(what: str, value: object, kind: type) -> None:
         autocompress.errors.WrongTypeError: 'seed': expected an int, got '7'; pass an int.
     """
     if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
-        return
+        return value
     name = kind.__name__
     article = "an" if name[0].lower() in "aeiou" else "a"
     got = repr(value) if isinstance(value, (str, int, float)) else type(value).__name__

@@ -73,13 +73,12 @@ class CurrentStudy(Study):
         found = super()._get_trials(False, states)
         if states is None or TrialState.COMPLETE in states:
             found = [*found, *self._earlier]
-        if self.judge is not None:
-            found = [self._now(t) if t.state == TrialState.COMPLETE else t for t in found]
+        if (judge := self.judge) is not None:
+            found = [self._now(judge, t) if t.state == TrialState.COMPLETE else t for t in found]
         return copy.deepcopy(found) if deepcopy else found
 
-    def _now(self, trial: FrozenTrial) -> FrozenTrial:
-        assert self.judge is not None, "the caller asks"
-        found = self.judge(trial)
+    def _now(self, judge: Callable[[FrozenTrial], Judgement], trial: FrozenTrial) -> FrozenTrial:
+        found = judge(trial)
         losses, violations = list(found.losses), dict(found.violations)
         known = self._judged.get(trial.number)
         if known is None or known.values != losses or known.constraints != violations:

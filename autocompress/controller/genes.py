@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -196,10 +196,15 @@ def _size(distribution: BaseDistribution) -> int:
         return len(distribution.choices)
     if isinstance(distribution, IntDistribution):
         return (distribution.high - distribution.low) // distribution.step + 1
-    assert isinstance(distribution, FloatDistribution), "Optuna has three kinds"
+    distribution = _continuous(distribution)
     if distribution.step is None:
         return 0
     return round((distribution.high - distribution.low) / distribution.step) + 1
+
+
+def _continuous(distribution: BaseDistribution) -> FloatDistribution:
+    """Tell the type checker what is left: Optuna has three kinds."""
+    return cast("FloatDistribution", distribution)
 
 
 def _within(distribution: BaseDistribution, value: Any) -> bool:
@@ -213,7 +218,7 @@ def _encoded(distribution: BaseDistribution, value: Any) -> float:
         return float(distribution.to_internal_repr(value))
     if isinstance(distribution, IntDistribution):
         return float((value - distribution.low) // distribution.step)
-    assert isinstance(distribution, FloatDistribution), "Optuna has three kinds"
+    distribution = _continuous(distribution)
     low, high = distribution.low, distribution.high
     if distribution.step is not None:
         return float(round((value - low) / distribution.step))
@@ -227,7 +232,7 @@ def _decoded(distribution: BaseDistribution, gene: float) -> Any:
         return distribution.to_external_repr(int(gene))
     if isinstance(distribution, IntDistribution):
         return int(distribution.low + distribution.step * gene)
-    assert isinstance(distribution, FloatDistribution), "Optuna has three kinds"
+    distribution = _continuous(distribution)
     low, high = distribution.low, distribution.high
     if distribution.step is not None:
         return min(low + distribution.step * gene, high)

@@ -132,7 +132,10 @@ def _nearest(
         [LinearConstraint(padded, 1.0, 1.0), LinearConstraint(rows, -np.inf, limits / unit)],
         free_last=True,
     )
-    assert found is not None, "some options are always within large enough budgets"
+    if found is None:  # some options are always within large enough budgets
+        raise SearchFailedError(
+            explain("allocation", expected="a solution", got="none", remedy="report this")
+        )
     least = costs[:, _options(found, offsets)].sum(axis=1)
     every = zip(names, least, limits, strict=True)
     needed = [(name, low, limit) for name, low, limit in every if low > limit]

@@ -10,6 +10,7 @@ from autocompress.core.target import FLOAT, Target
 from autocompress.cost.executed_graph import ExecutedGraph, Execution, flow_of
 from autocompress.cost.kernels import INT8, KernelKey, KernelPlan
 from autocompress.cost.latency_table import LatencyTable
+from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import ModelGraph
 
 Columns = NDArray[np.float64]
@@ -44,7 +45,15 @@ class LatencyFeatures:
         self, graph: ModelGraph, target: Target, kernels: Mapping[KernelKey, float]
     ) -> None:
         flow = flow_of(graph)
-        assert flow is not None, "asked of graphs with their operations only"
+        if flow is None:
+            raise InvalidInputError(
+                explain(
+                    "latency features",
+                    expected="a graph with its operations",
+                    got="one without",
+                    remedy="trace the model again",
+                )
+            )
         self.graph, self.target = graph, target
         self.executed = ExecutedGraph(flow, target)
         self.plan = KernelPlan(graph, target)

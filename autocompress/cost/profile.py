@@ -112,7 +112,7 @@ class DeviceProfile:
             InvalidInputError: If nothing in the profile resembles a kernel.
         """
         estimates = self._estimates(space)
-        if estimates.features is None:
+        if estimates.features is None or estimates.model is None:
             found = np.array([self._corrected(space, candidate) for candidate in candidates])
             return found, UNKNOWN_ERROR * found
         return estimates.model.predict(estimates.features.table(candidates))
@@ -120,7 +120,7 @@ class DeviceProfile:
     def describe_model(self, space: HasGraph | ModelGraph) -> str:
         """Say in words how predictions are made, and how far off they are."""
         estimates = self._estimates(space)
-        if estimates.features is None:
+        if estimates.model is None:
             return f"sums of kernels, corrected by {len(self.anchors)} networks"
         count, model = len(estimates.anchors), estimates.model
         return f"{model.chosen} over {count} measured networks, typical error {model.error:.1%}"
@@ -276,9 +276,10 @@ class _Estimates:
             self.features = LatencyFeatures(graph, profile.target, profile.kernels)
 
     @cached_property
-    def model(self) -> LatencyModel:
-        """The fit to the anchors, made when it is first asked."""
-        assert self.features is not None
+    def model(self) -> LatencyModel | None:
+        """The fit to the anchors, made when it is first asked; None without features."""
+        if self.features is None:
+            return None
         rows = self.features.table([anchor.candidate for anchor in self.anchors])
         latencies = np.array([anchor.latency_ms for anchor in self.anchors])
         return fit_latency(rows, latencies, PRIOR)

@@ -32,15 +32,7 @@ class SimulatedProfile:
     _memory: list["_Costs"] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.target.simulation is None:
-            raise InvalidInputError(
-                explain(
-                    f"target '{self.target.name}'",
-                    expected="a simulated one",
-                    got=f"one that runs {self.target.runtime}",
-                    remedy="profile it instead",
-                )
-            )
+        _simulation(self.target)
 
     def predict_costs(self, space: HasGraph | ModelGraph, candidate: Candidate) -> dict[str, float]:
         """Compute the costs of a candidate.
@@ -77,17 +69,29 @@ class SimulatedProfile:
         write_json(path, record)
 
 
+def _simulation(target: Target) -> Simulation:
+    """Return the hardware of a target, or refuse one that is not simulated."""
+    if target.simulation is None:
+        raise InvalidInputError(
+            explain(
+                f"target '{target.name}'",
+                expected="a simulated one",
+                got=f"one that runs {target.runtime}",
+                remedy="profile it instead",
+            )
+        )
+    return target.simulation
+
+
 class _Costs:
     """Costs of the layers met so far, on one target."""
 
     def __init__(self, graph: ModelGraph, target: Target) -> None:
-        assert target.simulation is not None
         self.plan, self.target = KernelPlan(graph, target), target
-        self.simulation: Simulation = target.simulation
-        self.energy = target.simulation.tells_energy
+        self.simulation = table = _simulation(target)
+        self.energy = table.tells_energy
         self.pairs: dict[LayerConfig, tuple[int, int]] = {}
         self.known: dict[tuple[Site, tuple[int, int]], LayerCost] = {}
-        table = target.simulation
         if isinstance(table, LookupTable) and len(table.cycles) != self.plan.layer_count:
             raise InvalidInputError(
                 explain(
