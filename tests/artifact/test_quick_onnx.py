@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from autocompress.artifact.onnx_file import write_onnx
+from autocompress.artifact.quick_onnx import write_quickly
+from autocompress.core.candidate import Candidate, LayerConfig
+from autocompress.errors import ExportError
+from seasoned import compressed
+from zoo import ResidualNet
+
+
+def _run(path: Path, images: torch.Tensor) -> np.ndarray:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (node,) = session.get_inputs()
+    (outputs,) = session.run(None, {node.name: images.numpy()})
+    return np.asarray(outputs)
+
+
+@pytest.mark.parametrize("bits", [(8, 8), (4, 8), (8, 32)])
+def test_the_runtime_computes_the_same_as_from_an_artifact(
+    tmp_path: Path, bits: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(4, 3, 16, 16)
+    config = LayerConfig(weight_bits=bits[0], activation_bits=bits[1])
+    layers = dict.fromkeys(("conv1", "layer1.0.conv1", "layer2.0.conv2", "fc"), config)
+    model = compressed(ResidualNet().eval(), images, Candidate(layers=layers))
+    for name, write in (("quick", write_quickly), ("whole", write_onnx)):
+        write(model, tmp_path / f"{name}.onnx", ((images[:2],), {}))
+    quick, whole = (_run(tmp_path / f"{name}.onnx", images) for name in ("quick", "whole"))
+    np.testing.assert_allclose(quick, whole, rtol=1e-5, atol=1e-5 * float(np.abs(whole).max()))
+
+
+class Bessel(nn.Module):
+    """Computes what ONNX has no operator for."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.special.i0(x)
+
+
+def test_what_onnx_does_not_have_leaves_no_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 16, 16)
+    model = compressed(ResidualNet().eval(), images, Candidate())
+    model.network.fc = Bessel()
+    with pytest.raises(ExportError):
+        write_quickly(model, tmp_path / "a.onnx", ((images,), {}))
+    assert list(tmp_path.iterdir()) == []
