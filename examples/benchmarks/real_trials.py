@@ -202,8 +202,8 @@ def main() -> None:
         options.folder = path.parent if path else folder
         trials = Trials(options)
         record |= trials.facts()
-        for name in options.samplers:
-            for seed in SEEDS[: 1 if options.smoke else None]:
+        for seed in SEEDS[: 1 if options.smoke else None]:
+            for name in options.samplers:
                 if (key := f"{name}/{seed}") not in record["cells"]:
                     record["cells"][key] = trials.run(name, seed, options.trials)
                     if path:
