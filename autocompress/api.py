@@ -49,7 +49,7 @@ from autocompress.predictor.ensemble import AccuracyPredictor
 from autocompress.report.console import ProgressDisplay
 from autocompress.report.environment import environment
 from autocompress.report.log_file import LogFile
-from autocompress.report.preflight import CheckReport
+from autocompress.report.preflight import CheckReport, check_json
 from autocompress.result import FrontMember, SearchResult
 from autocompress.space.bound import BoundSpace
 from autocompress.space.preset import SearchSpace
@@ -211,6 +211,7 @@ def search(
         setup = replace(setup, earlier=keep_earlier(ledger, setup.earlier))
         ledger.set("settings", settings)
         ledger.set("notes", notes)
+        ledger.set("structure", check_json(graph))
         write_text(folder / "config.yaml", text_to_keep(folder, settings))
         write_json(folder / "environment.json", environment(resolved, device, seed))
         with ExitStack() as stack:
