@@ -22,7 +22,7 @@ _VERBS_AND_DATA = frozenset(
         *("DeviceProfile", "DistillConfig", "Event", "FrontMember", "LatencyMeasurement"),
         *("LayerConfig", "RuntimeModule", "SearchResult", "SearchSpace", "Target", "Task"),
         *("AccuracyPredictor", "JointSampler", "QuantisationConfig", "TrainingConfig"),
-        *("Accelerator", "LookupTable", "Roofline", "SimulatedProfile"),
+        *("Accelerator", "LookupTable", "Roofline", "SimulatedProfile", "Stop"),
         *("allocate", "check", "compress", "export", "load", "measure_latency", "open", "profile"),
         *("resume", "search"),
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from autocompress.artifact.export import Artifact, RuntimeModule, export_artifact
+from autocompress.artifact.export import Artifact, RuntimeModule, export_artifact, export_float
 from autocompress.artifact.onnx_file import check_exportable
 from autocompress.artifact.packed import read_packed
 from autocompress.artifact.session import check_available
@@ -23,7 +23,7 @@ from autocompress.controller.search import run_search
 from autocompress.controller.setup import EXECUTORS, SearchSetup, study_identity, study_settings
 from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
-from autocompress.core.events import Callback, Event
+from autocompress.core.events import Callback, Event, Stop
 from autocompress.core.files import write_json, write_text
 from autocompress.core.objective import cost_names, parse_constraints, parse_objectives, study_names
 from autocompress.core.quantisation import QuantisationConfig
@@ -46,10 +46,10 @@ from autocompress.graph.inputs import ModelInputs
 from autocompress.graph.tracing import trace
 from autocompress.kept_config import text_to_keep
 from autocompress.predictor.ensemble import AccuracyPredictor
-from autocompress.report.console import ProgressDisplay
 from autocompress.report.environment import environment
+from autocompress.report.live import ProgressDisplay
 from autocompress.report.log_file import LogFile
-from autocompress.report.preflight import CheckReport
+from autocompress.report.preflight import CheckReport, check_json
 from autocompress.result import FrontMember, SearchResult
 from autocompress.space.bound import BoundSpace
 from autocompress.space.preset import SearchSpace
@@ -78,6 +78,7 @@ __all__ = [
     "SearchResult",
     "SearchSpace",
     "SimulatedProfile",
+    "Stop",
     "Target",
     "Task",
     "TrainingConfig",
@@ -138,7 +139,8 @@ def search(
         training: How candidates are cut and quantised while they are trained.
         quantisation: How grids are chosen.
         device: Torch device that trains and evaluates.
-        callbacks: Called with every `Event`.
+        callbacks: Called with every `Event`; one that raises `Stop` ends the
+            search, which returns what it has, and any other error is raised.
         verbose: Show progress.
         seed: Seed of the run.
 
@@ -211,13 +213,18 @@ def search(
         setup = replace(setup, earlier=keep_earlier(ledger, setup.earlier))
         ledger.set("settings", settings)
         ledger.set("notes", notes)
+        ledger.set("structure", check_json(graph))
         write_text(folder / "config.yaml", text_to_keep(folder, settings))
         write_json(folder / "environment.json", environment(resolved, device, seed))
         with ExitStack() as stack:
             listeners: list[Callback] = [LogFile(folder / "log.txt", splits.note), *callbacks]
             if verbose:
                 listeners.append(stack.enter_context(ProgressDisplay()))
-            run_search(setup, ledger, listeners)
+            try:
+                run_search(setup, ledger, listeners)
+            except Stop as stop:
+                if stop.__cause__ is not None:  # what a callback raised
+                    raise stop.__cause__ from None
     finally:
         ledger.close()
     result = SearchResult(folder, original=model)
@@ -371,7 +378,10 @@ def export(
 
     Args:
         compressed: From `compress`, or a member's `model()`.
-        path: The ONNX file to write; its batch axis is dynamic.
+        path: The ONNX file to write; its batch axis is dynamic. Without a
+            target, a name that ends in ".pt2" gets a `torch.export` program in
+            floating point: pruned and trained, with the values that the codes
+            of quantised weights stand for, and activations as they come.
         example_inputs: A tensor, a tuple, or a dict of one forward call.
         target: Where it will run; None is "onnxruntime-cpu".
 
@@ -379,8 +389,11 @@ def export(
         ExportError: If the file would not run there, or not reproduce the model.
     """
     inputs = ModelInputs.of(example_inputs)
+    call = (inputs.args, inputs.kwargs)
+    if target is None and Path(path).suffix == ".pt2":
+        return export_float(compressed, Path(path), call)
     resolved = resolve_target(TARGET_NAMES[0] if target is None else target)[0]
-    return export_artifact(compressed, Path(path), (inputs.args, inputs.kwargs), target=resolved)
+    return export_artifact(compressed, Path(path), call, target=resolved)
 
 
 def load(packed_path: str | Path, model: nn.Module) -> CompressedModel:

@@ -187,12 +187,12 @@ class SearchResult:
             ledger.close()
 
     def report(self) -> Path:
-        """Write `report.html` and `trials.csv` into the study's folder.
+        """Write `report.html`, `report.md` and `trials.csv` into the study's folder.
 
         Returns:
             The path of the page.
         """
-        from autocompress.report.page import StudyContents, render_report
+        from autocompress.report.page import StudyContents, render_report, write_markdown
 
         environment = self.study_dir / "environment.json"
         page = self.study_dir / "report.html"
@@ -209,8 +209,12 @@ class SearchResult:
             objectives=self._objectives,
             rounds=self._kept["rounds"],
             outlook=self._kept["outlook"],
+            study_dir=str(self.study_dir),
+            structure=self._kept["structure"],
+            sensitivities=self._kept["sensitivities"],
         )
         write_text(page, render_report(contents))
+        write_text(self.study_dir / "report.md", write_markdown(contents))
         write_text(self.study_dir / "trials.csv", self.to_dataframe().to_csv(index=False))
         return page
 
@@ -228,6 +232,8 @@ class SearchResult:
                 "notes": ledger.get("notes", []),
                 "rounds": ledger.rounds(),
                 "outlook": ledger.get("outlook", {}),
+                "structure": ledger.get("structure", {}),
+                "sensitivities": ledger.get("sensitivities", []),
             }
         finally:
             ledger.close()
