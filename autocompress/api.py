@@ -108,6 +108,7 @@ def search(
     executor: str = "inline",
     sampler: str = "joint",
     warm_start: Sequence[str | Path] = (),
+    designs: Sequence[Candidate] = (),
     training: TrainingConfig = TrainingConfig(),  # noqa: B008  frozen
     quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
     device: str = "cpu",
@@ -136,6 +137,7 @@ def search(
         warm_start: Folders of earlier studies. Their best candidates are tried
             first; where model, weights and data are the same, all that is
             known of their candidates counts, whatever the target was.
+        designs: Candidates to begin with, in place of those that are chosen here.
         training: How candidates are cut and quantised while they are trained.
         quantisation: How grids are chosen.
         device: Torch device that trains and evaluates.
@@ -191,6 +193,7 @@ def search(
         sampler=sampler,
         device=device,
         seed=seed,
+        designs=tuple(bound.canonical(check_type("'designs'", c, Candidate)) for c in designs),
         training=training,
         quantisation=quantisation,
     )
@@ -268,6 +271,7 @@ def resume(
         budget=budget if budget is not None else Budget(**settings["budget"]),
         study_dir=study_dir,
         sampler=settings["sampler"],
+        designs=[Candidate.from_json(record) for record in settings.get("designs", [])],
         training=TrainingConfig.from_mapping(settings.get("training", {})),
         quantisation=QuantisationConfig.from_mapping(settings.get("quantisation", {})),
         device=settings["device"],
