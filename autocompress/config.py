@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from autocompress.core.budget import Budget
+from autocompress.core.executor import Executor
 from autocompress.core.objective import cost_names, parse_constraints, parse_objectives
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.schema import expected_value, unknown_name
@@ -95,6 +96,17 @@ class BudgetSection(_Section):
     least_gain: float | None = None
 
 
+class ExecutorSection(_Section):
+    """Where trials run; a bare name in the file stands for {name: ...}; keys as in `Executor`."""
+
+    name: Literal["inline", "ray"] = "inline"
+    address: str | None = None
+    workers: int | None = None
+    cpus: int = 1
+    gpus: float = Field(default=0.0, strict=False)
+    seconds_per_trial: float | None = Field(default=None, strict=False)
+
+
 class SearchConfig(_Section):
     """Everything that `autocompress search` needs to know.
 
@@ -128,7 +140,7 @@ class SearchConfig(_Section):
     budget: BudgetSection
     training: dict[str, Any] = Field(default_factory=dict)
     quantisation: dict[str, Any] = Field(default_factory=dict)
-    executor: Literal["inline"] = "inline"
+    executor: ExecutorSection = ExecutorSection()
     sampler: Literal["joint", "tpe", "random", "nsga2", "gp", "haq"] = "joint"
     warm_start: tuple[str, ...] = Field(default=(), strict=False)
     device: str = "cpu"
@@ -136,9 +148,9 @@ class SearchConfig(_Section):
     study_dir: str
     folder: str
 
-    @field_validator("target", mode="before")
+    @field_validator("target", "executor", mode="before")
     @classmethod
-    def _name_stands_for_target(cls, value: object) -> object:
+    def _name_stands_for_section(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value
 
     def make_target(self) -> Target | Path:
@@ -165,6 +177,10 @@ class SearchConfig(_Section):
     def make_budget(self) -> Budget:
         """Return the budget as the search takes it."""
         return Budget(**self.budget.model_dump())
+
+    def make_executor(self) -> Executor:
+        """Return the executor as the search takes it."""
+        return Executor(**self.executor.model_dump())
 
     def make_training(self) -> TrainingConfig:
         """Return the schedule as the search takes it."""
@@ -213,6 +229,8 @@ def load_config(
     trials: int | None = None,
     minutes: float | None = None,
     executor: str | None = None,
+    address: str | None = None,
+    workers: int | None = None,
     sampler: str | None = None,
     warm_start: Sequence[str] = (),
     seed: int | None = None,
@@ -224,7 +242,9 @@ def load_config(
         study_dir: Replaces the file's value, if given; likewise the others.
         trials: Replaces the budget's trials.
         minutes: Replaces the budget's minutes.
-        executor: Replaces the executor.
+        executor: Replaces the executor's name.
+        address: Replaces the executor's address; without a name, that of Ray.
+        workers: Likewise, its workers.
         sampler: Replaces the sampler.
         warm_start: Replaces the folders of earlier studies, if there are any.
         seed: Replaces the seed.
@@ -239,8 +259,11 @@ def load_config(
     """
     path = Path(path)
     record = read_yaml(path)
-    replaced = _given(study_dir=study_dir, executor=executor, sampler=sampler, seed=seed)
+    replaced = _given(study_dir=study_dir, sampler=sampler, seed=seed)
     record |= replaced
+    places = _given(executor=executor, address=address, workers=workers)
+    if places:
+        record["executor"] = _executor(record.get("executor", "inline"), places)
     record |= {"warm_start": list(warm_start)} if warm_start else {}
     limits = _given(trials=trials, minutes=minutes)
     budget = record.get("budget", {})
@@ -250,7 +273,7 @@ def load_config(
     if isinstance(record.get("warm_start"), list):
         record["warm_start"] = [_absolute(f, Path.cwd()) for f in record["warm_start"]]
     record["folder"] = _absolute(record.get("folder", "."), path.absolute().parent)
-    source = " with ".join([f"'{path}'", *_options(replaced | limits)])
+    source = " with ".join([f"'{path}'", *_options(replaced | places | limits)])
     try:
         config = SearchConfig.model_validate(record)
     except ValidationError as error:
@@ -258,6 +281,7 @@ def load_config(
     try:
         target = config.make_target()
         config.make_budget()
+        config.make_executor()
         config.make_training()
         config.make_quantisation()
         objectives = parse_objectives(config.objectives)
@@ -267,6 +291,14 @@ def load_config(
     except (InvalidInputError, WrongTypeError) as error:
         raise type(error)(f"{source}, {error}") from error
     return config
+
+
+def _executor(configured: object, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Apply the options of the command line; another executor than the file's has none of its."""
+    section = configured if isinstance(configured, dict) else {"name": configured}
+    name = options.get("executor", "ray")
+    kept = section if section.get("name") == name else {"name": name}
+    return kept | {key: value for key, value in options.items() if key != "executor"}
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -300,6 +332,7 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "task": FactorySection,
     "target": TargetSection,
     "budget": BudgetSection,
+    "executor": ExecutorSection,
 }
 
 

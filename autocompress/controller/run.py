@@ -83,7 +83,7 @@ class Run:
 
     def say(self, stage: str, message: str, **details: Any) -> None:
         """Tell the callbacks of a step, and the ledger of the time."""
-        self.ledger.set("elapsed_s", self.schedule.elapsed)
+        self.note_time()
         event = Event(
             stage=stage,
             message=message,
@@ -95,6 +95,10 @@ class Run:
         )
         for callback in self.callbacks:
             callback(event)
+
+    def note_time(self) -> None:
+        """Keep the time spent so far, in case that the process is killed."""
+        self.ledger.set("elapsed_s", self.schedule.elapsed)
 
     def watch(self, stage: str, what: str) -> Callable[[float], None]:
         """Return a callback for training steps that notes the time and says how far it is.
@@ -113,7 +117,7 @@ class Run:
                 self.say(stage, f"{what} is trained to {share:.0%}")
             elif now - noted >= HEARTBEAT_SECONDS:
                 noted = now
-                self.ledger.set("elapsed_s", self.schedule.elapsed)
+                self.note_time()
 
         return step
 

@@ -175,7 +175,7 @@ class Evaluator:
         stages = plan_stages(candidate, training, self.graph)
         model = self._cut(stages[0], candidate)
         known = list_checkpoints(self.checkpoints)
-        own = [checkpoint for checkpoint in known if checkpoint.path == self._checkpoint(slot)]
+        own = [checkpoint for checkpoint in known if checkpoint.path == self.checkpoint(slot)]
         ancestor = find_ancestor(model, known if inherit else own)
         before = trained = 0
         if ancestor is not None:
@@ -203,7 +203,7 @@ class Evaluator:
             )
             self.seconds_per_image = (time.monotonic() - begun) / max(1, trained)
         if before + trained > 0:
-            save_checkpoint(model, self._checkpoint(slot), before + trained)
+            save_checkpoint(model, self.checkpoint(slot), before + trained)
         self.settle(model, exact=True, trained=before + trained > 0)
         accuracy = score(model, self.task, self.splits.val, device=self.device)
         result = FidelityResult(
@@ -216,9 +216,16 @@ class Evaluator:
 
     def forget(self, slot: int) -> None:
         """Delete the trained weights of a slot, so that a retry begins as the first attempt did."""
-        self._checkpoint(slot).unlink(missing_ok=True)
+        self.checkpoint(slot).unlink(missing_ok=True)
 
-    def _checkpoint(self, slot: int) -> Path:
+    def inherited(self, candidate: Candidate) -> bytes:
+        """Read the checkpoint that a short fine-tune would start from; empty if there is none."""
+        known = list_checkpoints(self.checkpoints)
+        ancestor = find_ancestor(self.compress(candidate), known)
+        return b"" if ancestor is None else ancestor.path.read_bytes()
+
+    def checkpoint(self, slot: int) -> Path:
+        """Return the file that holds the trained weights of a slot, if there are any."""
         return self.checkpoints / f"{slot:05d}.safetensors"
 
     def _cut(self, stage: Stage, candidate: Candidate) -> CompressedModel:
