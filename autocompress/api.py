@@ -26,7 +26,7 @@ from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
 from autocompress.core.events import Callback, Event, Stop
 from autocompress.core.executor import Executor
 from autocompress.core.files import write_json, write_text
-from autocompress.core.objective import cost_names, parse_constraints, parse_objectives, study_names
+from autocompress.core.objective import Cost, cost_names, parse_constraints, parse_objectives, study_names
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.schema import check_name
 from autocompress.core.simulation import Accelerator, LookupTable, Roofline
@@ -55,6 +55,7 @@ from autocompress.result import FrontMember, SearchResult
 from autocompress.space.bound import BoundSpace
 from autocompress.space.preset import SearchSpace
 from autocompress.transform.compressed import CompressedModel
+from autocompress.transform.criteria import Criterion
 
 __all__ = [
     "Accelerator",
@@ -65,6 +66,8 @@ __all__ = [
     "Candidate",
     "CheckReport",
     "CompressedModel",
+    "Cost",
+    "Criterion",
     "DeviceProfile",
     "DistillConfig",
     "Event",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from autocompress.api import FrontMember, SearchResult
 
 
-@app.command(epilog=examples("autocompress report runs/digits", "autocompress report runs/a --json"))
+@app.command(epilog=examples("autocompress report runs/digits --json"))
 def report(study_dir: StudyArgument, as_json: JsonOption = False) -> None:
     """Show the front of a study, and write its HTML page again."""
     with exit_codes():

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autocompress.report.figures import COST_AXES
+from autocompress.report.figures import cost_axis
 from autocompress.report.layers import known_structure, layer_changes
 from autocompress.report.summary import Member, describe
 
@@ -76,7 +76,7 @@ def _slider(name: str, members: Sequence[Member]) -> dict[str, Any]:
         title, scale = "accuracy on val (%)", 100.0
     else:
         values = {rounded(m.measured[name], DIGITS, up=True) for m in members}
-        title, scale = COST_AXES[name]
+        title, scale = cost_axis(name)
     return {
         "name": name,
         "title": title,

@@ -5,6 +5,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from autocompress.core.objective import cost_unit
 from autocompress.report.summary import ArtifactRow
 
 COST_AXES: Mapping[str, tuple[str, float]] = {
@@ -17,6 +18,13 @@ COST_AXES: Mapping[str, tuple[str, float]] = {
     "peak_memory_bytes": ("peak activation memory (kB)", 1e-3),
 }
 """Title of a cost's axis, and what turns the cost into the title's unit."""
+
+
+def cost_axis(name: str) -> tuple[str, float]:
+    """Return the title of a cost's axis, and what turns the cost into the title's unit."""
+    known = COST_AXES.get(name)
+    return (f"{name} ({cost_unit(name)})", 1.0) if known is None else known
+
 
 FRONT_COLOUR = "#3d85e0"
 TEST_COLOUR = "#d97a1f"
@@ -38,9 +46,9 @@ def front_figure(
     Args:
         rows: Baselines, the front, and others.
         trials: The trials; those with a prediction are drawn faintly.
-        cost: The cost, a key of `COST_AXES`.
+        cost: The cost, such as "latency_ms".
     """
-    title, scale = COST_AXES[cost]
+    title, scale = cost_axis(cost)
     figure = go.Figure()
     for name, uniform, symbol in (
         ("trials, predicted", False, "circle"),
@@ -99,7 +107,7 @@ def prediction_figure(rows: Sequence[ArtifactRow], name: str) -> go.Figure:
         rows: Baselines and members; members with both values are drawn.
         name: "accuracy", measured on `val`, or a cost.
     """
-    title, scale = ("accuracy on val (%)", 100.0) if name == "accuracy" else COST_AXES[name]
+    title, scale = ("accuracy on val (%)", 100.0) if name == "accuracy" else cost_axis(name)
     key = "val_accuracy" if name == "accuracy" else name
     known = [row for row in rows if name in row.predicted and key in row.measured]
     x = [scale * row.predicted[name] for row in known]
@@ -168,7 +176,7 @@ def _bars(rows: Sequence[ArtifactRow], name: str, key: str, colour: str) -> dict
     """
     if name not in ("accuracy", "latency_ms"):
         return None
-    scale = 100.0 if name == "accuracy" else COST_AXES[name][1]
+    scale = 100.0 if name == "accuracy" else cost_axis(name)[1]
     ends = []
     for row in rows:
         centre = row.measured[key]

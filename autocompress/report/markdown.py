@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autocompress.report.figures import COST_AXES
+from autocompress.report.figures import cost_axis
 from autocompress.report.summary import ArtifactRow
 
 
@@ -52,7 +52,7 @@ def _table(rows: Sequence[ArtifactRow], costs: Sequence[str]) -> list[str]:
     shown = list(dict.fromkeys(("latency_ms", *costs)))
     heads = ["id", "standing", "val % predicted", "val %", "95 % interval", "test %"]
     for cost in shown:
-        title = COST_AXES[cost][0]
+        title = cost_axis(cost)[0]
         heads += [f"{title} predicted", title]
     heads += ["x original", "what was done"]
     table = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
@@ -67,7 +67,7 @@ def _table(rows: Sequence[ArtifactRow], costs: Sequence[str]) -> list[str]:
             _number(row.measured.get("accuracy"), 100.0, ".2f"),
         ]
         for cost in shown:
-            scale = COST_AXES[cost][1]
+            scale = cost_axis(cost)[1]
             cells += [_number(row.predicted.get(cost), scale, ".4g")]
             cells += [_number(row.measured.get(cost), scale, ".4g")]
         cells += [_number(row.latency_ratio, 1.0, ".2f"), row.done]

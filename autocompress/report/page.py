@@ -108,7 +108,7 @@ def render_report(study: StudyContents) -> str:
     Returns:
         A whole HTML document.
     """
-    front, others = _rows(study)
+    front, others = artifact_rows(study)
     rows, costs = [*others, *front], _costs(study)
     explorer = explorer_data(
         {"front": study.front, "dominated": study.dominated, "infeasible": study.infeasible},
@@ -161,7 +161,7 @@ def write_markdown(study: StudyContents) -> str:
     Args:
         study: What the page tells.
     """
-    front, others = _rows(study)
+    front, others = artifact_rows(study)
     return render_markdown(
         front,
         others,
@@ -172,7 +172,7 @@ def write_markdown(study: StudyContents) -> str:
     )
 
 
-def _rows(study: StudyContents) -> tuple[list[ArtifactRow], list[ArtifactRow]]:
+def artifact_rows(study: StudyContents) -> tuple[list[ArtifactRow], list[ArtifactRow]]:
     """List baselines and the front, and the members that are not on it."""
     front = [*baseline_rows(study.baseline), *member_rows(study.front, "front", study.baseline)]
     others = [
