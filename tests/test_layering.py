@@ -27,6 +27,7 @@ ORDER = (
     "result",
     "devices",
     "api",
+    "contest",
     "comparison",
     "cli",
 )
