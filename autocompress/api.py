@@ -26,7 +26,13 @@ from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
 from autocompress.core.events import Callback, Event, Stop
 from autocompress.core.executor import Executor
 from autocompress.core.files import write_json, write_text
-from autocompress.core.objective import Cost, cost_names, parse_constraints, parse_objectives, study_names
+from autocompress.core.objective import (
+    Cost,
+    cost_names,
+    parse_constraints,
+    parse_objectives,
+    study_names,
+)
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.schema import check_name
 from autocompress.core.simulation import Accelerator, LookupTable, Roofline

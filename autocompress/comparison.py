@@ -3,121 +3,35 @@
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from autocompress import api
-from autocompress.artifact.export import RuntimeModule, feed_of
-from autocompress.artifact.session import check_available, open_model
-from autocompress.artifact.static_int8 import static_int8
-from autocompress.controller.designs import plain_int8
+from autocompress.artifact.export import RuntimeModule
+from autocompress.artifact.session import check_available
+from autocompress.contest import BASELINE, Contest, export_original, original_path, run_method
 from autocompress.controller.members import MemberStore
 from autocompress.controller.methods import (
     METHODS,
-    PRUNING_STEP,
-    SEQUENTIAL,
-    STATIC,
-    UNIFORM,
     USUAL,
-    Method,
 )
-from autocompress.core.budget import Budget
-from autocompress.core.candidate import Candidate
 from autocompress.core.comparison import Point, mean_difference, volumes
 from autocompress.core.files import read_json, write_json
-from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.schema import SCHEMA_VERSION, check_name
-from autocompress.core.target import Target
-from autocompress.core.training import TrainingConfig
-from autocompress.cost.resolve import resolve_target
 from autocompress.errors import (
     AutocompressError,
-    InvalidInputError,
     StorageError,
     StudyError,
     explain,
 )
 from autocompress.evaluation.original import frozen_copy, weights_digest
 from autocompress.evaluation.proxy import score
-from autocompress.evaluation.splits import example_inputs, make_splits
-from autocompress.evaluation.task import Task
+from autocompress.evaluation.splits import make_splits
 from autocompress.report.environment import environment
 from autocompress.space.preset import SearchSpace
 
-BASELINE = "original"
-"""Method of the fp32 file that everything is compared with."""
-
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contest:
-    """What every method is given alike.
-
-    Attributes:
-        model: The trained model; never changed.
-        task: Its data, loss and metric.
-        folder: Where everything is written.
-        minutes: Wall time of one run of one method, > 0.
-        target: Where the files run; one that can be measured here.
-        objectives: What searches optimise.
-        constraints: What members of fronts must meet.
-        space: The joint search space.
-        training: How candidates are trained.
-        quantisation: How grids are chosen.
-        device: Torch device that trains.
-        trials: Trials of one search at most; None for no limit but the minutes.
-    """
-
-    model: nn.Module
-    task: Task
-    folder: Path
-    minutes: float = 10.0
-    target: str | Target = "onnxruntime-cpu"
-    objectives: tuple[str, ...] = ("accuracy", "latency_ms")
-    constraints: Mapping[str, float | str] | None = None
-    space: str | Path | Mapping[str, Any] | SearchSpace = "cnn"
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    quantisation: QuantisationConfig = field(default_factory=QuantisationConfig)
-    device: str = "cpu"
-    trials: int | None = None
-
-    @property
-    def resolved(self) -> Target:
-        """The target itself."""
-        return resolve_target(self.target)[0]
-
-    def search(
-        self, method: Method, folder: Path, *, seed: int, minutes: float, **changes: Any
-    ) -> api.SearchResult:
-        """Run or continue one search with the switches of a method.
-
-        Args:
-            method: Its switches.
-            folder: The folder of the study.
-            seed: The seed.
-            minutes: Its budget.
-            **changes: Arguments of `search` that replace those of the method.
-        """
-        training = TrainingConfig.from_mapping({**asdict(self.training), **method.training})
-        given: dict[str, Any] = {
-            "target": self.target,
-            "objectives": method.objectives or self.objectives,
-            "constraints": self.constraints,
-            "space": method.space_of(SearchSpace.load(self.space)),
-            "budget": Budget(minutes=minutes, trials=self.trials),
-            "sampler": method.sampler,
-            "training": training,
-            "quantisation": self.quantisation,
-            "device": self.device,
-        }
-        return api.search(
-            self.model, self.task, study_dir=folder, seed=seed, verbose=False, **(given | changes)
-        )
 
 
 def benchmark(
@@ -186,63 +100,12 @@ def run_cell(contest: Contest, name: str, seed: int, on_message: Say) -> dict[st
     return record
 
 
-def run_method(contest: Contest, method: Method, folder: Path, seed: int) -> list[Path]:
-    """Let one method compress the model; return the files that it made."""
-    if method.recipe == STATIC:
-        return [static_int8(_original(contest), folder / "int8.onnx", _feeds(contest, seed))]
-    if method.recipe == SEQUENTIAL:
-        pruning = replace(method, space=PRUNING_STEP)
-        half = contest.minutes / 2
-        pruned = contest.search(pruning, folder / "prune", seed=seed, minutes=half)
-        candidates = [member.candidate for member in pruned.front]
-        return _train_given(contest, method, folder / "distil", seed, half, candidates)
-    if method.recipe == UNIFORM:
-        space = SearchSpace.load(contest.space)
-        bound = method.space_of(space).bind(contest.model, _inputs(contest), contest.resolved)
-        candidates = [bound.uniform(32, 32, ratio) for ratio in space.pruning.ratios]
-        return _train_given(contest, method, folder, seed, contest.minutes, candidates)
-    return _files(contest.search(method, folder, seed=seed, minutes=contest.minutes))
-
-
-def _train_given(
-    contest: Contest,
-    method: Method,
-    folder: Path,
-    seed: int,
-    minutes: float,
-    candidates: Sequence[Candidate],
-) -> list[Path]:
-    """Fine-tune pruned candidates with 8 bits everywhere; nothing else is searched."""
-    space = method.space_of(SearchSpace.load(contest.space))
-    int8 = plain_int8(space.bind(contest.model, _inputs(contest), contest.resolved)).layers
-    designs = dict.fromkeys(replace(c, layers=int8) for c in candidates)
-    result = contest.search(
-        method,
-        folder,
-        seed=seed,
-        minutes=minutes,
-        designs=list(designs),
-        sampler="random",
-        budget=Budget(minutes=minutes, trials=len(designs) + 1),
-    )
-    return _files(result)
-
-
-def export_original(contest: Contest) -> Path:
-    """Write the fp32 file of the original once; return its path."""
-    path = _original(contest)
-    if not path.is_file():
-        compressed = api.compress(contest.model, Candidate(), _inputs(contest))
-        api.export(compressed, path, _inputs(contest), target=contest.target)
-    return path
-
-
 def measure(contest: Contest, cells: Sequence[Mapping[str, Any]], *, seconds: float) -> list[Point]:
     """Measure the files of all cells, and the original first, in one interleaved run.
 
     Accuracies are kept by the content of a file, so that measuring again is quick.
     """
-    origin = {"method": BASELINE, "seed": 0, "files": [_original(contest).name]}
+    origin = {"method": BASELINE, "seed": 0, "files": [original_path(contest).name]}
     listed = [(cell, name) for cell in (origin, *cells) for name in cell["files"]]
     paths = [contest.folder / name for _, name in listed]
     splits = make_splits(contest.task, seed=0)
@@ -326,37 +189,6 @@ def _claim(contest: Contest) -> None:
                 remedy="choose another folder",
             )
         )
-
-
-def _original(contest: Contest) -> Path:
-    return contest.folder / f"{BASELINE}{Path(contest.resolved.file_name).suffix}"
-
-
-def _inputs(contest: Contest) -> Any:
-    batch = next(iter(contest.task.val))
-    args, kwargs = example_inputs(contest.task, contest.model, (batch,))
-    return kwargs or args
-
-
-def _feeds(contest: Contest, seed: int) -> list[dict[str, Any]]:
-    """Return the calibration batches that searches use, as the original's file takes them."""
-    if _original(contest).suffix != ".onnx":
-        raise InvalidInputError(
-            explain(
-                f"target '{contest.resolved.name}'",
-                expected="one that runs ONNX files",
-                got=_original(contest).name,
-                remedy="leave out int8",
-            )
-        )
-    session = open_model(_original(contest), Target.named("onnxruntime-cpu"))
-    splits = make_splits(contest.task, seed=seed)
-    calls = [contest.task.arguments(contest.model, batch) for batch in splits.calibration]
-    return [feed_of(session, (*args, *kwargs.values())) for args, kwargs in calls]
-
-
-def _files(result: api.SearchResult) -> list[Path]:
-    return [member.path for member in result.members]
 
 
 def _digest(path: Path) -> str:

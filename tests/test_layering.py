@@ -29,6 +29,7 @@ ORDER = (
     "result",
     "devices",
     "api",
+    "contest",
     "comparison",
     "cli",
 )

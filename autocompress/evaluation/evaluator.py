@@ -186,9 +186,9 @@ class Evaluator:
             model, trained = self._train(
                 model, candidate, training, slot, before, images, seconds, on_step
             )
-            savecheckpoint(model, self.checkpoint(slot), before + trained)
+            save_checkpoint(model, self.checkpoint(slot), before + trained)
         elif before > 0:
-            savecheckpoint(model, self.checkpoint(slot), before)
+            save_checkpoint(model, self.checkpoint(slot), before)
         on_grids = before + trained > 0 and training.quantise != "after"
         self.settle(model, exact=True, trained=on_grids)
         accuracy = score(model, self.task, self.splits.val, device=self.device)

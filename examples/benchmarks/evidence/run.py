@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from contend import CONTENDERS, cells_for, run_contender
 
 import autocompress as ac
-from autocompress.comparison import Contest, export_original, measure, run_cell, write_comparison
+from autocompress.comparison import measure, run_cell, write_comparison
+from autocompress.contest import Contest, export_original
 from autocompress.controller.methods import METHODS
 from autocompress.core.comparison import Point, chosen, front_volume
 from autocompress.core.files import read_json, write_json
@@ -116,6 +117,7 @@ def run_place(place: Place, options: argparse.Namespace, console: Console) -> di
     record = write_comparison(contest, cells, points)
     record["titles"] |= {name: contender.title for name, contender in CONTENDERS.items()}
     record |= against_contenders(points[0], points[1:])
+    record["contenders"] = [*CONTENDERS]
     write_json(contest.folder / "comparison.json", record)
     console.print(comparison_table(record))
     return record
