@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from autocompress.artifact.session import bound_call, open_model
 from autocompress.core.seeds import derive_seed
 from autocompress.core.target import ONNXRUNTIME, Target
-from autocompress.cost.kernels import INT8, KernelKey
+from autocompress.cost.kernel_key import INT8, KernelKey
 from autocompress.cost.measurement import Call, time_interleaved
 
 COPIES = 6
@@ -238,9 +238,7 @@ class _Builder:
         graph = helper.make_graph(
             self.nodes,
             "kernel",
-            [
-                helper.make_tensor_value_info(name, kind, shape) for name, kind in inputs.items()
-            ],
+            [helper.make_tensor_value_info(name, kind, shape) for name, kind in inputs.items()],
             [
                 helper.make_tensor_value_info(name, self.output_type, [None] * len(shape))
                 for name in outputs
