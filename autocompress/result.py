@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from autocompress.report.page import StudyContents
-
     from autocompress.transform.compressed import CompressedModel
 
 

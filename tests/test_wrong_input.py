@@ -13,10 +13,11 @@ from autocompress.cli import app
 
 USER = """
 import torch
+from torch import nn
 from autocompress.evaluation.task import Task
 
 def make_model(width=8):
-    return torch.nn.Sequential(torch.nn.Linear(4, width), torch.nn.ReLU(), torch.nn.Linear(width, 2))
+    return nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 2))
 
 def make_task():
     batch = (torch.zeros(4, 4), torch.zeros(4, dtype=torch.long))

@@ -31,7 +31,6 @@ DEFAULT_CRITERION: CriterionName = "l1"
 """How channels are ranked unless something else is said."""
 
 
-
 def known_criteria() -> tuple[str, ...]:
     """List the names of all criteria, registered ones last."""
     own = get_args(CriterionName)
