@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 _VERBS_AND_DATA = frozenset(
     {
         *("Artifact", "BoundSpace", "Budget", "Candidate", "CheckReport", "CompressedModel"),
-        *("DeviceProfile", "DistillConfig", "Event", "FrontMember", "LatencyMeasurement"),
+        *(
+            "DeviceProfile",
+            "DistillConfig",
+            "Event",
+            "Executor",
+            "FrontMember",
+            "LatencyMeasurement",
+        ),
         *("LayerConfig", "RuntimeModule", "SearchResult", "SearchSpace", "Target", "Task"),
         *("AccuracyPredictor", "JointSampler", "QuantisationConfig", "TrainingConfig"),
         *("Accelerator", "LookupTable", "Roofline", "SimulatedProfile", "Stop"),

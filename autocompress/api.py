@@ -18,10 +18,11 @@ from autocompress.controller.knapsack import allocate
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.sampler import SAMPLER_NAMES
 from autocompress.controller.search import run_search
-from autocompress.controller.setup import EXECUTORS, SearchSetup, study_identity, study_settings
+from autocompress.controller.setup import SearchSetup, study_identity, study_settings
 from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
 from autocompress.core.events import Callback, Event, Stop
+from autocompress.core.executor import Executor
 from autocompress.core.files import write_json, write_text
 from autocompress.core.objective import (
     Cost,
@@ -74,6 +75,7 @@ __all__ = [
     "DeviceProfile",
     "DistillConfig",
     "Event",
+    "Executor",
     "FrontMember",
     "JointSampler",
     "LatencyMeasurement",
@@ -112,9 +114,10 @@ def search(
     space: str | Path | Mapping[str, Any] | SearchSpace = "cnn",
     budget: Budget = Budget(trials=100),  # noqa: B008  frozen
     study_dir: str | Path = "runs/study",
-    executor: str = "inline",
+    executor: str | Mapping[str, Any] | Executor = "inline",
     sampler: str = "joint",
     warm_start: Sequence[str | Path] = (),
+    designs: Sequence[Candidate] = (),
     training: TrainingConfig = TrainingConfig(),  # noqa: B008  frozen
     quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
     device: str = "cpu",
@@ -137,12 +140,14 @@ def search(
         space: Name of a preset, path of a search space, or a `SearchSpace`.
         budget: Trials and minutes in total.
         study_dir: Folder of the study.
-        executor: "inline" runs trials in this process.
+        executor: "inline" runs trials in this process, "ray" several at once by
+            Ray Tune; an `Executor` says with how many workers, and where.
         sampler: "joint" learns accuracy and computes costs; "tpe", "random",
             "nsga2", "gp" and "haq" are there to compare with.
         warm_start: Folders of earlier studies. Their best candidates are tried
             first; where model, weights and data are the same, all that is
             known of their candidates counts, whatever the target was.
+        designs: Candidates to begin with, in place of those that are chosen here.
         training: How candidates are cut and quantised while they are trained.
         quantisation: How grids are chosen.
         device: Torch device that trains and evaluates.
@@ -163,7 +168,7 @@ def search(
     check_type("'training'", training, TrainingConfig)
     check_type("'quantisation'", quantisation, QuantisationConfig)
     check_type("'seed'", seed, int)
-    check_name("'executor'", executor, EXECUTORS)
+    pool = Executor.of(executor)
     check_name("'sampler'", sampler, SAMPLER_NAMES)
     resolved, given = resolve_target(target)
     goals, limits = parse_objectives(objectives), parse_constraints(constraints)
@@ -195,9 +200,11 @@ def search(
         budget=budget,
         study_dir=folder,
         epoch_images=epoch_images(task),
+        executor=pool,
         sampler=sampler,
         device=device,
         seed=seed,
+        designs=tuple(bound.canonical(check_type("'designs'", c, Candidate)) for c in designs),
         training=training,
         quantisation=quantisation,
     )
@@ -245,6 +252,7 @@ def resume(
     task: Task,
     *,
     budget: Budget | None = None,
+    executor: str | Mapping[str, Any] | Executor | None = None,
     callbacks: Iterable[Callback] = (),
     verbose: bool = True,
 ) -> SearchResult:
@@ -255,6 +263,7 @@ def resume(
         model: The model of the study.
         task: The task of the study.
         budget: New totals; None keeps the old ones.
+        executor: Where trials run from now on; None keeps it.
         callbacks: Called with every `Event`.
         verbose: Show progress.
 
@@ -274,7 +283,9 @@ def resume(
         space=settings["space"],
         budget=budget if budget is not None else Budget(**settings["budget"]),
         study_dir=study_dir,
+        executor=settings.get("executor", "inline") if executor is None else executor,
         sampler=settings["sampler"],
+        designs=[Candidate.from_json(record) for record in settings.get("designs", [])],
         training=TrainingConfig.from_mapping(settings.get("training", {})),
         quantisation=QuantisationConfig.from_mapping(settings.get("quantisation", {})),
         device=settings["device"],

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from autocompress.core.budget import Budget
+from autocompress.core.executor import Executor
 from autocompress.core.objective import cost_names, parse_constraints, parse_objectives
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.schema import expected_value, unknown_name
@@ -98,6 +99,17 @@ class BudgetSection(_Section):
     least_gain: float | None = None
 
 
+class ExecutorSection(_Section):
+    """Where trials run; a bare name in the file stands for {name: ...}; keys as in `Executor`."""
+
+    name: Literal["inline", "ray"] = "inline"
+    address: str | None = None
+    workers: int | None = None
+    cpus: int = 1
+    gpus: float = Field(default=0.0, strict=False)
+    seconds_per_trial: float | None = Field(default=None, strict=False)
+
+
 class SearchConfig(_Section):
     """Everything that `autocompress search` needs to know.
 
@@ -131,7 +143,7 @@ class SearchConfig(_Section):
     budget: BudgetSection
     training: dict[str, Any] = Field(default_factory=dict)
     quantisation: dict[str, Any] = Field(default_factory=dict)
-    executor: Literal["inline"] = "inline"
+    executor: ExecutorSection = ExecutorSection()
     sampler: Literal["joint", "tpe", "random", "nsga2", "gp", "haq"] = "joint"
     warm_start: tuple[str, ...] = Field(default=(), strict=False)
     device: str = "cpu"
@@ -139,9 +151,9 @@ class SearchConfig(_Section):
     study_dir: str
     folder: str
 
-    @field_validator("target", mode="before")
+    @field_validator("target", "executor", mode="before")
     @classmethod
-    def _name_stands_for_target(cls, value: object) -> object:
+    def _name_stands_for_section(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value
 
     def make_target(self) -> Target | Path:
@@ -168,6 +180,10 @@ class SearchConfig(_Section):
     def make_budget(self) -> Budget:
         """Return the budget as the search takes it."""
         return Budget(**self.budget.model_dump())
+
+    def make_executor(self) -> Executor:
+        """Return the executor as the search takes it."""
+        return Executor(**self.executor.model_dump())
 
     def make_training(self) -> TrainingConfig:
         """Return the schedule as the search takes it."""
@@ -216,6 +232,8 @@ def load_config(
     trials: int | None = None,
     minutes: float | None = None,
     executor: str | None = None,
+    address: str | None = None,
+    workers: int | None = None,
     sampler: str | None = None,
     warm_start: Sequence[str] = (),
     seed: int | None = None,
@@ -227,7 +245,9 @@ def load_config(
         study_dir: Replaces the file's value, if given; likewise the others.
         trials: Replaces the budget's trials.
         minutes: Replaces the budget's minutes.
-        executor: Replaces the executor.
+        executor: Replaces the executor's name.
+        address: Replaces the executor's address; without a name, that of Ray.
+        workers: Likewise, its workers.
         sampler: Replaces the sampler.
         warm_start: Replaces the folders of earlier studies, if there are any.
         seed: Replaces the seed.
@@ -245,8 +265,11 @@ def load_config(
     variables = read_overrides(os.environ)
     for keys, value in variables.items():
         record = override(record, keys, value)
-    replaced = _given(study_dir=study_dir, executor=executor, sampler=sampler, seed=seed)
+    replaced = _given(study_dir=study_dir, sampler=sampler, seed=seed)
     record |= replaced
+    places = _given(executor=executor, address=address, workers=workers)
+    if places:
+        record["executor"] = _executor(record.get("executor", "inline"), places)
     record |= {"warm_start": list(warm_start)} if warm_start else {}
     limits = _given(trials=trials, minutes=minutes)
     budget = record.get("budget", {})
@@ -257,7 +280,7 @@ def load_config(
         record["warm_start"] = [_absolute(f, Path.cwd()) for f in record["warm_start"]]
     record["folder"] = _absolute(record.get("folder", "."), path.absolute().parent)
     named = [f"{variable_name(keys)}={value}" for keys, value in variables.items()]
-    others = [*named, *_options(replaced | limits)]
+    others = [*named, *_options(replaced | places | limits)]
 
     def source(keys: Sequence[str | int], mentioned: str = "") -> str:
         line = line_of(path, keys, mentioned)
@@ -289,11 +312,20 @@ def _checks(config: SearchConfig) -> dict[str, Callable[[], object]]:
     return {
         "target": config.make_target,
         "budget": config.make_budget,
+        "executor": config.make_executor,
         "training": config.make_training,
         "quantisation": config.make_quantisation,
         "constraints": lambda: parse_constraints(config.constraints),
         "objectives": check_costs,
     }
+
+
+def _executor(configured: object, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Apply the options of the command line; another executor than the file's has none of its."""
+    section = configured if isinstance(configured, dict) else {"name": configured}
+    name = options.get("executor", "ray")
+    kept = section if section.get("name") == name else {"name": name}
+    return kept | {key: value for key, value in options.items() if key != "executor"}
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -327,6 +359,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "task": FactorySection,
     "target": TargetSection,
     "budget": BudgetSection,
+    "executor": ExecutorSection,
 }
 """Sections of the file by their key; the whole of it under ""."""
 

@@ -30,6 +30,8 @@ ORDER = (
     "devices",
     "models",
     "api",
+    "contest",
+    "comparison",
     "cli",
 )
 

@@ -34,6 +34,13 @@ MinutesOption = Annotated[
     float | None,
     typer.Option(help="Minutes in total, resumed runs included; else as configured."),
 ]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(help="A running Ray cluster, 'auto' for that of this host; else one is started."),
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(help="Ray workers, each one trial at a time; else all CPUs.")
+]
 
 
 @app.command(
@@ -52,8 +59,11 @@ def search(
     trials: TrialsOption = None,
     minutes: MinutesOption = None,
     executor: Annotated[
-        str | None, typer.Option(help="Where trials run: inline, in this process.")
+        str | None,
+        typer.Option(help="Where trials run: inline, in this process, or ray, by Ray Tune."),
     ] = None,
+    address: AddressOption = None,
+    workers: WorkersOption = None,
     sampler: Annotated[
         str | None,
         typer.Option(help="What proposes candidates: joint, tpe, random, nsga2, gp or haq."),
@@ -84,6 +94,8 @@ def search(
             trials=trials,
             minutes=minutes,
             executor=executor,
+            address=address,
+            workers=workers,
             sampler=sampler,
             warm_start=warm_start or (),
             seed=seed,
@@ -129,7 +141,7 @@ def _run(config: "SearchConfig", *, quiet: bool, as_json: bool) -> None:
             space=config.space_name_or_path(),
             budget=config.make_budget(),
             study_dir=config.study_dir,
-            executor=config.executor,
+            executor=config.make_executor(),
             sampler=config.sampler,
             warm_start=config.warm_start,
             training=config.make_training(),

@@ -42,6 +42,9 @@ UNIFORM, CODEBOOK = "uniform", "codebook"
 WEIGHT_FORMATS = (UNIFORM, CODEBOOK)
 """How codes map to weights."""
 
+METHODS = ("logits", "features", "attention", "relation")
+"""What of a teacher is matched, beside its logits."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerConfig:
@@ -104,8 +107,11 @@ class DistillConfig:
     Attributes:
         temperature: Softens both distributions, > 0 (Hinton et al. 2015).
         kd_weight: Share of the distillation term in the loss, [0, 1].
-        method: What is matched; "logits".
-        feature_weight: Weight of a feature term, >= 0; 0 is none.
+        method: What is matched beside logits, for `feature_weight`: nothing with
+            "logits"; "features" themselves (FitNets, Romero et al. 2015), their
+            "attention" maps (Zagoruyko and Komodakis 2017), or the "relation" of
+            examples to each other (RKD, Park et al. 2019).
+        feature_weight: Weight of that term, >= 0; 0 is none.
     """
 
     temperature: float = 4.0
@@ -117,10 +123,14 @@ class DistillConfig:
         _check_range("temperature", self.temperature, low=1e-3, high=1e3)
         _check_range("kd_weight", self.kd_weight, low=0.0, high=1.0)
         _check_range("feature_weight", self.feature_weight, low=0.0, high=1e6)
-        if self.method != "logits":
+        check_name("'method'", self.method, METHODS)
+        if self.method == METHODS[0] and self.feature_weight > 0.0:
             raise InvalidInputError(
                 explain(
-                    "'method'", expected="'logits'", got=repr(self.method), remedy="leave it out"
+                    "'feature_weight'",
+                    expected="0 with method 'logits'",
+                    got=self.feature_weight,
+                    remedy="choose the method 'features', 'attention' or 'relation'",
                 )
             )
         for name in ("temperature", "kd_weight", "feature_weight"):
@@ -205,7 +215,8 @@ class Candidate:
         """Remove what has no effect, so that equal compressions are equal.
 
         Ratios of zero, unquantised layers, and everything named inside a
-        dropped block go, and with the last ratio the criterion. Group names
+        dropped block go, with the last ratio the criterion, and without a
+        feature weight the method of distillation. Group names
         start at their first layer, which lies inside a block only when the
         whole group does.
 
@@ -218,9 +229,13 @@ class Candidate:
             for name, ratio in self.pruning_ratios.items()
             if ratio > 0 and not self.drops(name)
         }
+        distill = self.distill
+        if distill.feature_weight == 0.0 and distill.method != METHODS[0]:
+            distill = replace(distill, method=METHODS[0])
         return replace(
             self,
             pruning_ratios=ratios,
+            distill=distill,
             criterion=self.criterion if ratios else DEFAULT_CRITERION,
             layers={
                 name: config
