@@ -29,6 +29,7 @@ ORDER = (
     "result",
     "devices",
     "models",
+    "models",
     "api",
     "contest",
     "comparison",

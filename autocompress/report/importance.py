@@ -141,7 +141,7 @@ def _importances(
     errors: dict[str, list[FloatArray]] = {kind: [] for kind in ("", *own)}
     for fitted, left in KFold(FOLDS, shuffle=True, random_state=seed).split(table):
         forest = ExtraTreesRegressor(TREES, random_state=seed)
-        forest.fit(table[fitted], values[fitted])
+        forest.fit(table[fitted], values[fitted].squeeze())
         for kind in errors:
             changed = table[left].copy()
             if kind:
