@@ -1,6 +1,7 @@
 """The configuration of a search: a YAML file, checked key by key."""
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -282,8 +283,11 @@ def load_config(
     named = [f"{variable_name(keys)}={value}" for keys, value in variables.items()]
     others = [*named, *_options(replaced | places | limits)]
 
+    overridden = {*replaced, *limits, *(keys[-1] for keys in variables)}
+
     def source(keys: Sequence[str | int], mentioned: str = "") -> str:
-        line = line_of(path, keys, mentioned)
+        elsewhere = {keys[-1], *re.findall(r"'(\w+)'", mentioned)} & overridden
+        line = None if elsewhere else line_of(path, keys, mentioned)
         place = f"'{path}'" if line is None else f"'{path}', line {line}"
         return " with ".join([place, *others])
 

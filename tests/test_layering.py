@@ -29,7 +29,6 @@ ORDER = (
     "result",
     "devices",
     "models",
-    "models",
     "api",
     "contest",
     "comparison",
