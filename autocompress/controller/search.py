@@ -9,7 +9,7 @@ from autocompress.controller.finish import finalist_images, measure_members, tra
 from autocompress.controller.forecast import Forecast
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.run import Run
-from autocompress.controller.sensitivity import find_ladders
+from autocompress.controller.sensitivity import find_ladders, keep_sensitivities
 from autocompress.controller.setup import SearchSetup
 from autocompress.controller.start import device_profile, measure_baseline
 from autocompress.controller.trials import run_trials
@@ -63,4 +63,5 @@ def _queue_designs(run: Run, forecast: Forecast) -> None:
         ledger.enqueue(
             space.to_params(design.candidate), design.origin, {"promote": design.promote}
         )
+    keep_sensitivities(run)
     ledger.set("designs_queued", True)

@@ -10,6 +10,7 @@ from torch import nn
 from autocompress.controller.earlier import Earlier
 from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate
+from autocompress.core.executor import Executor
 from autocompress.core.objective import Constraint, Objective
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.target import Target
@@ -19,9 +20,6 @@ from autocompress.evaluation.splits import Splits, data_digest
 from autocompress.evaluation.task import Task
 from autocompress.graph.structure import ModelGraph
 from autocompress.space.bound import BoundSpace
-
-EXECUTORS = ("inline",)
-"""Where trials can run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +39,7 @@ class SearchSetup:
         budget: What may be spent.
         study_dir: Where everything is written.
         epoch_images: Training images of one epoch.
+        executor: Where trials run.
         sampler: Name of the sampler.
         earlier: What earlier studies found.
         device: Torch device name.
@@ -62,6 +61,7 @@ class SearchSetup:
     budget: Budget
     study_dir: Path
     epoch_images: int
+    executor: Executor = field(default_factory=Executor)
     sampler: str = "joint"
     earlier: Earlier = field(default_factory=Earlier)
     device: str = "cpu"
@@ -91,6 +91,7 @@ def study_settings(
         "constraints": dict(constraints),
         "space": dict(space),
         "budget": asdict(setup.budget),
+        "executor": asdict(setup.executor),
         "sampler": setup.sampler,
         "warm_start": list(setup.earlier.folders),
         "designs": [candidate.to_json() for candidate in setup.designs],
