@@ -29,7 +29,8 @@ _VERBS_AND_DATA = frozenset(
         ),
         *("LayerConfig", "RuntimeModule", "SearchResult", "SearchSpace", "Target", "Task"),
         *("AccuracyPredictor", "JointSampler", "QuantisationConfig", "TrainingConfig"),
-        *("Accelerator", "LookupTable", "Roofline", "SimulatedProfile"),
+        *("Accelerator", "LookupTable", "Roofline", "SimulatedProfile", "Stop"),
+        *("Cost", "Criterion"),
         *("allocate", "check", "compress", "export", "load", "measure_latency", "open", "profile"),
         *("resume", "search"),
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from autocompress.artifact.export import Artifact, RuntimeModule, export_artifact
+from autocompress.artifact.export import Artifact, RuntimeModule, export_artifact, export_float
 from autocompress.artifact.onnx_file import check_exportable
 from autocompress.artifact.packed import read_packed
 from autocompress.artifact.session import check_available
@@ -29,10 +29,16 @@ from autocompress.controller.setup import (
 from autocompress.controller.storage import study_exists
 from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
-from autocompress.core.events import Callback, Event
+from autocompress.core.events import Callback, Event, Stop
 from autocompress.core.executor import Executor
 from autocompress.core.files import write_json, write_text
-from autocompress.core.objective import cost_names, parse_constraints, parse_objectives, study_names
+from autocompress.core.objective import (
+    Cost,
+    cost_names,
+    parse_constraints,
+    parse_objectives,
+    study_names,
+)
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.schema import check_name
 from autocompress.core.simulation import Accelerator, LookupTable, Roofline
@@ -53,14 +59,15 @@ from autocompress.graph.inputs import ModelInputs
 from autocompress.graph.tracing import trace
 from autocompress.kept_config import text_to_keep
 from autocompress.predictor.ensemble import AccuracyPredictor
-from autocompress.report.console import ProgressDisplay
 from autocompress.report.environment import environment
+from autocompress.report.live import ProgressDisplay
 from autocompress.report.log_file import LogFile
-from autocompress.report.preflight import CheckReport
+from autocompress.report.preflight import CheckReport, check_json
 from autocompress.result import FrontMember, SearchResult
 from autocompress.space.bound import BoundSpace
 from autocompress.space.preset import SearchSpace
 from autocompress.transform.compressed import CompressedModel
+from autocompress.transform.criteria import Criterion
 
 __all__ = [
     "Accelerator",
@@ -71,6 +78,8 @@ __all__ = [
     "Candidate",
     "CheckReport",
     "CompressedModel",
+    "Cost",
+    "Criterion",
     "DeviceProfile",
     "DistillConfig",
     "Event",
@@ -86,6 +95,7 @@ __all__ = [
     "SearchResult",
     "SearchSpace",
     "SimulatedProfile",
+    "Stop",
     "Target",
     "Task",
     "TrainingConfig",
@@ -116,6 +126,7 @@ def search(
     storage: str | None = None,
     sampler: str = "joint",
     warm_start: Sequence[str | Path] = (),
+    designs: Sequence[Candidate] = (),
     training: TrainingConfig = TrainingConfig(),  # noqa: B008  frozen
     quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
     device: str = "cpu",
@@ -149,10 +160,12 @@ def search(
         warm_start: Folders of earlier studies. Their best candidates are tried
             first; where model, weights and data are the same, all that is
             known of their candidates counts, whatever the target was.
+        designs: Candidates to begin with, in place of those that are chosen here.
         training: How candidates are cut and quantised while they are trained.
         quantisation: How grids are chosen.
         device: Torch device that trains and evaluates.
-        callbacks: Called with every `Event`.
+        callbacks: Called with every `Event`; one that raises `Stop` ends the
+            search, which returns what it has, and any other error is raised.
         verbose: Show progress.
         seed: Seed of the run.
 
@@ -204,6 +217,7 @@ def search(
         sampler=sampler,
         device=device,
         seed=seed,
+        designs=tuple(bound.canonical(check_type("'designs'", c, Candidate)) for c in designs),
         training=training,
         quantisation=quantisation,
     )
@@ -227,13 +241,18 @@ def search(
         setup = replace(setup, earlier=keep_earlier(ledger, setup.earlier))
         ledger.set("settings", settings)
         ledger.set("notes", notes)
+        ledger.set("structure", check_json(graph))
         write_text(folder / "config.yaml", text_to_keep(folder, settings))
         write_json(folder / "environment.json", environment(resolved, device, seed))
         with ExitStack() as stack:
             listeners: list[Callback] = [LogFile(folder / "log.txt", splits.note), *callbacks]
             if verbose:
                 listeners.append(stack.enter_context(ProgressDisplay()))
-            run_search(setup, ledger, listeners)
+            try:
+                run_search(setup, ledger, listeners)
+            except Stop as stop:
+                if stop.__cause__ is not None:  # what a callback raised
+                    raise stop.__cause__ from None
     finally:
         ledger.close()
     result = SearchResult(folder, original=model)
@@ -280,6 +299,7 @@ def resume(
         study_dir=study_dir,
         executor=settings.get("executor", "inline") if executor is None else executor,
         sampler=settings["sampler"],
+        designs=[Candidate.from_json(record) for record in settings.get("designs", [])],
         training=TrainingConfig.from_mapping(settings.get("training", {})),
         quantisation=QuantisationConfig.from_mapping(settings.get("quantisation", {})),
         device=settings["device"],
@@ -390,7 +410,10 @@ def export(
 
     Args:
         compressed: From `compress`, or a member's `model()`.
-        path: The ONNX file to write; its batch axis is dynamic.
+        path: The ONNX file to write; its batch axis is dynamic. Without a
+            target, a name that ends in ".pt2" gets a `torch.export` program in
+            floating point: pruned and trained, with the values that the codes
+            of quantised weights stand for, and activations as they come.
         example_inputs: A tensor, a tuple, or a dict of one forward call.
         target: Where it will run; None is "onnxruntime-cpu".
 
@@ -398,8 +421,11 @@ def export(
         ExportError: If the file would not run there, or not reproduce the model.
     """
     inputs = ModelInputs.of(example_inputs)
+    call = (inputs.args, inputs.kwargs)
+    if target is None and Path(path).suffix == ".pt2":
+        return export_float(compressed, Path(path), call)
     resolved = resolve_target(TARGET_NAMES[0] if target is None else target)[0]
-    return export_artifact(compressed, Path(path), (inputs.args, inputs.kwargs), target=resolved)
+    return export_artifact(compressed, Path(path), call, target=resolved)
 
 
 def load(packed_path: str | Path, model: nn.Module) -> CompressedModel:

@@ -1,6 +1,7 @@
 """The configuration of a search: a YAML file, checked key by key."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,9 +19,11 @@ from autocompress.core.target import Target
 from autocompress.core.training import TrainingConfig
 from autocompress.errors import InvalidInputError, WrongTypeError, explain
 from autocompress.factories import call_factory, load_weights
-from autocompress.yaml_file import read_yaml
+from autocompress.overrides import override, read_overrides, variable_name
+from autocompress.yaml_file import line_of, read_yaml
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
     from torch import nn
 
     from autocompress.evaluation.task import Task
@@ -263,6 +266,9 @@ def load_config(
     """
     path = Path(path)
     record = read_yaml(path)
+    variables = read_overrides(os.environ)
+    for keys, value in variables.items():
+        record = override(record, keys, value)
     replaced = _given(study_dir=study_dir, storage=storage, sampler=sampler, seed=seed)
     record |= replaced
     places = _given(executor=executor, address=address, workers=workers)
@@ -277,24 +283,45 @@ def load_config(
     if isinstance(record.get("warm_start"), list):
         record["warm_start"] = [_absolute(f, Path.cwd()) for f in record["warm_start"]]
     record["folder"] = _absolute(record.get("folder", "."), path.absolute().parent)
-    source = " with ".join([f"'{path}'", *_options(replaced | places | limits)])
+    named = [f"{variable_name(keys)}={value}" for keys, value in variables.items()]
+    others = [*named, *_options(replaced | places | limits)]
+
+    def source(keys: Sequence[str | int], mentioned: str = "") -> str:
+        line = line_of(path, keys, mentioned)
+        place = f"'{path}'" if line is None else f"'{path}', line {line}"
+        return " with ".join([place, *others])
+
     try:
         config = SearchConfig.model_validate(record)
     except ValidationError as error:
-        raise InvalidInputError(f"{source}, {_sentence(error)}") from error
-    try:
-        target = config.make_target()
-        config.make_budget()
-        config.make_executor()
-        config.make_training()
-        config.make_quantisation()
-        objectives = parse_objectives(config.objectives)
-        constraints = parse_constraints(config.constraints)
-        if isinstance(target, Target):
-            target.check_costs(cost_names(objectives, constraints))
-    except (InvalidInputError, WrongTypeError) as error:
-        raise type(error)(f"{source}, {error}") from error
+        details = _most_helpful(error)
+        raise InvalidInputError(f"{source(details['loc'])}, {_sentence(details)}") from error
+    for key, check in _checks(config).items():
+        try:
+            check()
+        except (InvalidInputError, WrongTypeError) as error:
+            raise type(error)(f"{source([key], str(error))}, {error}") from error
     return config
+
+
+def _checks(config: SearchConfig) -> dict[str, Callable[[], object]]:
+    """List what makes the parts of a search, by key: each refuses wrong values."""
+
+    def check_costs() -> None:
+        objectives = parse_objectives(config.objectives)
+        target = config.make_target()
+        if isinstance(target, Target):
+            target.check_costs(cost_names(objectives, parse_constraints(config.constraints)))
+
+    return {
+        "target": config.make_target,
+        "budget": config.make_budget,
+        "executor": config.make_executor,
+        "training": config.make_training,
+        "quantisation": config.make_quantisation,
+        "constraints": lambda: parse_constraints(config.constraints),
+        "objectives": check_costs,
+    }
 
 
 def _executor(configured: object, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -330,7 +357,7 @@ def _absolute(value: object, base: Path) -> object:
     return str(base / value) if isinstance(value, str) else value
 
 
-_SECTIONS: Mapping[str, type[BaseModel]] = {
+SECTIONS: Mapping[str, type[BaseModel]] = {
     "": SearchConfig,
     "model": ModelSection,
     "task": FactorySection,
@@ -338,19 +365,22 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "budget": BudgetSection,
     "executor": ExecutorSection,
 }
+"""Sections of the file by their key; the whole of it under ""."""
 
 
-def _sentence(refusal: ValidationError) -> str:
-    """Word what pydantic found first in one sentence of ours."""
-    found = refusal.errors()
-    # A misspelt key is also a missing one; the misspelling is what helps.
-    error = min(found, key=lambda details: details["type"] != "extra_forbidden")
+def _most_helpful(refusal: ValidationError) -> "ErrorDetails":
+    """Pick what pydantic found first; a misspelt key is also a missing one, and helps more."""
+    return min(refusal.errors(), key=lambda details: details["type"] != "extra_forbidden")
+
+
+def _sentence(error: "ErrorDetails") -> str:
+    """Word what pydantic found in one sentence of ours."""
     location = [str(part) for part in error["loc"]]
     key = f"key '{'.'.join(location)}'"
     if error["type"] == "extra_forbidden":
         section = ".".join(location[:-1])
         what = f"section '{section}', key" if section else "key"
-        return unknown_name(what, location[-1], _SECTIONS[section].model_fields)
+        return unknown_name(what, location[-1], SECTIONS[section].model_fields)
     if error["type"] == "missing":
         return explain(key, expected="a value", got="nothing", remedy="add the key")
     return explain(

@@ -17,7 +17,7 @@ from autocompress.controller.members import (
 from autocompress.controller.schedule import Schedule
 from autocompress.controller.setup import SearchSetup
 from autocompress.core.evaluation import Evaluation, MeasuredMember
-from autocompress.core.events import Callback, Event
+from autocompress.core.events import Callback, Event, Stop
 from autocompress.cost.analytic import count_costs
 from autocompress.cost.simulated import SimulatedProfile
 from autocompress.evaluation.evaluator import Evaluator
@@ -94,7 +94,10 @@ class Run:
             **details,
         )
         for callback in self.callbacks:
-            callback(event)
+            try:
+                callback(event)
+            except Exception as error:  # no trial's fault, and must not count as one
+                raise Stop(f"a callback raised {type(error).__name__}") from error
 
     def note_time(self) -> None:
         """Keep the time spent so far, in case that the process is killed."""
@@ -114,7 +117,7 @@ class Run:
             now = time.monotonic()
             if now - told >= NEWS_SECONDS:
                 noted = told = now
-                self.say(stage, f"{what} is trained to {share:.0%}")
+                self.say(stage, f"{what} is trained to {share:.0%}", progress=share)
             elif now - noted >= HEARTBEAT_SECONDS:
                 noted = now
                 self.note_time()

@@ -10,6 +10,7 @@ from torch import nn
 from autocompress.controller.earlier import Earlier
 from autocompress.controller.ledger import Ledger
 from autocompress.core.budget import Budget
+from autocompress.core.candidate import Candidate
 from autocompress.core.executor import Executor
 from autocompress.core.objective import Constraint, Objective
 from autocompress.core.quantisation import QuantisationConfig
@@ -45,6 +46,7 @@ class SearchSetup:
         earlier: What earlier studies found.
         device: Torch device name.
         seed: The seed of the run.
+        designs: Candidates to begin with; none for those that the search chooses.
         training: How candidates are cut and quantised while they are trained.
         quantisation: How grids are chosen.
     """
@@ -66,6 +68,7 @@ class SearchSetup:
     earlier: Earlier = field(default_factory=Earlier)
     device: str = "cpu"
     seed: int = 0
+    designs: tuple[Candidate, ...] = ()
     training: TrainingConfig = field(default_factory=TrainingConfig)
     quantisation: QuantisationConfig = field(default_factory=QuantisationConfig)
 
@@ -93,6 +96,7 @@ def study_settings(
         "executor": asdict(setup.executor),
         "sampler": setup.sampler,
         "warm_start": list(setup.earlier.folders),
+        "designs": [candidate.to_json() for candidate in setup.designs],
         "training": asdict(setup.training),
         "quantisation": asdict(setup.quantisation),
         "device": setup.device,

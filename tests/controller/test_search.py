@@ -15,7 +15,7 @@ from autocompress.controller.ledger import Ledger
 from autocompress.core.evaluation import FidelityResult
 from autocompress.core.files import read_json
 from autocompress.errors import InvalidInputError, SearchFailedError, StudyError
-from autocompress.evaluation import evaluator
+from autocompress.evaluation import course
 from autocompress.evaluation.evaluator import Evaluator
 from zoo import ResidualNet
 
@@ -306,13 +306,13 @@ def test_sparsity_is_searched_and_a_schedule_trains_towards_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stages: list[ac.Candidate] = []
-    whole = evaluator.fine_tune
+    whole = course.fine_tune
 
     def noting(student: ac.CompressedModel, *rest: Any, **options: Any) -> int:
         stages.append(student.record.candidate)
         return whole(student, *rest, **options)
 
-    monkeypatch.setattr(evaluator, "fine_tune", noting)
+    monkeypatch.setattr(course, "fine_tune", noting)
     choose = finish.choose_finalists
     monkeypatch.setattr(  # so that a finalist is trained, whatever it has lost
         finish, "choose_finalists", lambda *args: [replace(f, share=1.0) for f in choose(*args)]

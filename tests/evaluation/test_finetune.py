@@ -9,8 +9,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
-from autocompress.errors import InvalidInputError, TrainingError
-from autocompress.evaluation.finetune import FineTuneConfig, distillation_loss, fine_tune
+from autocompress.core.recipe import Recipe
+from autocompress.errors import TrainingError
+from autocompress.evaluation.distillation import distillation_loss
+from autocompress.evaluation.finetune import FineTuneConfig, fine_tune
 from autocompress.evaluation.proxy import score, settle
 from autocompress.evaluation.task import Task
 from autocompress.graph.tracing import trace
@@ -52,7 +54,7 @@ def test_training_improves_a_pruned_student(kd_weight: float) -> None:
         teacher,
         task,
         DistillConfig(kd_weight=kd_weight),
-        FineTuneConfig(images=3000, learning_rate=0.05),
+        FineTuneConfig(images=3000, recipe=Recipe(learning_rate=0.05)),
         seed=0,
         on_step=shares.append,
     )
@@ -131,7 +133,7 @@ def test_a_rate_that_diverges_is_an_error() -> None:
     task = make_task()
     teacher = trained_model(task)
     student = _student(teacher, task)
-    config = FineTuneConfig(images=10_000, learning_rate=1e12)
+    config = FineTuneConfig(images=10_000, recipe=Recipe(learning_rate=1e12))
     with pytest.raises(TrainingError, match=r"expected a finite loss.*lower the learning rate"):
         fine_tune(student, teacher, task, DistillConfig(kd_weight=0.5), config, seed=0)
     assert not student.training
@@ -143,13 +145,6 @@ def test_time_cuts_the_schedule_short() -> None:
     config = FineTuneConfig(images=10**9, seconds=0.2)
     seen = fine_tune(_student(teacher, task), teacher, task, DistillConfig(), config, seed=0)
     assert 0 < seen < 10**7
-
-
-def test_what_this_version_cannot_distil_is_refused() -> None:
-    task, distill = make_task(), DistillConfig(feature_weight=0.5)
-    teacher = trained_model(task)
-    with pytest.raises(InvalidInputError, match="distil from logits"):
-        fine_tune(_student(teacher, task), teacher, task, distill, CONFIG, seed=0)
 
 
 @pytest.mark.parametrize("bits", [32, 8, 2])
@@ -185,7 +180,7 @@ def test_the_rate_runs_through_its_part_of_the_cycle(monkeypatch: pytest.MonkeyP
         return step(self, *args, **kwargs)
 
     monkeypatch.setattr(torch.optim.SGD, "step", noting)
-    whole = FineTuneConfig(images=1024, learning_rate=1.0, clip_norm=1e-6)
+    whole = FineTuneConfig(images=1024, recipe=Recipe(learning_rate=1.0, clip_norm=1e-6))
     for config in (
         whole,
         replace(whole, images=512, cycle=(0.0, 0.5)),
@@ -233,7 +228,7 @@ def test_learned_steps_are_trained_and_applied() -> None:
     teacher = trained_model(task)
     student = _low_bits(teacher, task, LayerConfig(weight_bits=2, activation_bits=3))
     before = score(student, task, task.val)
-    config = FineTuneConfig(images=4000, learning_rate=0.05, learned_steps=True)
+    config = FineTuneConfig(images=4000, recipe=Recipe(learning_rate=0.05), learned_steps=True)
     student.learn_steps()
     began = {key: step.detach().clone() for key, step in student.steps.items()}
     fine_tune(student, teacher, task, DistillConfig(), config, seed=0)
