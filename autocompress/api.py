@@ -18,7 +18,13 @@ from autocompress.controller.knapsack import allocate
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.sampler import SAMPLER_NAMES
 from autocompress.controller.search import run_search
-from autocompress.controller.setup import SearchSetup, study_identity, study_settings
+from autocompress.controller.setup import (
+    SearchSetup,
+    kept_settings,
+    study_identity,
+    study_settings,
+)
+from autocompress.controller.storage import study_exists
 from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
 from autocompress.core.events import Callback, Event, Stop
@@ -115,6 +121,7 @@ def search(
     budget: Budget = Budget(trials=100),  # noqa: B008  frozen
     study_dir: str | Path = "runs/study",
     executor: str | Mapping[str, Any] | Executor = "inline",
+    storage: str | None = None,
     sampler: str = "joint",
     warm_start: Sequence[str | Path] = (),
     designs: Sequence[Candidate] = (),
@@ -142,6 +149,10 @@ def search(
         study_dir: Folder of the study.
         executor: "inline" runs trials in this process, "ray" several at once by
             Ray Tune; an `Executor` says with how many workers, and where.
+        storage: Where a new study keeps its trials: None for a file in `study_dir`,
+            "postgresql://user@host/database", "mysql://...", or "journal:/a/file" on
+            a network disk. The password of a server is read from the environment
+            variable AUTOCOMPRESS_STORAGE_PASSWORD.
         sampler: "joint" learns accuracy and computes costs; "tpe", "random",
             "nsga2", "gp" and "haq" are there to compare with.
         warm_start: Folders of earlier studies. Their best candidates are tried
@@ -185,7 +196,7 @@ def search(
     graph = trace(original, ModelInputs(args=inputs[0], kwargs=inputs[1]))
     bound = chosen.bind_graph(graph, resolved, cost_names(goals, limits))
     check_splits(task, original, splits)
-    if resolved.simulation is None and not (folder / "study.db").is_file():
+    if resolved.simulation is None and not study_exists(folder / "study.db"):
         check_exportable(original, inputs)
     setup = SearchSetup(
         model=original,
@@ -209,7 +220,7 @@ def search(
         quantisation=quantisation,
     )
     identity = study_identity(setup, weights_digest(original))
-    if not (folder / "study.db").is_file():
+    if not study_exists(folder / "study.db"):
         setup = replace(setup, earlier=read_earlier(warm_start, bound, identity))
     notes = [splits.note] if splits.note else []
     if isinstance(given, DeviceProfile):
@@ -222,6 +233,7 @@ def search(
         metric_names=study_names(goals),
         identity=identity,
         seed=seed,
+        storage=storage,
     )
     try:
         setup = replace(setup, earlier=keep_earlier(ledger, setup.earlier))
@@ -271,7 +283,7 @@ def resume(
         MissingFileError: If there is no study.
         StudyError: If the study belongs to another model or other data.
     """
-    settings = Ledger.settings_of(Path(study_dir) / "study.db")
+    settings = kept_settings(Path(study_dir))
     return search(
         model,
         task,

@@ -126,6 +126,7 @@ class SearchConfig(_Section):
             keys as in `TrainingConfig`.
         quantisation: How grids are chosen; keys as in `QuantisationConfig`.
         executor: Where trials run.
+        storage: Where a new study keeps its trials; a file in its folder by default.
         sampler: What proposes candidates.
         warm_start: Folders of earlier studies, to learn from.
         device: The torch device that trains and evaluates.
@@ -145,6 +146,7 @@ class SearchConfig(_Section):
     training: dict[str, Any] = Field(default_factory=dict)
     quantisation: dict[str, Any] = Field(default_factory=dict)
     executor: ExecutorSection = ExecutorSection()
+    storage: str | None = None
     sampler: Literal["joint", "tpe", "random", "nsga2", "gp", "haq"] = "joint"
     warm_start: tuple[str, ...] = Field(default=(), strict=False)
     device: str = "cpu"
@@ -235,6 +237,7 @@ def load_config(
     executor: str | None = None,
     address: str | None = None,
     workers: int | None = None,
+    storage: str | None = None,
     sampler: str | None = None,
     warm_start: Sequence[str] = (),
     seed: int | None = None,
@@ -249,6 +252,7 @@ def load_config(
         executor: Replaces the executor's name.
         address: Replaces the executor's address; without a name, that of Ray.
         workers: Likewise, its workers.
+        storage: Replaces the storage.
         sampler: Replaces the sampler.
         warm_start: Replaces the folders of earlier studies, if there are any.
         seed: Replaces the seed.
@@ -266,7 +270,7 @@ def load_config(
     variables = read_overrides(os.environ)
     for keys, value in variables.items():
         record = override(record, keys, value)
-    replaced = _given(study_dir=study_dir, sampler=sampler, seed=seed)
+    replaced = _given(study_dir=study_dir, storage=storage, sampler=sampler, seed=seed)
     record |= replaced
     places = _given(executor=executor, address=address, workers=workers)
     if places:

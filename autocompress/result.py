@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.members import worst_violation
+from autocompress.controller.storage import study_exists
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import MeasuredMember, baselines
 from autocompress.core.files import read_json, write_text
@@ -97,7 +98,7 @@ class SearchResult:
 
     def __init__(self, study_dir: str | Path, original: "nn.Module | None" = None) -> None:
         self.study_dir = Path(study_dir)
-        if not (self.study_dir / "study.db").is_file():
+        if not study_exists(self.study_dir / "study.db"):
             raise MissingFileError(
                 explain(
                     f"'{study_dir}'",
