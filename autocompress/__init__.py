@@ -21,7 +21,7 @@ _VERBS_AND_DATA = frozenset(
         *("Artifact", "BoundSpace", "Budget", "Candidate", "CheckReport", "CompressedModel"),
         *("DeviceProfile", "DistillConfig", "Event", "FrontMember", "LatencyMeasurement"),
         *("LayerConfig", "RuntimeModule", "SearchResult", "SearchSpace", "Target", "Task"),
-        *("AccuracyPredictor", "JointSampler", "QuantisationConfig", "TrainingConfig"),
+        *("AccuracyPredictor", "JointSampler", "QuantisationConfig", "Recipe", "TrainingConfig"),
         *("Accelerator", "LookupTable", "Roofline", "SimulatedProfile"),
         *("allocate", "check", "compress", "export", "load", "measure_latency", "open", "profile"),
         *("resume", "search"),

@@ -1,6 +1,5 @@
 """The public verbs; the one module that names concrete classes."""
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -27,6 +26,7 @@ from autocompress.core.events import Callback, Event
 from autocompress.core.files import write_json, write_text
 from autocompress.core.objective import cost_names, parse_constraints, parse_objectives, study_names
 from autocompress.core.quantisation import QuantisationConfig
+from autocompress.core.recipe import Recipe
 from autocompress.core.schema import check_name
 from autocompress.core.simulation import Accelerator, LookupTable, Roofline
 from autocompress.core.target import TARGET_NAMES, Target
@@ -35,7 +35,7 @@ from autocompress.cost.measurement import LatencyMeasurement
 from autocompress.cost.profile import DeviceProfile
 from autocompress.cost.resolve import resolve_target
 from autocompress.cost.simulated import SimulatedProfile
-from autocompress.devices import measure_latency, profile
+from autocompress.devices import measure_latency, profile, warn_of_mismatches
 from autocompress.errors import check_type
 from autocompress.evaluation.calibration import compress_on
 from autocompress.evaluation.original import check_device, frozen_copy, weights_digest
@@ -73,6 +73,7 @@ __all__ = [
     "LayerConfig",
     "LookupTable",
     "QuantisationConfig",
+    "Recipe",
     "Roofline",
     "RuntimeModule",
     "SearchResult",
@@ -109,6 +110,7 @@ def search(
     warm_start: Sequence[str | Path] = (),
     training: TrainingConfig = TrainingConfig(),  # noqa: B008  frozen
     quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
+    teachers: Sequence[nn.Module] = (),
     device: str = "cpu",
     callbacks: Iterable[Callback] = (),
     verbose: bool = True,
@@ -137,6 +139,7 @@ def search(
             known of their candidates counts, whatever the target was.
         training: How candidates are cut and quantised while they are trained.
         quantisation: How grids are chosen.
+        teachers: Models that teach beside the original; they take the same batches.
         device: Torch device that trains and evaluates.
         callbacks: Called with every `Event`.
         verbose: Show progress.
@@ -191,15 +194,12 @@ def search(
         seed=seed,
         training=training,
         quantisation=quantisation,
+        teachers=tuple(frozen_copy(teacher, device) for teacher in teachers),
     )
     identity = study_identity(setup, weights_digest(original))
     if not (folder / "study.db").is_file():
         setup = replace(setup, earlier=read_earlier(warm_start, bound, identity))
-    notes = [splits.note] if splits.note else []
-    if isinstance(given, DeviceProfile):
-        for mismatch in given.mismatches():
-            warnings.warn(f"the device profile: {mismatch}", stacklevel=2)
-            notes.append(f"The device profile is of another host: {mismatch}.")
+    notes = [*filter(None, [splits.note]), *warn_of_mismatches(given)]
     settings = study_settings(setup, chosen.model_dump(mode="json"), objectives, constraints or {})
     ledger = Ledger.open(
         folder / "study.db",
@@ -231,6 +231,7 @@ def resume(
     task: Task,
     *,
     budget: Budget | None = None,
+    teachers: Sequence[nn.Module] = (),
     callbacks: Iterable[Callback] = (),
     verbose: bool = True,
 ) -> SearchResult:
@@ -241,6 +242,7 @@ def resume(
         model: The model of the study.
         task: The task of the study.
         budget: New totals; None keeps the old ones.
+        teachers: Teachers beside the original, if the study had some.
         callbacks: Called with every `Event`.
         verbose: Show progress.
 
@@ -263,6 +265,7 @@ def resume(
         sampler=settings["sampler"],
         training=TrainingConfig.from_mapping(settings.get("training", {})),
         quantisation=QuantisationConfig.from_mapping(settings.get("quantisation", {})),
+        teachers=teachers,
         device=settings["device"],
         callbacks=callbacks,
         verbose=verbose,

@@ -46,6 +46,7 @@ class SearchSetup:
         seed: The seed of the run.
         training: How candidates are cut and quantised while they are trained.
         quantisation: How grids are chosen.
+        teachers: Teachers beside the original.
     """
 
     model: nn.Module
@@ -66,6 +67,7 @@ class SearchSetup:
     seed: int = 0
     training: TrainingConfig = field(default_factory=TrainingConfig)
     quantisation: QuantisationConfig = field(default_factory=QuantisationConfig)
+    teachers: tuple[nn.Module, ...] = ()
 
 
 def study_settings(
