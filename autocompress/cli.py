@@ -276,6 +276,7 @@ def _run(config: "SearchConfig", *, quiet: bool) -> None:
             warm_start=config.warm_start,
             training=config.make_training(),
             quantisation=config.make_quantisation(),
+            teachers=config.make_teachers(),
             device=config.device,
             callbacks=(_keeper(config), *([display] if display else [])),
             verbose=False,

@@ -109,6 +109,7 @@ class SearchConfig(_Section):
         training: How candidates are cut and quantised while they are trained;
             keys as in `TrainingConfig`.
         quantisation: How grids are chosen; keys as in `QuantisationConfig`.
+        teachers: Models that teach beside the original, made as it is.
         executor: Where trials run.
         sampler: What proposes candidates.
         warm_start: Folders of earlier studies, to learn from.
@@ -128,6 +129,7 @@ class SearchConfig(_Section):
     budget: BudgetSection
     training: dict[str, Any] = Field(default_factory=dict)
     quantisation: dict[str, Any] = Field(default_factory=dict)
+    teachers: tuple[ModelSection, ...] = Field(default=(), strict=False)
     executor: Literal["inline"] = "inline"
     sampler: Literal["joint", "tpe", "random", "nsga2", "gp", "haq"] = "joint"
     warm_start: tuple[str, ...] = Field(default=(), strict=False)
@@ -176,9 +178,15 @@ class SearchConfig(_Section):
 
     def make_model(self) -> "nn.Module":
         """Call the model factory, and load the weights if there are any."""
+        return self._make(self.model)
+
+    def make_teachers(self) -> "list[nn.Module]":
+        """Make the models that teach beside the original."""
+        return [self._make(section) for section in self.teachers]
+
+    def _make(self, section: ModelSection) -> "nn.Module":
         from torch import nn
 
-        section = self.model
         model = call_factory(section.factory, section.args, Path(self.folder), what="model")
         if not isinstance(model, nn.Module):
             raise _wrong_result(section, expected="a torch.nn.Module", got=model)
