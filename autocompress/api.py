@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from autocompress.artifact.export import Artifact, RuntimeModule, export_artifact
+from autocompress.artifact.export import Artifact, RuntimeModule, export_artifact, export_float
 from autocompress.artifact.onnx_file import check_exportable
 from autocompress.artifact.packed import read_packed
 from autocompress.artifact.session import check_available
@@ -19,12 +19,19 @@ from autocompress.controller.ledger import Ledger
 from autocompress.controller.preflight import check_model
 from autocompress.controller.sampler import SAMPLER_NAMES
 from autocompress.controller.search import run_search
-from autocompress.controller.setup import EXECUTORS, SearchSetup, study_identity, study_settings
+from autocompress.controller.setup import SearchSetup, study_identity, study_settings
 from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
-from autocompress.core.events import Callback, Event
+from autocompress.core.events import Callback, Event, Stop
+from autocompress.core.executor import Executor
 from autocompress.core.files import write_json, write_text
-from autocompress.core.objective import cost_names, parse_constraints, parse_objectives, study_names
+from autocompress.core.objective import (
+    Cost,
+    cost_names,
+    parse_constraints,
+    parse_objectives,
+    study_names,
+)
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.recipe import Recipe
 from autocompress.core.schema import check_name
@@ -46,14 +53,15 @@ from autocompress.graph.inputs import ModelInputs
 from autocompress.graph.tracing import trace
 from autocompress.kept_config import text_to_keep
 from autocompress.predictor.ensemble import AccuracyPredictor
-from autocompress.report.console import ProgressDisplay
 from autocompress.report.environment import environment
+from autocompress.report.live import ProgressDisplay
 from autocompress.report.log_file import LogFile
-from autocompress.report.preflight import CheckReport
+from autocompress.report.preflight import CheckReport, check_json
 from autocompress.result import FrontMember, SearchResult
 from autocompress.space.bound import BoundSpace
 from autocompress.space.preset import SearchSpace
 from autocompress.transform.compressed import CompressedModel
+from autocompress.transform.criteria import Criterion
 
 __all__ = [
     "Accelerator",
@@ -64,9 +72,12 @@ __all__ = [
     "Candidate",
     "CheckReport",
     "CompressedModel",
+    "Cost",
+    "Criterion",
     "DeviceProfile",
     "DistillConfig",
     "Event",
+    "Executor",
     "FrontMember",
     "JointSampler",
     "LatencyMeasurement",
@@ -79,6 +90,7 @@ __all__ = [
     "SearchResult",
     "SearchSpace",
     "SimulatedProfile",
+    "Stop",
     "Target",
     "Task",
     "TrainingConfig",
@@ -105,9 +117,10 @@ def search(
     space: str | Path | Mapping[str, Any] | SearchSpace = "cnn",
     budget: Budget = Budget(trials=100),  # noqa: B008  frozen
     study_dir: str | Path = "runs/study",
-    executor: str = "inline",
+    executor: str | Mapping[str, Any] | Executor = "inline",
     sampler: str = "joint",
     warm_start: Sequence[str | Path] = (),
+    designs: Sequence[Candidate] = (),
     training: TrainingConfig = TrainingConfig(),  # noqa: B008  frozen
     quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
     teachers: Sequence[nn.Module] = (),
@@ -131,17 +144,20 @@ def search(
         space: Name of a preset, path of a search space, or a `SearchSpace`.
         budget: Trials and minutes in total.
         study_dir: Folder of the study.
-        executor: "inline" runs trials in this process.
+        executor: "inline" runs trials in this process, "ray" several at once by
+            Ray Tune; an `Executor` says with how many workers, and where.
         sampler: "joint" learns accuracy and computes costs; "tpe", "random",
             "nsga2", "gp" and "haq" are there to compare with.
         warm_start: Folders of earlier studies. Their best candidates are tried
             first; where model, weights and data are the same, all that is
             known of their candidates counts, whatever the target was.
+        designs: Candidates to begin with, in place of those that are chosen here.
         training: How candidates are cut and quantised while they are trained.
         quantisation: How grids are chosen.
         teachers: Models that teach beside the original; they take the same batches.
         device: Torch device that trains and evaluates.
-        callbacks: Called with every `Event`.
+        callbacks: Called with every `Event`; one that raises `Stop` ends the
+            search, which returns what it has, and any other error is raised.
         verbose: Show progress.
         seed: Seed of the run.
 
@@ -157,7 +173,7 @@ def search(
     check_type("'training'", training, TrainingConfig)
     check_type("'quantisation'", quantisation, QuantisationConfig)
     check_type("'seed'", seed, int)
-    check_name("'executor'", executor, EXECUTORS)
+    pool = Executor.of(executor)
     check_name("'sampler'", sampler, SAMPLER_NAMES)
     resolved, given = resolve_target(target)
     goals, limits = parse_objectives(objectives), parse_constraints(constraints)
@@ -189,9 +205,11 @@ def search(
         budget=budget,
         study_dir=folder,
         epoch_images=epoch_images(task),
+        executor=pool,
         sampler=sampler,
         device=device,
         seed=seed,
+        designs=tuple(bound.canonical(check_type("'designs'", c, Candidate)) for c in designs),
         training=training,
         quantisation=quantisation,
         teachers=tuple(frozen_copy(teacher, device) for teacher in teachers),
@@ -211,13 +229,18 @@ def search(
         setup = replace(setup, earlier=keep_earlier(ledger, setup.earlier))
         ledger.set("settings", settings)
         ledger.set("notes", notes)
+        ledger.set("structure", check_json(graph))
         write_text(folder / "config.yaml", text_to_keep(folder, settings))
         write_json(folder / "environment.json", environment(resolved, device, seed))
         with ExitStack() as stack:
             listeners: list[Callback] = [LogFile(folder / "log.txt", splits.note), *callbacks]
             if verbose:
                 listeners.append(stack.enter_context(ProgressDisplay()))
-            run_search(setup, ledger, listeners)
+            try:
+                run_search(setup, ledger, listeners)
+            except Stop as stop:
+                if stop.__cause__ is not None:  # what a callback raised
+                    raise stop.__cause__ from None
     finally:
         ledger.close()
     result = SearchResult(folder, original=model)
@@ -232,6 +255,7 @@ def resume(
     *,
     budget: Budget | None = None,
     teachers: Sequence[nn.Module] = (),
+    executor: str | Mapping[str, Any] | Executor | None = None,
     callbacks: Iterable[Callback] = (),
     verbose: bool = True,
 ) -> SearchResult:
@@ -243,6 +267,7 @@ def resume(
         task: The task of the study.
         budget: New totals; None keeps the old ones.
         teachers: Teachers beside the original, if the study had some.
+        executor: Where trials run from now on; None keeps it.
         callbacks: Called with every `Event`.
         verbose: Show progress.
 
@@ -262,7 +287,9 @@ def resume(
         space=settings["space"],
         budget=budget if budget is not None else Budget(**settings["budget"]),
         study_dir=study_dir,
+        executor=settings.get("executor", "inline") if executor is None else executor,
         sampler=settings["sampler"],
+        designs=[Candidate.from_json(record) for record in settings.get("designs", [])],
         training=TrainingConfig.from_mapping(settings.get("training", {})),
         quantisation=QuantisationConfig.from_mapping(settings.get("quantisation", {})),
         teachers=teachers,
@@ -374,7 +401,10 @@ def export(
 
     Args:
         compressed: From `compress`, or a member's `model()`.
-        path: The ONNX file to write; its batch axis is dynamic.
+        path: The ONNX file to write; its batch axis is dynamic. Without a
+            target, a name that ends in ".pt2" gets a `torch.export` program in
+            floating point: pruned and trained, with the values that the codes
+            of quantised weights stand for, and activations as they come.
         example_inputs: A tensor, a tuple, or a dict of one forward call.
         target: Where it will run; None is "onnxruntime-cpu".
 
@@ -382,8 +412,11 @@ def export(
         ExportError: If the file would not run there, or not reproduce the model.
     """
     inputs = ModelInputs.of(example_inputs)
+    call = (inputs.args, inputs.kwargs)
+    if target is None and Path(path).suffix == ".pt2":
+        return export_float(compressed, Path(path), call)
     resolved = resolve_target(TARGET_NAMES[0] if target is None else target)[0]
-    return export_artifact(compressed, Path(path), (inputs.args, inputs.kwargs), target=resolved)
+    return export_artifact(compressed, Path(path), call, target=resolved)
 
 
 def load(packed_path: str | Path, model: nn.Module) -> CompressedModel:

@@ -1,6 +1,7 @@
 """The configuration of a search: a YAML file, checked key by key."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from autocompress.core.budget import Budget
+from autocompress.core.executor import Executor
 from autocompress.core.objective import cost_names, parse_constraints, parse_objectives
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.schema import expected_value, unknown_name
@@ -17,9 +19,11 @@ from autocompress.core.target import Target
 from autocompress.core.training import TrainingConfig
 from autocompress.errors import InvalidInputError, WrongTypeError, explain
 from autocompress.factories import call_factory, load_weights
-from autocompress.yaml_file import read_yaml
+from autocompress.overrides import override, read_overrides, variable_name
+from autocompress.yaml_file import line_of, read_yaml
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
     from torch import nn
 
     from autocompress.evaluation.task import Task
@@ -95,6 +99,17 @@ class BudgetSection(_Section):
     least_gain: float | None = None
 
 
+class ExecutorSection(_Section):
+    """Where trials run; a bare name in the file stands for {name: ...}; keys as in `Executor`."""
+
+    name: Literal["inline", "ray"] = "inline"
+    address: str | None = None
+    workers: int | None = None
+    cpus: int = 1
+    gpus: float = Field(default=0.0, strict=False)
+    seconds_per_trial: float | None = Field(default=None, strict=False)
+
+
 class SearchConfig(_Section):
     """Everything that `autocompress search` needs to know.
 
@@ -130,7 +145,7 @@ class SearchConfig(_Section):
     training: dict[str, Any] = Field(default_factory=dict)
     quantisation: dict[str, Any] = Field(default_factory=dict)
     teachers: tuple[ModelSection, ...] = Field(default=(), strict=False)
-    executor: Literal["inline"] = "inline"
+    executor: ExecutorSection = ExecutorSection()
     sampler: Literal["joint", "tpe", "random", "nsga2", "gp", "haq"] = "joint"
     warm_start: tuple[str, ...] = Field(default=(), strict=False)
     device: str = "cpu"
@@ -138,9 +153,9 @@ class SearchConfig(_Section):
     study_dir: str
     folder: str
 
-    @field_validator("target", mode="before")
+    @field_validator("target", "executor", mode="before")
     @classmethod
-    def _name_stands_for_target(cls, value: object) -> object:
+    def _name_stands_for_section(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value
 
     def make_target(self) -> Target | Path:
@@ -167,6 +182,10 @@ class SearchConfig(_Section):
     def make_budget(self) -> Budget:
         """Return the budget as the search takes it."""
         return Budget(**self.budget.model_dump())
+
+    def make_executor(self) -> Executor:
+        """Return the executor as the search takes it."""
+        return Executor(**self.executor.model_dump())
 
     def make_training(self) -> TrainingConfig:
         """Return the schedule as the search takes it."""
@@ -221,6 +240,8 @@ def load_config(
     trials: int | None = None,
     minutes: float | None = None,
     executor: str | None = None,
+    address: str | None = None,
+    workers: int | None = None,
     sampler: str | None = None,
     warm_start: Sequence[str] = (),
     seed: int | None = None,
@@ -232,7 +253,9 @@ def load_config(
         study_dir: Replaces the file's value, if given; likewise the others.
         trials: Replaces the budget's trials.
         minutes: Replaces the budget's minutes.
-        executor: Replaces the executor.
+        executor: Replaces the executor's name.
+        address: Replaces the executor's address; without a name, that of Ray.
+        workers: Likewise, its workers.
         sampler: Replaces the sampler.
         warm_start: Replaces the folders of earlier studies, if there are any.
         seed: Replaces the seed.
@@ -247,8 +270,14 @@ def load_config(
     """
     path = Path(path)
     record = read_yaml(path)
-    replaced = _given(study_dir=study_dir, executor=executor, sampler=sampler, seed=seed)
+    variables = read_overrides(os.environ)
+    for keys, value in variables.items():
+        record = override(record, keys, value)
+    replaced = _given(study_dir=study_dir, sampler=sampler, seed=seed)
     record |= replaced
+    places = _given(executor=executor, address=address, workers=workers)
+    if places:
+        record["executor"] = _executor(record.get("executor", "inline"), places)
     record |= {"warm_start": list(warm_start)} if warm_start else {}
     limits = _given(trials=trials, minutes=minutes)
     budget = record.get("budget", {})
@@ -258,23 +287,53 @@ def load_config(
     if isinstance(record.get("warm_start"), list):
         record["warm_start"] = [_absolute(f, Path.cwd()) for f in record["warm_start"]]
     record["folder"] = _absolute(record.get("folder", "."), path.absolute().parent)
-    source = " with ".join([f"'{path}'", *_options(replaced | limits)])
+    named = [f"{variable_name(keys)}={value}" for keys, value in variables.items()]
+    others = [*named, *_options(replaced | places | limits)]
+
+    def source(keys: Sequence[str | int], mentioned: str = "") -> str:
+        line = line_of(path, keys, mentioned)
+        place = f"'{path}'" if line is None else f"'{path}', line {line}"
+        return " with ".join([place, *others])
+
     try:
         config = SearchConfig.model_validate(record)
     except ValidationError as error:
-        raise InvalidInputError(f"{source}, {_sentence(error)}") from error
-    try:
-        target = config.make_target()
-        config.make_budget()
-        config.make_training()
-        config.make_quantisation()
-        objectives = parse_objectives(config.objectives)
-        constraints = parse_constraints(config.constraints)
-        if isinstance(target, Target):
-            target.check_costs(cost_names(objectives, constraints))
-    except (InvalidInputError, WrongTypeError) as error:
-        raise type(error)(f"{source}, {error}") from error
+        details = _most_helpful(error)
+        raise InvalidInputError(f"{source(details['loc'])}, {_sentence(details)}") from error
+    for key, check in _checks(config).items():
+        try:
+            check()
+        except (InvalidInputError, WrongTypeError) as error:
+            raise type(error)(f"{source([key], str(error))}, {error}") from error
     return config
+
+
+def _checks(config: SearchConfig) -> dict[str, Callable[[], object]]:
+    """List what makes the parts of a search, by key: each refuses wrong values."""
+
+    def check_costs() -> None:
+        objectives = parse_objectives(config.objectives)
+        target = config.make_target()
+        if isinstance(target, Target):
+            target.check_costs(cost_names(objectives, parse_constraints(config.constraints)))
+
+    return {
+        "target": config.make_target,
+        "budget": config.make_budget,
+        "executor": config.make_executor,
+        "training": config.make_training,
+        "quantisation": config.make_quantisation,
+        "constraints": lambda: parse_constraints(config.constraints),
+        "objectives": check_costs,
+    }
+
+
+def _executor(configured: object, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Apply the options of the command line; another executor than the file's has none of its."""
+    section = configured if isinstance(configured, dict) else {"name": configured}
+    name = options.get("executor", "ray")
+    kept = section if section.get("name") == name else {"name": name}
+    return kept | {key: value for key, value in options.items() if key != "executor"}
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -302,26 +361,31 @@ def _absolute(value: object, base: Path) -> object:
     return str(base / value) if isinstance(value, str) else value
 
 
-_SECTIONS: Mapping[str, type[BaseModel]] = {
+SECTIONS: Mapping[str, type[BaseModel]] = {
     "": SearchConfig,
     "model": ModelSection,
+    "teachers": ModelSection,
     "task": FactorySection,
     "target": TargetSection,
     "budget": BudgetSection,
+    "executor": ExecutorSection,
 }
+"""Sections of the file by their key; the whole of it under ""."""
 
 
-def _sentence(refusal: ValidationError) -> str:
-    """Word what pydantic found first in one sentence of ours."""
-    found = refusal.errors()
-    # A misspelt key is also a missing one; the misspelling is what helps.
-    error = min(found, key=lambda details: details["type"] != "extra_forbidden")
+def _most_helpful(refusal: ValidationError) -> "ErrorDetails":
+    """Pick what pydantic found first; a misspelt key is also a missing one, and helps more."""
+    return min(refusal.errors(), key=lambda details: details["type"] != "extra_forbidden")
+
+
+def _sentence(error: "ErrorDetails") -> str:
+    """Word what pydantic found in one sentence of ours."""
     location = [str(part) for part in error["loc"]]
     key = f"key '{'.'.join(location)}'"
     if error["type"] == "extra_forbidden":
-        section = ".".join(location[:-1])
+        section = ".".join(part for part in location[:-1] if not part.isdigit())
         what = f"section '{section}', key" if section else "key"
-        return unknown_name(what, location[-1], _SECTIONS[section].model_fields)
+        return unknown_name(what, location[-1], SECTIONS[section].model_fields)
     if error["type"] == "missing":
         return explain(key, expected="a value", got="nothing", remedy="add the key")
     return explain(

@@ -60,7 +60,9 @@ def text_to_keep(study_dir: str | Path, settings: Mapping[str, Any]) -> str:
     same = all(kept.get(key) == settings[key] for key in ("objectives", "seed"))
     if not (_has_factories(kept) and same):
         return yaml.safe_dump(dict(settings), sort_keys=False)
-    renewed = {key: settings[key] for key in ("constraints", "budget", "sampler", "device")}
+    renewed = {
+        key: settings[key] for key in ("constraints", "budget", "executor", "sampler", "device")
+    }
     return yaml.safe_dump({**kept, **renewed}, sort_keys=False)
 
 

@@ -4,26 +4,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.members import worst_violation
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import MeasuredMember, baselines
 from autocompress.core.files import read_json, write_text
-from autocompress.core.objective import Constraint, parse_constraints
-from autocompress.core.schema import check_record
+from autocompress.core.objective import Constraint, known_costs, parse_constraints
+from autocompress.core.schema import check_name, check_record
 from autocompress.errors import InvalidInputError, MissingFileError, explain
 from autocompress.kept_config import how_to_continue
+from autocompress.report.summary import describe
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
+    from autocompress.report.page import StudyContents
     from autocompress.transform.compressed import CompressedModel
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class FrontMember:
     """One artifact, with what was predicted of it and what was measured on it.
 
@@ -43,6 +45,13 @@ class FrontMember:
     measured: Mapping[str, Any]
     path: Path
     original: "nn.Module | None" = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """Name it with its accuracy on `val`, its latency and what was done."""
+        accuracy, latency = self.measured.get("val_accuracy"), self.measured.get("latency_ms")
+        known = [] if accuracy is None else [f"val {100 * accuracy:.2f} %"]
+        known += [] if latency is None else [f"{latency:.4g} ms"]
+        return f"FrontMember('{self.id}': {', '.join([*known, describe(self.candidate)])})"
 
     @property
     def packed_path(self) -> Path:
@@ -186,17 +195,54 @@ class SearchResult:
         finally:
             ledger.close()
 
+    def plot(
+        self, cost: str | None = None, *, backend: Literal["plotly", "matplotlib"] = "plotly"
+    ) -> Any:
+        """Plot accuracy against a cost: baselines, front and other members as measured.
+
+        Args:
+            cost: The cost; None is the first one among the objectives.
+            backend: "plotly" also shows the trials as predicted.
+
+        Returns:
+            A plotly or a matplotlib `Figure`.
+
+        Raises:
+            InvalidInputError: If there is no such cost or backend.
+            MissingExtraError: If matplotlib is wanted and not installed.
+        """
+        from autocompress.report.figures import front_figure
+        from autocompress.report.page import artifact_rows
+        from autocompress.report.static_plot import matplotlib_figure
+
+        check_name("'backend'", backend, ("plotly", "matplotlib"))
+        cost = self._first_cost if cost is None else cost
+        check_name("'cost'", cost, known_costs())
+        front, others = artifact_rows(self._contents())
+        if backend == "matplotlib":
+            return matplotlib_figure([*others, *front], cost)
+        return front_figure([*others, *front], self.rows(), cost)
+
     def report(self) -> Path:
-        """Write `report.html` and `trials.csv` into the study's folder.
+        """Write `report.html`, `report.md` and `trials.csv` into the study's folder.
 
         Returns:
             The path of the page.
         """
-        from autocompress.report.page import StudyContents, render_report
+        from autocompress.report.page import render_report, write_markdown
+
+        page, contents = self.study_dir / "report.html", self._contents()
+        write_text(page, render_report(contents))
+        write_text(self.study_dir / "report.md", write_markdown(contents))
+        write_text(self.study_dir / "trials.csv", self.to_dataframe().to_csv(index=False))
+        return page
+
+    def _contents(self) -> "StudyContents":
+        """Collect what the report tells."""
+        from autocompress.report.page import StudyContents
 
         environment = self.study_dir / "environment.json"
-        page = self.study_dir / "report.html"
-        contents = StudyContents(
+        return StudyContents(
             baseline=self.baseline,
             front=self._front,
             dominated=self._dominated,
@@ -209,10 +255,21 @@ class SearchResult:
             objectives=self._objectives,
             rounds=self._kept["rounds"],
             outlook=self._kept["outlook"],
+            study_dir=str(self.study_dir),
+            structure=self._kept["structure"],
+            sensitivities=self._kept["sensitivities"],
         )
-        write_text(page, render_report(contents))
-        write_text(self.study_dir / "trials.csv", self.to_dataframe().to_csv(index=False))
-        return page
+
+    def _repr_html_(self) -> str:
+        """Show the front as a table in a notebook."""
+        import pandas as pd
+
+        shown = ("val_accuracy", "accuracy", *(o for o in self._objectives if o != "accuracy"))
+        rows = [
+            {"id": m.id} | {name: m.measured.get(name) for name in dict.fromkeys(shown)}
+            for m in self._front
+        ]
+        return str(pd.DataFrame(rows).to_html(index=False))
 
     def __repr__(self) -> str:
         """Name the study and the size of its front."""
@@ -228,6 +285,8 @@ class SearchResult:
                 "notes": ledger.get("notes", []),
                 "rounds": ledger.rounds(),
                 "outlook": ledger.get("outlook", {}),
+                "structure": ledger.get("structure", {}),
+                "sensitivities": ledger.get("sensitivities", []),
             }
         finally:
             ledger.close()

@@ -1,5 +1,6 @@
 """YAML files that are read strictly."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +59,34 @@ def read_yaml(path: Path) -> dict[str, Any]:
             )
         )
     return record
+
+
+def line_of(path: Path, keys: Sequence[str | int], mentioned: str = "") -> int | None:
+    """Find where a key stands in a YAML file.
+
+    Args:
+        path: The file, which `read_yaml` has read.
+        keys: The way to it; where it ends early, the last part that is there counts.
+        mentioned: A text that may name, in quotes, a key further in.
+
+    Returns:
+        The number of the line, from 1; None where not even the first key is there.
+    """
+    node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
+    line, way = None, list(keys)
+    while isinstance(node, (yaml.MappingNode, yaml.SequenceNode)):
+        inner = _children(node)
+        named = [key for key in inner if f"'{key}'" in mentioned]
+        key = way.pop(0) if way else next(iter(named), None)
+        if key not in inner:
+            break
+        line, node = inner[key]
+    return line
+
+
+def _children(node: yaml.Node) -> dict[str | int, tuple[int, yaml.Node]]:
+    """List what is directly inside a node, each with its line."""
+    if isinstance(node, yaml.MappingNode):
+        pairs = node.value
+        return {key.value: (key.start_mark.line + 1, value) for key, value in pairs}
+    return {at: (item.start_mark.line + 1, item) for at, item in enumerate(node.value)}

@@ -233,6 +233,7 @@ MISLABELLED = [(x, y + 2) for x, y in batches(1, 8, seed=0)]
         ({"sampler": "tpa"}, InvalidInputError, "did you mean 'tpe'"),
         ({"warm_start": "runs/a"}, WrongTypeError, "'warm_start': expected a list of folders"),
         ({"warm_start": ["none/there"]}, MissingFileError, "none/there"),
+        ({"designs": ["half"]}, WrongTypeError, "'designs': expected a Candidate"),
         ({"target": "onnxruntime-gpu"}, InvalidInputError, "did you mean 'onnxruntime-cpu'"),
         ({"target": "none.json"}, MissingFileError, r"none\.json"),
         ({"space": "cnm"}, AutocompressError, "cnn"),

@@ -9,6 +9,7 @@ import yaml
 from autocompress.config import SearchConfig, load_config
 from autocompress.controller.sampler import SAMPLER_NAMES
 from autocompress.core.budget import Budget
+from autocompress.core.executor import Executor
 from autocompress.core.target import Target
 from autocompress.core.training import TrainingConfig
 from autocompress.cost.profile import DeviceProfile
@@ -82,7 +83,7 @@ seed: 0
     assert config.objectives == ("accuracy", "latency_ms")
     assert config.constraints["size_bytes"] == 300_000
     assert config.space_name_or_path() == "cnn"
-    assert config.executor == "inline"
+    assert config.make_executor() == Executor(name="inline")
 
 
 def test_defaults_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

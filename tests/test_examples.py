@@ -48,7 +48,8 @@ def test_the_cifar_example_compares_its_pick_with_plain_int8(tmp_path: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", sorted(p.name for p in (ROOT / "examples/benchmarks").glob("*.py"))
+    "name",
+    [*sorted(p.name for p in (ROOT / "examples/benchmarks").glob("*.py")), "evidence/run.py"],
 )
 def test_every_benchmark_has_a_smoke_run_that_writes_figures(name: str, tmp_path: Path) -> None:
     assert run(f"benchmarks/{name}", "--smoke", "--json", tmp_path / "figures.json")

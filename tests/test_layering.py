@@ -22,11 +22,15 @@ ORDER = (
     "controller",
     "report",
     "yaml_file",
+    "overrides",
     "config",
     "kept_config",
+    "scaffold",
     "result",
     "devices",
     "api",
+    "contest",
+    "comparison",
     "cli",
 )
 

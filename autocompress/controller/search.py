@@ -4,13 +4,13 @@ import functools
 from collections.abc import Sequence
 
 from autocompress.controller.current import EARLIER
-from autocompress.controller.designs import Design, first_designs, ladder_start
+from autocompress.controller.designs import Design, first_designs, given_designs, ladder_start
 from autocompress.controller.finish import finalist_images, measure_members, train_finalists
 from autocompress.controller.forecast import Forecast
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.lessons import learn_distillation
 from autocompress.controller.run import Run
-from autocompress.controller.sensitivity import find_ladders
+from autocompress.controller.sensitivity import find_ladders, keep_sensitivities
 from autocompress.controller.setup import SearchSetup
 from autocompress.controller.sharing import share_weights
 from autocompress.controller.start import device_profile, measure_baseline
@@ -53,10 +53,13 @@ def _queue_designs(run: Run, forecast: Forecast) -> None:
     space, ledger = run.setup.space, run.ledger
     if ledger.get("designs_queued"):
         return
-    allowance = forecast.allowance(ladder_start(space))
-    criteria = space.criteria if space.pruning_choices else ()
-    scores = {criterion: run.evaluator.scores(criterion) for criterion in criteria}
-    designs = first_designs(space, find_ladders(run, forecast), allowance, scores)
+    if run.setup.designs:
+        designs = given_designs(space, run.setup.designs)
+    else:
+        allowance = forecast.allowance(ladder_start(space))
+        criteria = space.criteria if space.pruning_choices else ()
+        scores = {criterion: run.evaluator.scores(criterion) for criterion in criteria}
+        designs = first_designs(space, find_ladders(run, forecast), allowance, scores)
     known = {design.candidate for design in designs}
     earlier = [c for c in run.setup.earlier.designs if c not in known]
     designs += [Design(candidate=candidate, origin=EARLIER) for candidate in earlier]
@@ -64,4 +67,5 @@ def _queue_designs(run: Run, forecast: Forecast) -> None:
         ledger.enqueue(
             space.to_params(design.candidate), design.origin, {"promote": design.promote}
         )
+    keep_sensitivities(run)
     ledger.set("designs_queued", True)

@@ -9,6 +9,8 @@ from torch import nn
 
 from autocompress.controller.earlier import Earlier
 from autocompress.core.budget import Budget
+from autocompress.core.candidate import Candidate
+from autocompress.core.executor import Executor
 from autocompress.core.objective import Constraint, Objective
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.target import Target
@@ -18,9 +20,6 @@ from autocompress.evaluation.splits import Splits, data_digest
 from autocompress.evaluation.task import Task
 from autocompress.graph.structure import ModelGraph
 from autocompress.space.bound import BoundSpace
-
-EXECUTORS = ("inline",)
-"""Where trials can run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +39,12 @@ class SearchSetup:
         budget: What may be spent.
         study_dir: Where everything is written.
         epoch_images: Training images of one epoch.
+        executor: Where trials run.
         sampler: Name of the sampler.
         earlier: What earlier studies found.
         device: Torch device name.
         seed: The seed of the run.
+        designs: Candidates to begin with; none for those that the search chooses.
         training: How candidates are cut and quantised while they are trained.
         quantisation: How grids are chosen.
         teachers: Teachers beside the original.
@@ -61,10 +62,12 @@ class SearchSetup:
     budget: Budget
     study_dir: Path
     epoch_images: int
+    executor: Executor = field(default_factory=Executor)
     sampler: str = "joint"
     earlier: Earlier = field(default_factory=Earlier)
     device: str = "cpu"
     seed: int = 0
+    designs: tuple[Candidate, ...] = ()
     training: TrainingConfig = field(default_factory=TrainingConfig)
     quantisation: QuantisationConfig = field(default_factory=QuantisationConfig)
     teachers: tuple[nn.Module, ...] = ()
@@ -90,8 +93,10 @@ def study_settings(
         "constraints": dict(constraints),
         "space": dict(space),
         "budget": asdict(setup.budget),
+        "executor": asdict(setup.executor),
         "sampler": setup.sampler,
         "warm_start": list(setup.earlier.folders),
+        "designs": [candidate.to_json() for candidate in setup.designs],
         "training": asdict(setup.training),
         "quantisation": asdict(setup.quantisation),
         "device": setup.device,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
+from autocompress.core.plugins import plugin_names
 from autocompress.core.schema import SCHEMA_VERSION, check_name, check_record, unknown_name
 from autocompress.core.sparsity import UNSTRUCTURED, parse_pattern, pattern_sparsity
 from autocompress.core.target import FLOAT
@@ -28,6 +29,13 @@ CriterionName = Literal[
 
 DEFAULT_CRITERION: CriterionName = "l1"
 """How channels are ranked unless something else is said."""
+
+
+def known_criteria() -> tuple[str, ...]:
+    """List the names of all criteria, registered ones last."""
+    own = get_args(CriterionName)
+    return (*own, *(name for name in plugin_names("criteria") if name not in own))
+
 
 UNIFORM, CODEBOOK = "uniform", "codebook"
 
@@ -175,10 +183,7 @@ class Candidate:
             raise WrongTypeError(
                 explain("'criterion'", expected="a name", got=self.criterion, remedy="write 'l1'")
             )
-        if self.criterion not in get_args(CriterionName):
-            raise InvalidInputError(
-                unknown_name("'criterion'", self.criterion, get_args(CriterionName))
-            )
+        check_name("'criterion'", self.criterion, known_criteria())
         ratios = {str(k): _plain(v) for k, v in sorted(self.pruning_ratios.items())}
         object.__setattr__(self, "pruning_ratios", MappingProxyType(ratios))
         object.__setattr__(self, "layers", MappingProxyType(dict(sorted(self.layers.items()))))

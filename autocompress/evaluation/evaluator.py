@@ -181,7 +181,7 @@ class Evaluator:
         first = plan_stages(candidate, training, self.graph)[0]
         model = self._cut(first.candidate, candidate)
         known = list_checkpoints(self.checkpoints)
-        own = [checkpoint for checkpoint in known if checkpoint.path == self._checkpoint(slot)]
+        own = [checkpoint for checkpoint in known if checkpoint.path == self.checkpoint(slot)]
         ancestor = find_ancestor(model, known if inherit else own)
         before = trained = 0
         if ancestor is not None:
@@ -191,9 +191,9 @@ class Evaluator:
             model, trained = self._train(
                 model, candidate, training, slot, before, images, seconds, on_step
             )
-            save_checkpoint(model, self._checkpoint(slot), before + trained)
+            save_checkpoint(model, self.checkpoint(slot), before + trained)
         elif before > 0:
-            save_checkpoint(model, self._checkpoint(slot), before)
+            save_checkpoint(model, self.checkpoint(slot), before)
         on_grids = before + trained > 0 and training.quantise != "after"
         self.settle(model, exact=True, trained=on_grids)
         accuracy = score(model, self.task, self.splits.val, device=self.device)
@@ -219,7 +219,7 @@ class Evaluator:
         """Send a model through its course; one that fails begins anew the next time."""
         begun = time.monotonic()
         snapshots = Snapshots(
-            self._checkpoint(slot).with_suffix(".training"),
+            self.checkpoint(slot).with_suffix(".training"),
             {
                 "candidate": candidate.canonical().to_json(),
                 "training": asdict(training),
@@ -257,9 +257,16 @@ class Evaluator:
 
     def forget(self, slot: int) -> None:
         """Delete the trained weights of a slot, so that a retry begins as the first attempt did."""
-        self._checkpoint(slot).unlink(missing_ok=True)
+        self.checkpoint(slot).unlink(missing_ok=True)
 
-    def _checkpoint(self, slot: int) -> Path:
+    def inherited(self, candidate: Candidate) -> bytes:
+        """Read the checkpoint that a short fine-tune would start from; empty if there is none."""
+        known = list_checkpoints(self.checkpoints)
+        ancestor = find_ancestor(self.compress(candidate), known)
+        return b"" if ancestor is None else ancestor.path.read_bytes()
+
+    def checkpoint(self, slot: int) -> Path:
+        """Return the file that holds the trained weights of a slot, if there are any."""
         return self.checkpoints / f"{slot:05d}.safetensors"
 
     def _cut(self, stage: Candidate, candidate: Candidate) -> CompressedModel:

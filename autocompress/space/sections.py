@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, model_validator
 
-from autocompress.core.candidate import DEFAULT_CRITERION, CriterionName
+from autocompress.core.candidate import DEFAULT_CRITERION, known_criteria
 from autocompress.core.sparsity import parse_pattern
 from autocompress.core.target import FLOAT
 
@@ -14,6 +14,15 @@ Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Count = Annotated[int, Strict(), Field(ge=1)]
 Globs = tuple[Text, ...]
 Ties = tuple[Annotated[Globs, Field(min_length=1)], ...]
+
+
+def _criterion(name: str) -> str:
+    if name not in known_criteria():
+        raise ValueError(" or ".join(f"'{known}'" for known in known_criteria()))
+    return name
+
+
+KnownCriterion = Annotated[str, Strict(), AfterValidator(_criterion)]
 
 
 def _bits(lowest: int) -> AfterValidator:
@@ -58,7 +67,7 @@ class Pruning(Section):
 
     ratios: tuple[Annotated[Number, Field(ge=0.0, lt=1.0)], ...] = (0.0, 0.25, 0.5, 0.75)
     round_to: Count | None = None
-    criteria: Annotated[tuple[CriterionName, ...], Field(min_length=1)] = (DEFAULT_CRITERION,)
+    criteria: Annotated[tuple[KnownCriterion, ...], Field(min_length=1)] = (DEFAULT_CRITERION,)
     include: Globs = ("*",)
     exclude: Globs = ()
     ties: Ties = ()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from autocompress.controller.designs import first_designs, plain_int8, unmodified
+from autocompress.controller.designs import first_designs, given_designs, plain_int8, unmodified
 from autocompress.controller.ladder import Rung
 from autocompress.core.candidate import Candidate
 from autocompress.core.target import Target
@@ -95,3 +95,10 @@ def test_channels_of_all_groups_compete_in_global_designs(space: BoundSpace) -> 
 
 def _distill(space: BoundSpace) -> object:
     return unmodified(space).distill
+
+
+def test_given_candidates_follow_the_baselines_once(space: BoundSpace) -> None:
+    half = space.uniform(8, 8, 0.5)
+    designs = given_designs(space, [half, plain_int8(space), half])
+    assert [design.candidate for design in designs] == [unmodified(space), plain_int8(space), half]
+    assert [design.origin for design in designs] == ["unmodified", "plain int8", "given"]

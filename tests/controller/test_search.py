@@ -419,3 +419,23 @@ def test_a_forward_of_the_task_reaches_the_artifact_too(
     result = _search(_TwoOutputs(model), wrapped, tmp_path / "x", budget=ac.Budget(trials=2))
     assert result.baseline["fp32"]["val_accuracy"] > 0.5
     assert result.front
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
+def test_a_search_on_two_workers_ends_with_all_its_trials(
+    model: torch.nn.Module, task: ac.Task, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    workers = ac.Executor(name="ray", workers=2, seconds_per_trial=120.0)
+    result = _search(
+        model, task, tmp_path, budget=ac.Budget(trials=6), executor=workers, sampler="tpe"
+    )
+    rows = result.rows()
+    assert [row["slot"] for row in rows] == list(range(6))
+    assert {row["state"] for row in rows} <= {"complete", "pruned"}
+    trained = [row["slot"] for row in rows if row.get("accuracy_1") is not None]
+    assert trained
+    assert {f"{slot:05d}" for slot in trained} <= {
+        path.stem for path in (tmp_path / "checkpoints").glob("*.safetensors")
+    }
+    assert len(result.members) >= 3
