@@ -1,6 +1,5 @@
 """The public verbs; the one module that names concrete classes."""
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -38,6 +37,7 @@ from autocompress.core.objective import (
     study_names,
 )
 from autocompress.core.quantisation import QuantisationConfig
+from autocompress.core.recipe import Recipe
 from autocompress.core.schema import check_name
 from autocompress.core.simulation import Accelerator, LookupTable, Roofline
 from autocompress.core.target import Target
@@ -46,7 +46,7 @@ from autocompress.cost.measurement import LatencyMeasurement
 from autocompress.cost.profile import DeviceProfile
 from autocompress.cost.resolve import resolve_target
 from autocompress.cost.simulated import SimulatedProfile
-from autocompress.devices import measure_latency, profile
+from autocompress.devices import measure_latency, profile, warn_of_mismatches
 from autocompress.errors import check_type
 from autocompress.evaluation.original import check_device, frozen_copy, weights_digest
 from autocompress.evaluation.splits import check_splits, epoch_images, make_splits
@@ -88,6 +88,7 @@ __all__ = [
     "LayerConfig",
     "LookupTable",
     "QuantisationConfig",
+    "Recipe",
     "Roofline",
     "RuntimeModule",
     "SearchResult",
@@ -127,6 +128,7 @@ def search(
     designs: Sequence[Candidate] = (),
     training: TrainingConfig = TrainingConfig(),  # noqa: B008  frozen
     quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
+    teachers: Sequence[nn.Module] = (),
     device: str = "cpu",
     callbacks: Iterable[Callback] = (),
     verbose: bool = True,
@@ -161,6 +163,7 @@ def search(
         designs: Candidates to begin with, in place of those that are chosen here.
         training: How candidates are cut and quantised while they are trained.
         quantisation: How grids are chosen.
+        teachers: Models that teach beside the original; they take the same batches.
         device: Torch device that trains and evaluates.
         callbacks: Called with every `Event`; one that raises `Stop` ends the
             search, which returns what it has, and any other error is raised.
@@ -218,15 +221,12 @@ def search(
         designs=tuple(bound.canonical(check_type("'designs'", c, Candidate)) for c in designs),
         training=training,
         quantisation=quantisation,
+        teachers=tuple(frozen_copy(teacher, device) for teacher in teachers),
     )
     identity = study_identity(setup, weights_digest(original))
     if not study_exists(folder / "study.db"):
         setup = replace(setup, earlier=read_earlier(warm_start, bound, identity))
-    notes = [splits.note] if splits.note else []
-    if isinstance(given, DeviceProfile):
-        for mismatch in given.mismatches():
-            warnings.warn(f"the device profile: {mismatch}", stacklevel=2)
-            notes.append(f"The device profile is of another host: {mismatch}.")
+    notes = [*filter(None, [splits.note]), *warn_of_mismatches(given)]
     settings = study_settings(setup, chosen.model_dump(mode="json"), objectives, constraints or {})
     ledger = Ledger.open(
         folder / "study.db",
@@ -264,6 +264,7 @@ def resume(
     task: Task,
     *,
     budget: Budget | None = None,
+    teachers: Sequence[nn.Module] = (),
     executor: str | Mapping[str, Any] | Executor | None = None,
     callbacks: Iterable[Callback] = (),
     verbose: bool = True,
@@ -275,6 +276,7 @@ def resume(
         model: The model of the study.
         task: The task of the study.
         budget: New totals; None keeps the old ones.
+        teachers: Teachers beside the original, if the study had some.
         executor: Where trials run from now on; None keeps it.
         callbacks: Called with every `Event`.
         verbose: Show progress.
@@ -300,6 +302,7 @@ def resume(
         designs=[Candidate.from_json(record) for record in settings.get("designs", [])],
         training=TrainingConfig.from_mapping(settings.get("training", {})),
         quantisation=QuantisationConfig.from_mapping(settings.get("quantisation", {})),
+        teachers=teachers,
         device=settings["device"],
         callbacks=callbacks,
         verbose=verbose,

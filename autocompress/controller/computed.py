@@ -17,7 +17,7 @@ from autocompress.space.knobs import Knob
 
 FloatArray = NDArray[np.float64]
 
-TRAINING_PARAMETERS = ("temperature", "kd_weight")
+TRAINING_PARAMETERS = ("temperature", "kd_weight", "feature_weight")
 """Parameters that neither costs nor the proxy depend on; the sampler leaves them to TPE."""
 
 MOST_KNOWN = 50_000

@@ -8,9 +8,11 @@ from autocompress.controller.designs import Design, first_designs, given_designs
 from autocompress.controller.finish import finalist_images, measure_members, train_finalists
 from autocompress.controller.forecast import Forecast
 from autocompress.controller.ledger import Ledger
+from autocompress.controller.lessons import learn_distillation
 from autocompress.controller.run import Run
 from autocompress.controller.sensitivity import find_ladders, keep_sensitivities
 from autocompress.controller.setup import SearchSetup
+from autocompress.controller.sharing import share_weights
 from autocompress.controller.start import device_profile, measure_baseline
 from autocompress.controller.trials import run_trials
 from autocompress.core.events import Callback
@@ -36,9 +38,11 @@ def run_search(setup: SearchSetup, ledger: Ledger, callbacks: Sequence[Callback]
         functools.partial(finalist_images, run),
         StoredBits(setup.model),
     )
+    share_weights(run)
     _queue_designs(run, forecast)
     forecast.learn(run.evaluations())
     run_trials(run, forecast)
+    learn_distillation(run, forecast)
     train_finalists(run, forecast)
     measure_members(run, forecast)
     run.say("done", "the search is complete")
