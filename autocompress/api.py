@@ -220,7 +220,7 @@ def search(
             run_search(setup, ledger, listeners)
     finally:
         ledger.close()
-    result = SearchResult(folder, original=model)
+    result = SearchResult(folder, original=model, space=bound)
     result.report()
     return result
 
