@@ -253,7 +253,7 @@ def search(
                     raise stop.__cause__ from None
     finally:
         ledger.close()
-    result = SearchResult(folder, original=model)
+    result = SearchResult(folder, original=model, space=bound)
     result.report()
     return result
 
