@@ -1,6 +1,7 @@
 """The configuration of a search: a YAML file, checked key by key."""
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -124,6 +125,7 @@ class SearchConfig(_Section):
         training: How candidates are cut and quantised while they are trained;
             keys as in `TrainingConfig`.
         quantisation: How grids are chosen; keys as in `QuantisationConfig`.
+        teachers: Models that teach beside the original, made as it is.
         executor: Where trials run.
         storage: Where a new study keeps its trials; a file in its folder by default.
         sampler: What proposes candidates.
@@ -144,6 +146,7 @@ class SearchConfig(_Section):
     budget: BudgetSection
     training: dict[str, Any] = Field(default_factory=dict)
     quantisation: dict[str, Any] = Field(default_factory=dict)
+    teachers: tuple[ModelSection, ...] = Field(default=(), strict=False)
     executor: ExecutorSection = ExecutorSection()
     storage: str | None = None
     sampler: Literal["joint", "tpe", "random", "nsga2", "gp", "haq"] = "joint"
@@ -197,9 +200,15 @@ class SearchConfig(_Section):
 
     def make_model(self) -> "nn.Module":
         """Call the model factory, and load the weights if there are any."""
+        return self._make(self.model)
+
+    def make_teachers(self) -> "list[nn.Module]":
+        """Make the models that teach beside the original."""
+        return [self._make(section) for section in self.teachers]
+
+    def _make(self, section: ModelSection) -> "nn.Module":
         from torch import nn
 
-        section = self.model
         model = call_factory(section.factory, section.args, Path(self.folder), what="model")
         if not isinstance(model, nn.Module):
             raise _wrong_result(section, expected="a torch.nn.Module", got=model)
@@ -286,8 +295,11 @@ def load_config(
     named = [f"{variable_name(keys)}={value}" for keys, value in variables.items()]
     others = [*named, *_options(replaced | places | limits)]
 
+    overridden = {*replaced, *limits, *(keys[-1] for keys in variables)}
+
     def source(keys: Sequence[str | int], mentioned: str = "") -> str:
-        line = line_of(path, keys, mentioned)
+        elsewhere = {keys[-1], *re.findall(r"'(\w+)'", mentioned)} & overridden
+        line = None if elsewhere else line_of(path, keys, mentioned)
         place = f"'{path}'" if line is None else f"'{path}', line {line}"
         return " with ".join([place, *others])
 
@@ -360,6 +372,7 @@ def _absolute(value: object, base: Path) -> object:
 SECTIONS: Mapping[str, type[BaseModel]] = {
     "": SearchConfig,
     "model": ModelSection,
+    "teachers": ModelSection,
     "task": FactorySection,
     "target": TargetSection,
     "budget": BudgetSection,
@@ -378,7 +391,7 @@ def _sentence(error: "ErrorDetails") -> str:
     location = [str(part) for part in error["loc"]]
     key = f"key '{'.'.join(location)}'"
     if error["type"] == "extra_forbidden":
-        section = ".".join(location[:-1])
+        section = ".".join(part for part in location[:-1] if not part.isdigit())
         what = f"section '{section}', key" if section else "key"
         return unknown_name(what, location[-1], SECTIONS[section].model_fields)
     if error["type"] == "missing":

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
+    from autocompress.controller.kept_predictor import CandidatePredictor
     from autocompress.report.page import StudyContents
+    from autocompress.space.bound import BoundSpace
     from autocompress.transform.compressed import CompressedModel
 
 
@@ -90,13 +92,19 @@ class SearchResult:
     Args:
         study_dir: The study's folder.
         original: The original model, for `FrontMember.model`.
+        space: The study's space, for `predictor`.
 
     Raises:
         MissingFileError: If there is no study in the folder.
         InvalidInputError: If `front.json` is damaged.
     """
 
-    def __init__(self, study_dir: str | Path, original: "nn.Module | None" = None) -> None:
+    def __init__(
+        self,
+        study_dir: str | Path,
+        original: "nn.Module | None" = None,
+        space: "BoundSpace | None" = None,
+    ) -> None:
         self.study_dir = Path(study_dir)
         if not study_exists(self.study_dir / "study.db"):
             raise MissingFileError(
@@ -124,7 +132,7 @@ class SearchResult:
                 ("others", document.get("others", [])),
             )
         )
-        self._original = original
+        self._original, self._space = original, space
 
     @property
     def baseline(self) -> dict[str, dict[str, Any]]:
@@ -228,6 +236,30 @@ class SearchResult:
         if backend == "matplotlib":
             return matplotlib_figure([*others, *front], cost)
         return front_figure([*others, *front], self.rows(), cost)
+
+    def predictor(self, space: "BoundSpace | None" = None) -> "CandidatePredictor":
+        """Return what the study has learned of accuracy, for any candidate of its space.
+
+        Args:
+            space: The study's space, bound to its model; not needed where the
+                result came from a search in this process.
+
+        Raises:
+            InvalidInputError: If no space is known, or it is not the study's.
+        """
+        from autocompress.controller.kept_predictor import read_predictor
+
+        bound = space if space is not None else self._space
+        if bound is None:
+            raise InvalidInputError(
+                explain(
+                    "predictor()",
+                    expected="the study's space",
+                    got="a study that was opened without one",
+                    remedy="call predictor(space), with the space bound to the model",
+                )
+            )
+        return read_predictor(self.study_dir, bound)
 
     def report(self) -> Path:
         """Write `report.html`, `report.md` and `trials.csv` into the study's folder.

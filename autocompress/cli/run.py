@@ -154,6 +154,7 @@ def _run(config: "SearchConfig", *, quiet: bool, as_json: bool) -> None:
             sampler=config.sampler,
             warm_start=config.warm_start,
             training=config.make_training(),
+            teachers=config.make_teachers(),
             quantisation=config.make_quantisation(),
             device=config.device,
             callbacks=(*listeners, interruption),

@@ -49,6 +49,7 @@ class SearchSetup:
         designs: Candidates to begin with; none for those that the search chooses.
         training: How candidates are cut and quantised while they are trained.
         quantisation: How grids are chosen.
+        teachers: Teachers beside the original.
     """
 
     model: nn.Module
@@ -71,6 +72,7 @@ class SearchSetup:
     designs: tuple[Candidate, ...] = ()
     training: TrainingConfig = field(default_factory=TrainingConfig)
     quantisation: QuantisationConfig = field(default_factory=QuantisationConfig)
+    teachers: tuple[nn.Module, ...] = ()
 
 
 def study_settings(

@@ -15,6 +15,7 @@ from autocompress.controller.work import Outcome, Work
 from autocompress.core.files import write_bytes
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.training import TrainingConfig
+from autocompress.evaluation.elastic import SharedWeights
 from autocompress.evaluation.evaluator import Evaluator
 from autocompress.evaluation.splits import Splits
 from autocompress.evaluation.task import Task
@@ -63,6 +64,8 @@ class Placement:
         training: How candidates are cut and quantised while they are trained.
         quantisation: How grids are chosen.
         threads: Threads that a worker computes with, >= 1.
+        teachers: Teachers beside the original.
+        shared: Elastic weights that proxies use, if they do.
     """
 
     model: nn.Module
@@ -74,9 +77,11 @@ class Placement:
     training: TrainingConfig
     quantisation: QuantisationConfig
     threads: int
+    teachers: tuple[nn.Module, ...]
+    shared: SharedWeights | None
 
     @classmethod
-    def of(cls, setup: SearchSetup) -> "Placement":
+    def of(cls, setup: SearchSetup, shared: SharedWeights | None = None) -> "Placement":
         """Take from the setup of a search what its workers need."""
         return cls(
             model=setup.model,
@@ -88,6 +93,8 @@ class Placement:
             training=setup.training,
             quantisation=setup.quantisation,
             threads=setup.executor.cpus,
+            teachers=setup.teachers,
+            shared=shared,
         )
 
     def __call__(self) -> "RemoteEvaluate":
@@ -117,7 +124,9 @@ class RemoteEvaluate:
             device=placed.device,
             training=placed.training,
             quantisation=placed.quantisation,
+            teachers=placed.teachers,
         )
+        self._evaluator.shared = placed.shared
 
     def __call__(self, work: Work) -> Outcome:
         """Do a piece of work."""

@@ -31,6 +31,8 @@ def placed() -> Placement:
         training=TrainingConfig(),
         quantisation=QuantisationConfig(),
         threads=1,
+        teachers=(),
+        shared=None,
     )
 
 
