@@ -68,7 +68,7 @@ def benchmark(
     _claim(contest)
     export_original(contest)
     cells = [run_cell(contest, name, seed, on_message) for seed in seeds for name in methods]
-    on_message("measuring all files in one interleaved run")
+    on_message(f"measuring {sum(len(c['files']) for c in cells)} files in one interleaved run")
     points = measure(contest, cells, seconds=measuring_seconds)
     return write_comparison(contest, cells, points)
 

@@ -1,6 +1,7 @@
 """The configuration of a search: a YAML file, checked key by key."""
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +127,7 @@ class SearchConfig(_Section):
         quantisation: How grids are chosen; keys as in `QuantisationConfig`.
         teachers: Models that teach beside the original, made as it is.
         executor: Where trials run.
+        storage: Where a new study keeps its trials; a file in its folder by default.
         sampler: What proposes candidates.
         warm_start: Folders of earlier studies, to learn from.
         device: The torch device that trains and evaluates.
@@ -146,6 +148,7 @@ class SearchConfig(_Section):
     quantisation: dict[str, Any] = Field(default_factory=dict)
     teachers: tuple[ModelSection, ...] = Field(default=(), strict=False)
     executor: ExecutorSection = ExecutorSection()
+    storage: str | None = None
     sampler: Literal["joint", "tpe", "random", "nsga2", "gp", "haq"] = "joint"
     warm_start: tuple[str, ...] = Field(default=(), strict=False)
     device: str = "cpu"
@@ -242,6 +245,7 @@ def load_config(
     executor: str | None = None,
     address: str | None = None,
     workers: int | None = None,
+    storage: str | None = None,
     sampler: str | None = None,
     warm_start: Sequence[str] = (),
     seed: int | None = None,
@@ -256,6 +260,7 @@ def load_config(
         executor: Replaces the executor's name.
         address: Replaces the executor's address; without a name, that of Ray.
         workers: Likewise, its workers.
+        storage: Replaces the storage.
         sampler: Replaces the sampler.
         warm_start: Replaces the folders of earlier studies, if there are any.
         seed: Replaces the seed.
@@ -273,7 +278,7 @@ def load_config(
     variables = read_overrides(os.environ)
     for keys, value in variables.items():
         record = override(record, keys, value)
-    replaced = _given(study_dir=study_dir, sampler=sampler, seed=seed)
+    replaced = _given(study_dir=study_dir, storage=storage, sampler=sampler, seed=seed)
     record |= replaced
     places = _given(executor=executor, address=address, workers=workers)
     if places:
@@ -290,8 +295,11 @@ def load_config(
     named = [f"{variable_name(keys)}={value}" for keys, value in variables.items()]
     others = [*named, *_options(replaced | places | limits)]
 
+    overridden = {*replaced, *limits, *(keys[-1] for keys in variables)}
+
     def source(keys: Sequence[str | int], mentioned: str = "") -> str:
-        line = line_of(path, keys, mentioned)
+        elsewhere = {keys[-1], *re.findall(r"'(\w+)'", mentioned)} & overridden
+        line = None if elsewhere else line_of(path, keys, mentioned)
         place = f"'{path}'" if line is None else f"'{path}', line {line}"
         return " with ".join([place, *others])
 

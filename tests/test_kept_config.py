@@ -43,6 +43,7 @@ SETTINGS: dict[str, Any] = {
     "constraints": {"latency_ms": "70%"},
     "space": {"name": "cnn"},
     "budget": {"trials": 50, "minutes": 2.0},
+    "executor": {"name": "ray", "workers": 2},
     "sampler": "tpe",
     "device": "cpu",
     "seed": 0,

@@ -64,6 +64,10 @@ def search(
     ] = None,
     address: AddressOption = None,
     workers: WorkersOption = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Where a new study keeps its trials: postgresql://..., journal:FILE."),
+    ] = None,
     sampler: Annotated[
         str | None,
         typer.Option(help="What proposes candidates: joint, tpe, random, nsga2, gp or haq."),
@@ -96,6 +100,7 @@ def search(
             executor=executor,
             address=address,
             workers=workers,
+            storage=storage,
             sampler=sampler,
             warm_start=warm_start or (),
             seed=seed,
@@ -142,6 +147,7 @@ def _run(config: "SearchConfig", *, quiet: bool, as_json: bool) -> None:
             budget=config.make_budget(),
             study_dir=config.study_dir,
             executor=config.make_executor(),
+            storage=config.storage,
             sampler=config.sampler,
             warm_start=config.warm_start,
             training=config.make_training(),

@@ -1,6 +1,8 @@
 """A worker's side of a search: what is placed there once, and what it does with work."""
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,13 +112,14 @@ class RemoteEvaluate:
             placed: What the search has placed here.
         """
         torch.set_num_threads(placed.threads)
-        self._folder = tempfile.TemporaryDirectory(prefix="autocompress-")
+        self._folder = Path(tempfile.mkdtemp(prefix="autocompress-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._evaluator = Evaluator(
             placed.model.to(placed.device),
             placed.graph,
             placed.task,
             placed.splits,
-            checkpoints=Path(self._folder.name),
+            checkpoints=self._folder,
             seed=placed.seed,
             device=placed.device,
             training=placed.training,
@@ -127,11 +130,10 @@ class RemoteEvaluate:
 
     def __call__(self, work: Work) -> Outcome:
         """Do a piece of work."""
-        folder = Path(self._folder.name)
-        for left in folder.iterdir():
+        for left in self._folder.iterdir():
             left.unlink()
         if work.weights:
-            write_bytes(folder / "inherited.safetensors", work.weights)
+            write_bytes(self._folder / "inherited.safetensors", work.weights)
         outcome = evaluate(self._evaluator, work)
         trained = self._evaluator.checkpoint(work.slot)
         return replace(outcome, weights=trained.read_bytes()) if trained.exists() else outcome
