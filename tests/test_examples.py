@@ -50,6 +50,16 @@ def test_the_cifar_example_compares_its_pick_with_plain_int8(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["image_models.py", "transformers_encoder.py"])
+def test_recipes_run_on_stand_ins(name: str, tmp_path: Path) -> None:
+    if name.startswith("transformers"):
+        pytest.importorskip("transformers")
+    printed = run(name, "--smoke", "--study-dir", tmp_path / "study")
+    for member in ac.open(tmp_path / "study").front:
+        assert repr(member) in printed
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [*sorted(p.name for p in (ROOT / "examples/benchmarks").glob("*.py")), "evidence/run.py"],
