@@ -163,9 +163,7 @@ class LatencyFeatures:
         pair = self.target.executed(config.weight_bits, config.activation_bits, config.group_size)
         return grids, max(pair) <= INT8
 
-    def _ratios(
-        self, candidates: Sequence[Candidate]
-    ) -> dict[str, Ratios]:
+    def _ratios(self, candidates: Sequence[Candidate]) -> dict[str, Ratios]:
         """For each group, list the ratios that occur, and which of them each candidate has."""
         found = {}
         for group in self.groups:

@@ -238,9 +238,7 @@ class _Builder:
         graph = helper.make_graph(
             self.nodes,
             "kernel",
-            [
-                helper.make_tensor_value_info(name, kind, shape) for name, kind in inputs.items()
-            ],
+            [helper.make_tensor_value_info(name, kind, shape) for name, kind in inputs.items()],
             [
                 helper.make_tensor_value_info(name, self.output_type, [None] * len(shape))
                 for name in outputs
