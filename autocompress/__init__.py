@@ -28,11 +28,11 @@ _VERBS_AND_DATA = frozenset(
             "LatencyMeasurement",
         ),
         *("LayerConfig", "RuntimeModule", "SearchResult", "SearchSpace", "Target", "Task"),
-        *("AccuracyPredictor", "JointSampler", "QuantisationConfig", "TrainingConfig"),
+        *("AccuracyPredictor", "JointSampler", "QuantisationConfig", "Recipe", "TrainingConfig"),
         *("Accelerator", "LookupTable", "Roofline", "SimulatedProfile", "Stop"),
         *("Cost", "Criterion"),
         *("allocate", "check", "compress", "export", "load", "measure_latency", "open", "profile"),
-        *("resume", "search"),
+        *("resume", "search", "synthesise"),
     }
 )
 

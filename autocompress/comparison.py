@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def benchmark(
     _claim(contest)
     export_original(contest)
     cells = [run_cell(contest, name, seed, on_message) for seed in seeds for name in methods]
-    on_message("measuring all files in one interleaved run")
+    on_message(f"measuring {sum(len(c['files']) for c in cells)} files in one interleaved run")
     points = measure(contest, cells, seconds=measuring_seconds)
     return write_comparison(contest, cells, points)
 
@@ -174,6 +175,8 @@ def _claim(contest: Contest) -> None:
         "objectives": list(contest.objectives),
         "constraints": dict(contest.constraints or {}),
         "space": SearchSpace.load(contest.space).model_dump(mode="json"),
+        "training": asdict(contest.training),
+        "quantisation": asdict(contest.quantisation),
     }
     if not path.is_file():
         write_json(path, mine)

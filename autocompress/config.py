@@ -1,6 +1,7 @@
 """The configuration of a search: a YAML file, checked key by key."""
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -144,7 +145,9 @@ class SearchConfig(_Section):
         training: How candidates are cut and quantised while they are trained;
             keys as in `TrainingConfig`.
         quantisation: How grids are chosen; keys as in `QuantisationConfig`.
+        teachers: Models that teach beside the original, made as it is.
         executor: Where trials run.
+        storage: Where a new study keeps its trials; a file in its folder by default.
         sampler: What proposes candidates.
         warm_start: Folders of earlier studies, to learn from.
         device: The torch device that trains and evaluates.
@@ -163,7 +166,9 @@ class SearchConfig(_Section):
     budget: BudgetSection
     training: dict[str, Any] = Field(default_factory=dict)
     quantisation: dict[str, Any] = Field(default_factory=dict)
+    teachers: tuple[ModelSection, ...] = Field(default=(), strict=False)
     executor: ExecutorSection = ExecutorSection()
+    storage: str | None = None
     sampler: Literal["joint", "tpe", "random", "nsga2", "gp", "haq"] = "joint"
     warm_start: tuple[str, ...] = Field(default=(), strict=False)
     device: str = "cpu"
@@ -215,9 +220,15 @@ class SearchConfig(_Section):
 
     def make_model(self) -> "nn.Module":
         """Call the model factory, and load the weights if there are any."""
+        return self._make(self.model)
+
+    def make_teachers(self) -> "list[nn.Module]":
+        """Make the models that teach beside the original."""
+        return [self._make(section) for section in self.teachers]
+
+    def _make(self, section: ModelSection) -> "nn.Module":
         from torch import nn
 
-        section = self.model
         model = call_factory(section.factory, section.args, Path(self.folder), what="model")
         if not isinstance(model, nn.Module):
             raise _wrong_result(section, expected="a torch.nn.Module", got=model)
@@ -254,6 +265,7 @@ def load_config(
     executor: str | None = None,
     address: str | None = None,
     workers: int | None = None,
+    storage: str | None = None,
     sampler: str | None = None,
     warm_start: Sequence[str] = (),
     seed: int | None = None,
@@ -268,6 +280,7 @@ def load_config(
         executor: Replaces the executor's name.
         address: Replaces the executor's address; without a name, that of Ray.
         workers: Likewise, its workers.
+        storage: Replaces the storage.
         sampler: Replaces the sampler.
         warm_start: Replaces the folders of earlier studies, if there are any.
         seed: Replaces the seed.
@@ -285,7 +298,7 @@ def load_config(
     variables = read_overrides(os.environ)
     for keys, value in variables.items():
         record = override(record, keys, value)
-    replaced = _given(study_dir=study_dir, sampler=sampler, seed=seed)
+    replaced = _given(study_dir=study_dir, storage=storage, sampler=sampler, seed=seed)
     record |= replaced
     places = _given(executor=executor, address=address, workers=workers)
     if places:
@@ -302,8 +315,11 @@ def load_config(
     named = [f"{variable_name(keys)}={value}" for keys, value in variables.items()]
     others = [*named, *_options(replaced | places | limits)]
 
+    overridden = {*replaced, *limits, *(keys[-1] for keys in variables)}
+
     def source(keys: Sequence[str | int], mentioned: str = "") -> str:
-        line = line_of(path, keys, mentioned)
+        elsewhere = {keys[-1], *re.findall(r"'(\w+)'", mentioned)} & overridden
+        line = None if elsewhere else line_of(path, keys, mentioned)
         place = f"'{path}'" if line is None else f"'{path}', line {line}"
         return " with ".join([place, *others])
 
@@ -376,6 +392,7 @@ def _absolute(value: object, base: Path) -> object:
 SECTIONS: Mapping[str, type[BaseModel]] = {
     "": SearchConfig,
     "model": ModelSection,
+    "teachers": ModelSection,
     "task": FactorySection,
     "target": TargetSection,
     "budget": BudgetSection,
@@ -394,7 +411,7 @@ def _sentence(error: "ErrorDetails") -> str:
     location = [str(part) for part in error["loc"]]
     key = f"key '{'.'.join(location)}'"
     if error["type"] == "extra_forbidden":
-        section = ".".join(location[:-1])
+        section = ".".join(part for part in location[:-1] if not part.isdigit())
         what = f"section '{section}', key" if section else "key"
         return unknown_name(what, location[-1], SECTIONS[section].model_fields)
     if error["type"] == "missing":

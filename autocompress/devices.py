@@ -1,5 +1,6 @@
 """The verbs that concern devices: profile one, and measure on it."""
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from autocompress.core.target import Target
 from autocompress.cost.bundle import read_measured
 from autocompress.cost.measurement import LatencyMeasurement, measure_interleaved
 from autocompress.cost.process_memory import peak_growth
+from autocompress.cost.profile import DeviceProfile
 from autocompress.cost.resolve import Profile, resolve_target
 from autocompress.cost.simulated import SimulatedProfile
 from autocompress.errors import InvalidInputError, check_type, explain
@@ -92,6 +94,14 @@ def profile(
     if out is not None:
         found.save(Path(out))
     return found
+
+
+def warn_of_mismatches(profile: Profile | None) -> list[str]:
+    """Warn if a device profile was made on another host; return notes for the report."""
+    found = profile.mismatches() if isinstance(profile, DeviceProfile) else []
+    for mismatch in found:
+        warnings.warn(f"the device profile: {mismatch}", stacklevel=3)
+    return [f"The device profile is of another host: {mismatch}." for mismatch in found]
 
 
 def measure_latency(

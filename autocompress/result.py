@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.members import worst_violation
+from autocompress.controller.storage import study_exists
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import MeasuredMember, baselines
 from autocompress.core.files import read_json, write_text
 from autocompress.core.objective import Constraint, known_costs, parse_constraints
 from autocompress.core.schema import check_name, check_record
-from autocompress.errors import InvalidInputError, MissingFileError, explain
+from autocompress.errors import InvalidInputError, MissingFileError, check_type, explain
 from autocompress.kept_config import how_to_continue
 from autocompress.report.summary import describe
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
+    from autocompress.controller.kept_predictor import CandidatePredictor
     from autocompress.report.page import StudyContents
+    from autocompress.space.bound import BoundSpace
     from autocompress.transform.compressed import CompressedModel
 
 
@@ -89,15 +92,21 @@ class SearchResult:
     Args:
         study_dir: The study's folder.
         original: The original model, for `FrontMember.model`.
+        space: The study's space, for `predictor`.
 
     Raises:
         MissingFileError: If there is no study in the folder.
         InvalidInputError: If `front.json` is damaged.
     """
 
-    def __init__(self, study_dir: str | Path, original: "nn.Module | None" = None) -> None:
+    def __init__(
+        self,
+        study_dir: str | Path,
+        original: "nn.Module | None" = None,
+        space: "BoundSpace | None" = None,
+    ) -> None:
         self.study_dir = Path(study_dir)
-        if not (self.study_dir / "study.db").is_file():
+        if not study_exists(self.study_dir / "study.db"):
             raise MissingFileError(
                 explain(
                     f"'{study_dir}'",
@@ -116,9 +125,14 @@ class SearchResult:
                 required=("baseline", "front"),
             )
         self._baseline = baselines(document["baseline"])
-        self._front = [MeasuredMember.from_json(record) for record in document["front"]]
-        self._others = [MeasuredMember.from_json(r) for r in document.get("others", [])]
-        self._original = original
+        self._front, self._others = (
+            [MeasuredMember.from_json(r) for r in check_type(f"'{path}', '{key}'", records, list)]
+            for key, records in (
+                ("front", document["front"]),
+                ("others", document.get("others", [])),
+            )
+        )
+        self._original, self._space = original, space
 
     @property
     def baseline(self) -> dict[str, dict[str, Any]]:
@@ -222,6 +236,30 @@ class SearchResult:
         if backend == "matplotlib":
             return matplotlib_figure([*others, *front], cost)
         return front_figure([*others, *front], self.rows(), cost)
+
+    def predictor(self, space: "BoundSpace | None" = None) -> "CandidatePredictor":
+        """Return what the study has learned of accuracy, for any candidate of its space.
+
+        Args:
+            space: The study's space, bound to its model; not needed where the
+                result came from a search in this process.
+
+        Raises:
+            InvalidInputError: If no space is known, or it is not the study's.
+        """
+        from autocompress.controller.kept_predictor import read_predictor
+
+        bound = space if space is not None else self._space
+        if bound is None:
+            raise InvalidInputError(
+                explain(
+                    "predictor()",
+                    expected="the study's space",
+                    got="a study that was opened without one",
+                    remedy="call predictor(space), with the space bound to the model",
+                )
+            )
+        return read_predictor(self.study_dir, bound)
 
     def report(self) -> Path:
         """Write `report.html`, `report.md` and `trials.csv` into the study's folder.

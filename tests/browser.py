@@ -97,11 +97,24 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def click(self, place: str) -> None:
-        """Click where an expression of the page says, as [x, y] in its window."""
+    def click(self, place: str, ready: str = "true") -> None:
+        """Click where an expression of the page says, as [x, y] in its window.
+
+        Args:
+            place: The expression.
+            ready: What must hold once the pointer is there.
+        """
         x, y = self.run(place)
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+            self.until(ready)
+
+    def until(self, script: str, seconds: float = 20.0) -> None:
+        """Wait until an expression of the page holds."""
+        given_up = time.monotonic() + seconds
+        while not self.run(script):
+            assert time.monotonic() < given_up, f"never: {script}"
+            time.sleep(0.02)
 
     def picture(self, path: Path) -> None:
         """Write a picture of the whole page, a PNG."""

@@ -28,6 +28,7 @@ ORDER = (
     "scaffold",
     "result",
     "devices",
+    "models",
     "api",
     "contest",
     "comparison",

@@ -64,6 +64,10 @@ def search(
     ] = None,
     address: AddressOption = None,
     workers: WorkersOption = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Where a new study keeps its trials: postgresql://..., journal:FILE."),
+    ] = None,
     sampler: Annotated[
         str | None,
         typer.Option(help="What proposes candidates: joint, tpe, random, nsga2, gp or haq."),
@@ -96,6 +100,7 @@ def search(
             executor=executor,
             address=address,
             workers=workers,
+            storage=storage,
             sampler=sampler,
             warm_start=warm_start or (),
             seed=seed,
@@ -111,6 +116,9 @@ def resume(
     study_dir: StudyArgument,
     trials: TrialsOption = None,
     minutes: MinutesOption = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the code that another user's study names.")
+    ] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -118,7 +126,7 @@ def resume(
     with exit_codes():
         from autocompress.kept_config import load_kept_config
 
-        config = load_kept_config(study_dir, trials=trials, minutes=minutes)
+        config = load_kept_config(study_dir, trials=trials, minutes=minutes, trust=trust)
         _run(config, quiet=quiet, as_json=as_json)
 
 
@@ -142,9 +150,11 @@ def _run(config: "SearchConfig", *, quiet: bool, as_json: bool) -> None:
             budget=config.make_budget(),
             study_dir=config.study_dir,
             executor=config.make_executor(),
+            storage=config.storage,
             sampler=config.sampler,
             warm_start=config.warm_start,
             training=config.make_training(),
+            teachers=config.make_teachers(),
             quantisation=config.make_quantisation(),
             device=config.device,
             callbacks=(*listeners, interruption),

@@ -17,8 +17,14 @@ from autocompress.space.knobs import Knob
 
 FloatArray = NDArray[np.float64]
 
-TRAINING_PARAMETERS = ("temperature", "kd_weight")
+TRAINING_PARAMETERS = ("temperature", "kd_weight", "feature_weight")
 """Parameters that neither costs nor the proxy depend on; the sampler leaves them to TPE."""
+
+MANY_OBJECTIVES = 3
+NEARER = (0.5, 0.25)
+"""From so many objectives on, trials take turns with reference points at these shares of the
+accuracy that may be lost: with several costs, the corner where all are least weighs more than the
+rest of the front."""
 
 MOST_KNOWN = 50_000
 """Candidates whose costs are remembered."""
@@ -52,6 +58,10 @@ def joint_sampler(
         space=varying,
         active=effective(space, tuple(varying)),
         reference=forecast.reference().tolist(),
+        nearer=[
+            forecast.reference(share).tolist()
+            for share in (NEARER if len(forecast.objectives) >= MANY_OBJECTIVES else ())
+        ],
         seed=seed,
     )
 

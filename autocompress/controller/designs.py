@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import qmc
 
 from autocompress.controller.ladder import Rung
 from autocompress.core.candidate import Candidate, LayerConfig
@@ -20,8 +22,17 @@ PROMOTED_BELOW_LIMIT = (0.95, 0.75, 0.85, 0.6)
 SLACK = 1.1
 """Rungs that cost more than this multiple of a limit are no designs."""
 
-RUNGS = 12
-"""Rungs of the ladder that become designs."""
+RUNGS, ALLOCATIONS, SPREAD = 12, 24, 16
+"""Rungs of the ladders, allocations and Sobol points that become designs, at most."""
+
+SHARES = (1 / 4, 1 / 8, 1 / 20)
+"""The same, as shares of the trials that may be made."""
+
+REACH = 0.6
+"""How far Sobol points go from the ladder's start to the strongest choices, on average at most."""
+
+AROUND = 0.25
+"""How far parameters of a Sobol point differ at most from the level of their kind."""
 
 BASELINES = ("unmodified", "plain int8")
 """Origins that are evaluated whatever they cost, and never trained."""
@@ -71,18 +82,40 @@ def plain_int8(space: BoundSpace) -> Candidate:
     return replace(ladder_start(space), layers=layers).canonical()
 
 
+def counts(trials: int | None) -> tuple[int, int, int]:
+    """Return how many rungs, allocations and Sobol points are designs.
+
+    Args:
+        trials: Trials that may be made; None for no limit.
+
+    Example:
+        >>> counts(40)
+        (10, 5, 2)
+    """
+    most = (RUNGS, ALLOCATIONS, SPREAD)
+    if trials is None:
+        return RUNGS, RUNGS, 0
+    rungs, allocations, spread = (
+        min(many, int(share * trials)) for many, share in zip(most, SHARES, strict=True)
+    )
+    return max(2, rungs), allocations, spread
+
+
 def first_designs(
     space: BoundSpace,
     ladders: Mapping[str, Sequence[Rung]],
     allowance: Mapping[str, float] | None = None,
     scores: Mapping[str, Mapping[str, ArrayLike]] | None = None,
+    *,
+    rungs: int = RUNGS,
+    others: Mapping[str, Sequence[Candidate]] | None = None,
 ) -> list[Design]:
     """List the first trials: baselines, the ladder, uniform and global designs.
 
     The unmodified model comes first, then plain int8 or the nearest to it. Rungs that are promoted
     follow, since fidelity 0 alone misjudges what training recovers, then the
-    other rungs, uniform bit-widths and sparsity, and pruning that is uniform or
-    ranks the channels of all groups together.
+    remaining rungs, what else is given, uniform bit-widths and sparsity, and pruning
+    that is uniform or ranks the channels of all groups together.
 
     Args:
         space: The space bound to the model.
@@ -90,23 +123,27 @@ def first_designs(
         allowance: Limits of costs, as fractions of the ladder's start.
         scores: By criterion and group, the scores of the channels, for
             pruning that ranks them together.
+        rungs: Rungs that become designs, of all ladders together.
+        others: Further designs by their origin.
 
     Returns:
         Designs without repetition, in the order of their trials.
     """
     start = ladder_start(space)
     designs = _baselines(space)
-    promoted, others = [], []
+    promoted, remaining = [], []
     for cost, ladder in ladders.items():
         limit = (allowance or {}).get(cost, 1.0)
         affordable = [rung for rung in ladder[1:] if rung.cost <= SLACK * limit]
-        chosen = _spaced(affordable or ladder[-1:], RUNGS // len(ladders))
+        chosen = _spaced(affordable or ladder[-1:], max(2, rungs // len(ladders)))
         marks = PROMOTED_COSTS if limit >= 1.0 else PROMOTED_BELOW_LIMIT
         for mark in marks[: max(2, len(marks) // len(ladders))] if chosen else ():
             rung = chosen[_nearest(chosen, min(1.0, limit) * mark)]
             promoted.append(Design(candidate=rung.candidate, origin=f"{cost} ladder", promote=True))
-        others += [Design(candidate=rung.candidate, origin=f"{cost} ladder") for rung in chosen]
-    designs += [*promoted, *others]
+        remaining += [Design(candidate=r.candidate, origin=f"{cost} ladder") for r in chosen]
+    designs += [*promoted, *remaining]
+    for origin, candidates in (others or {}).items():
+        designs += [Design(candidate=candidate, origin=origin) for candidate in candidates]
     narrow = sorted({weight for weight, _ in space.layer_precisions if weight < PLAIN_BITS})
     for weight in reversed(narrow):
         uniform = space.uniform(weight, PLAIN_BITS, 0.0)
@@ -152,6 +189,42 @@ def _unique(designs: Sequence[Design]) -> list[Design]:
     for design in designs:
         unique.setdefault(design.candidate.to_json(), design)
     return list(unique.values())
+
+
+def sobol_points(space: BoundSpace, count: int, seed: int) -> list[Candidate]:
+    """Spread candidates between plain int8 and strong compression of every kind.
+
+    Each kind of choice has a level, which its parameters vary around:
+    independent parameters would all compress about equally. Levels and
+    differences are one scrambled Sobol sequence (Sobol 1967; Owen 1998).
+
+    Args:
+        space: The space.
+        count: How many.
+        seed: Decides the scrambling.
+    """
+    start = space.to_params(ladder_start(space))
+    kinds = list(dict.fromkeys(parameter.name.partition(":")[0] for parameter in space.parameters))
+    sequence = qmc.Sobol(len(kinds) + len(start), rng=seed)
+    points = sequence.random_base2(max(0, count - 1).bit_length())[:count]
+    found = []
+    for point in points:
+        params = {}
+        for place, parameter in zip(point[len(kinds) :], space.parameters, strict=True):
+            kind = parameter.name.partition(":")[0]
+            level = REACH * point[kinds.index(kind)]
+            if kind == "drop":
+                params[parameter.name] = float(place < level)
+                continue
+            if kind in ("prune", "sparsity", "precision"):
+                end = 0.0 if kind == "precision" else 1.0
+                level = float(np.clip(level + AROUND * (2.0 * place - 1.0), 0.0, 1.0))
+                begin = parameter.to_unit(start[parameter.name])
+                params[parameter.name] = parameter.from_unit(begin + level * (end - begin))
+            else:
+                params[parameter.name] = parameter.from_unit(place)
+        found.append(space.from_params(params))
+    return found
 
 
 def _spaced(rungs: Sequence[Rung], count: int) -> list[Rung]:

@@ -102,12 +102,16 @@ class Forecast:
         if rows:
             self.recovery = RecoveryModel.fit(np.array(rows), np.array(lost))
 
-    def accuracy(self, evaluation: Evaluation) -> float:
+    def accuracy(self, evaluation: Evaluation, caution: float = 0.0) -> float:
         """Predict accuracy on `val` after full fine-tuning, [0, 1].
 
         A candidate that had one is predicted at what it reached. One that was
         trained shortly or only proxied is predicted at the original's
         accuracy, less the part of its loss that training is expected to leave.
+
+        Args:
+            evaluation: What is known of it.
+            caution: Standard deviations that are taken off where nothing was trained.
         """
         highest = max(evaluation.fidelities)
         if highest == 2:
@@ -118,7 +122,8 @@ class Forecast:
             ratio = min(1.0, short.trained_images / full)
             left: float = self._lost(evaluation, 1) * ratio**self.exponent
             return max(self.baseline["accuracy"] - left, short.accuracy)
-        lost = float(self.recovery.predict(np.array([self._features(evaluation)]))[0])
+        mean, deviation = self.recovery.predict(np.array([self._features(evaluation)]))
+        lost = float(mean[0] + caution * deviation[0])
         return max(0.0, self.baseline["accuracy"] - lost)
 
     def gap(self, evaluation: Evaluation, fidelity: int | None = None) -> float:
@@ -127,9 +132,9 @@ class Forecast:
         original = self.baseline["proxy_accuracy" if fidelity == 0 else "accuracy"]
         return original - evaluation.fidelities[fidelity].accuracy
 
-    def values(self, evaluation: Evaluation) -> dict[str, float]:
-        """Predict "accuracy" and all costs."""
-        return self.costs(evaluation.candidate) | {"accuracy": self.accuracy(evaluation)}
+    def values(self, evaluation: Evaluation, caution: float = 0.0) -> dict[str, float]:
+        """Predict "accuracy", with some caution, and all costs."""
+        return self.costs(evaluation.candidate) | {"accuracy": self.accuracy(evaluation, caution)}
 
     def losses(self, values: Mapping[str, float]) -> list[float]:
         """Turn values into one loss per objective."""
@@ -148,8 +153,12 @@ class Forecast:
             if constraint.name in costs
         }
 
-    def reference(self) -> NDArray[np.float64]:
-        """Return the fixed reference point of the hypervolume, as losses."""
+    def reference(self, share: float = 1.0) -> NDArray[np.float64]:
+        """Return the fixed reference point of the hypervolume, as losses.
+
+        Args:
+            share: Of the accuracy that may be lost, for a point nearer to the original's.
+        """
         original = self.baseline["accuracy"]
         spans = [
             MARGIN * (original - constraint.limit(self.baseline))
@@ -158,7 +167,7 @@ class Forecast:
         ]
         span = max(LEAST_SPAN, min([ACCURACY_SPAN, *spans]))
         corner = {name: MARGIN * value for name, value in self.baseline.items()}
-        corner["accuracy"] = max(0.0, original - span)
+        corner["accuracy"] = max(0.0, original - share * span)
         return np.array(self.losses(corner))
 
     def _lost(self, evaluation: Evaluation, fidelity: int) -> float:

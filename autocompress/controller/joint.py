@@ -68,6 +68,7 @@ class JointSampler(BaseSampler):
         *,
         constraint_fns: Mapping[str, RowFunction] | None = None,
         reference: Sequence[float] | None = None,
+        nearer: Sequence[Sequence[float]] = (),
     ) -> None:
         """Prepare a sampler.
 
@@ -93,11 +94,15 @@ class JointSampler(BaseSampler):
                 satisfy these before a trial is spent.
             reference: One value per objective, beyond which nothing counts as
                 an improvement. Taken from the first trials if not given.
+            nearer: Further such points that trials take turns with, so that
+                proposals spread over parts of the front that `reference`
+                gives little weight.
         """
         self._cost_fns, self._features = dict(cost_fns or {}), features
         self._space, self._activity, self._seed = space, active, seed
         self._constraint_fns = dict(constraint_fns or {})
         self._reference = None if reference is None else np.array(reference, dtype=np.float64)
+        self._nearer = [np.array(point, dtype=np.float64) for point in nearer]
         self.rounds: dict[int, Round] = {}
         self._memories: WeakKeyDictionary[Study, Memory] = WeakKeyDictionary()
         self._models: WeakKeyDictionary[Study, Model] = WeakKeyDictionary()
@@ -185,7 +190,9 @@ class JointSampler(BaseSampler):
         if model is None or not model.fits(genes, fitted):
             landscape = Landscape(genes, fitted, signs=signs, **functions)
             reference = None if self._reference is None else signs * self._reference
-            model = Model(landscape, fitted, history.first(STARTUP), reference, self._seed)
+            nearer = [signs * point for point in self._nearer]
+            first = history.first(STARTUP)
+            model = Model(landscape, fitted, first, reference, self._seed, nearer)
             self._models[study] = model
             self._publish(study, model.round(signs))
         return model
@@ -233,15 +240,17 @@ class JointSampler(BaseSampler):
                     remedy="use the order of the study's directions",
                 )
             )
-        if self._reference is not None and len(self._reference) != count:
-            raise InvalidInputError(
-                explain(
-                    "'reference'",
-                    expected=f"{count} values",
-                    got=len(self._reference),
-                    remedy="give one value per objective",
+        given = [] if self._reference is None else [self._reference]
+        for point in (*given, *self._nearer):
+            if len(point) != count:
+                raise InvalidInputError(
+                    explain(
+                        "'reference' and 'nearer'",
+                        expected=f"{count} values",
+                        got=len(point),
+                        remedy="give one value per objective",
+                    )
                 )
-            )
 
     def _publish(self, study: Study, found: Round) -> None:
         """Say how far the predictions can be trusted: attribute, study and log."""

@@ -32,6 +32,8 @@ def allocate(
     costs: Table | Sequence[Table] | Mapping[str, Table],
     budgets: float | Sequence[float] | Mapping[str, float],
     ties: Iterable[Sequence[int]] = (),
+    *,
+    gap: float = 0.0,
 ) -> list[int]:
     """Choose one option per layer: least sum of scores with every budget kept.
 
@@ -49,6 +51,8 @@ def allocate(
             table, in a sequence or by the tables' names.
         ties: Groups of layer numbers that take the same option; groups that
             share a layer are one.
+        gap: Distance from the optimum, as a fraction of it, at which the
+            search for a better solution may end; 0 goes on to the optimum.
 
     Returns:
         The chosen option of each layer, counted from 0.
@@ -72,7 +76,7 @@ raise it to that, or offer cheaper options.
     merged, members = _merge(rows, [_rows("costs", table) for table in tables], ties)
     offsets = np.cumsum([0] + [len(options) for options in merged[0]])
     flat = np.array([np.concatenate(table) for table in merged])
-    picked = _solve(flat[0], flat[1:], limits, offsets)
+    picked = _solve(flat[0], flat[1:], limits, offsets, gap)
     if picked is None:
         raise InvalidInputError(_nearest(names, flat[1:], limits, offsets))
     chosen = [0] * len(rows)
@@ -83,7 +87,11 @@ raise it to that, or offer cheaper options.
 
 
 def _solve(
-    scores: FloatArray, costs: FloatArray, limits: FloatArray, offsets: NDArray[np.int64]
+    scores: FloatArray,
+    costs: FloatArray,
+    limits: FloatArray,
+    offsets: NDArray[np.int64],
+    gap: float,
 ) -> NDArray[np.int64] | None:
     """Return the columns of the best options, None if nothing keeps the limits."""
     spread = np.ptp(scores) or 1.0
@@ -102,7 +110,7 @@ def _solve(
         ]
         if cuts:
             constraints.append(LinearConstraint(np.array(cuts), -np.inf, len(offsets) - 2.0))
-        found = _milp(objective, constraints)
+        found = _milp(objective, constraints, gap=gap)
         if found is None:
             return None
         picked = _options(found, offsets)
@@ -149,7 +157,11 @@ def _nearest(
 
 
 def _milp(
-    objective: FloatArray, constraints: list[LinearConstraint], free_last: bool = False
+    objective: FloatArray,
+    constraints: list[LinearConstraint],
+    *,
+    free_last: bool = False,
+    gap: float = 0.0,
 ) -> FloatArray | None:
     """Minimise over zeros and ones; the last variable may be any number >= 0."""
     kinds, upper = np.ones(len(objective)), np.ones(len(objective))
@@ -160,7 +172,7 @@ def _milp(
         constraints=constraints,
         integrality=kinds,
         bounds=Bounds(0.0, upper),
-        options={"mip_rel_gap": 0.0},
+        options={"mip_rel_gap": gap},
     )
     if result.status == 2:
         return None

@@ -37,7 +37,7 @@ def open_pool(run: Run) -> Iterator[WorkPool]:
                 remedy="pip install 'ray[tune]'",
             )
         ) from error
-    pool = RayPool(Placement.of(run.setup), executor)
+    pool = RayPool(Placement.of(run.setup, run.evaluator.shared), executor)
     try:
         yield pool
     finally:

@@ -1,6 +1,6 @@
 """How one row is chosen for a trial: drawn, mutated, or best by a model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -82,6 +82,7 @@ class Model:
         first: History,
         reference: FloatArray | None,
         seed: int,
+        nearer: Sequence[FloatArray] = (),
     ) -> None:
         """Fit to a history.
 
@@ -91,11 +92,13 @@ class Model:
             first: The first of them, which decide the reference point.
             reference: The reference point as losses, if it is given.
             seed: Decides folds, trees and the search for candidates.
+            nearer: Reference points that trials take turns with.
         """
         self.landscape = landscape
         self._history, self._seed = history, seed
         self._surrogate = Surrogate(landscape, history, seed)
         self._reference = _reference(first.losses) if reference is None else reference
+        self._references = [self._reference, *nearer]
         self._pools: dict[int, tuple[FloatArray, FloatArray]] = {}
         correlations = self._surrogate.rank_correlations.values()
         poor = any(not tau >= LEAST_CORRELATION for tau in correlations)
@@ -143,7 +146,11 @@ class Model:
             expected, violations = self._surrogate.score(self.landscape.view(pending), 0.0)
             known = np.concatenate([known, expected[violations <= 0.0]])
         fresh = unseen(rows, tried)
-        added = improvements(losses, known, self._reference) * fresh
+        turns = place // len(EXPLORATION)
+        reference = self._references[turns % len(self._references)]
+        added = improvements(losses, known, reference) * fresh
+        if not added.any():
+            added = improvements(losses, known, self._reference) * fresh
         if not added.any():
             return mutated(self.landscape, history, tried, rng)
         return np.asarray(rows[int(np.argmax(added))])

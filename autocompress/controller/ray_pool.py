@@ -12,6 +12,7 @@ import faulthandler
 import logging
 import os
 import shutil
+import socket
 import sys
 import sysconfig
 import tempfile
@@ -307,6 +308,7 @@ def _connect(executor: Executor) -> bool:
     if ray.is_initialized():
         return False
     try:
+        _reach(executor.address)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ray.init(
@@ -328,6 +330,13 @@ def _connect(executor: Executor) -> bool:
             )
         ) from error
     return True
+
+
+def _reach(address: str | None) -> None:
+    """Try a host and port, which Ray itself would try for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if host and "/" not in host and port.isdigit():
+        socket.create_connection((host, int(port)), CLOSING_SECONDS).close()
 
 
 def _packed(prepare: Callable[[], Evaluate]) -> bytes:

@@ -64,6 +64,8 @@ class Run:
             epoch_images=setup.epoch_images,
             spent_before=float(ledger.get("elapsed_s", 0.0)),
             started=time.monotonic(),
+            short_epochs=setup.training.short_epochs,
+            full_epochs=setup.training.full_epochs,
         )
         self.evaluator = Evaluator(
             setup.model,
@@ -75,6 +77,7 @@ class Run:
             device=setup.device,
             training=setup.training,
             quantisation=setup.quantisation,
+            teachers=setup.teachers,
         )
         self.store = MemberStore(
             setup.study_dir, setup.model, setup.task, setup.splits, setup.target

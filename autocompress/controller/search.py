@@ -1,19 +1,40 @@
 """The search, stage by stage: baseline, profile, sensitivity, trials, finalists, front."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from autocompress.controller.allocated import allocated, even_budgets
 from autocompress.controller.current import EARLIER
-from autocompress.controller.designs import Design, first_designs, given_designs, ladder_start
+from autocompress.controller.designs import (
+    Design,
+    counts,
+    first_designs,
+    given_designs,
+    ladder_start,
+    sobol_points,
+)
 from autocompress.controller.finish import finalist_images, measure_members, train_finalists
 from autocompress.controller.forecast import Forecast
+from autocompress.controller.kept_predictor import check_kept_predictor, keep_predictor
+from autocompress.controller.ladder import Rung
 from autocompress.controller.ledger import Ledger
+from autocompress.controller.lessons import learn_distillation
 from autocompress.controller.run import Run
-from autocompress.controller.sensitivity import find_ladders, keep_sensitivities
+from autocompress.controller.sensitivity import (
+    find_ladders,
+    keep_sensitivities,
+    known_sensitivities,
+)
 from autocompress.controller.setup import SearchSetup
+from autocompress.controller.sharing import share_weights
 from autocompress.controller.start import device_profile, measure_baseline
 from autocompress.controller.trials import run_trials
+from autocompress.core.candidate import Candidate
 from autocompress.core.events import Callback
+from autocompress.core.seeds import derive_seed
 from autocompress.cost.stored_bits import StoredBits
 
 
@@ -36,10 +57,15 @@ def run_search(setup: SearchSetup, ledger: Ledger, callbacks: Sequence[Callback]
         functools.partial(finalist_images, run),
         StoredBits(setup.model),
     )
+    share_weights(run)
     _queue_designs(run, forecast)
     forecast.learn(run.evaluations())
+    check_kept_predictor(run, forecast)
     run_trials(run, forecast)
+    keep_predictor(run, forecast)
+    learn_distillation(run, forecast)
     train_finalists(run, forecast)
+    keep_predictor(run, forecast)
     measure_members(run, forecast)
     run.say("done", "the search is complete")
 
@@ -55,7 +81,13 @@ def _queue_designs(run: Run, forecast: Forecast) -> None:
         allowance = forecast.allowance(ladder_start(space))
         criteria = space.criteria if space.pruning_choices else ()
         scores = {criterion: run.evaluator.scores(criterion) for criterion in criteria}
-        designs = first_designs(space, find_ladders(run, forecast), allowance, scores)
+        ladders = find_ladders(run, forecast)
+        rungs, allocations, points = counts(run.setup.budget.trials)
+        others = {
+            "allocation": _allocations(run, forecast, ladders, allocations),
+            "sobol": sobol_points(space, points, derive_seed(run.setup.seed, -1, "sobol")),
+        }
+        designs = first_designs(space, ladders, allowance, scores, rungs=rungs, others=others)
     known = {design.candidate for design in designs}
     earlier = [c for c in run.setup.earlier.designs if c not in known]
     designs += [Design(candidate=candidate, origin=EARLIER) for candidate in earlier]
@@ -65,3 +97,26 @@ def _queue_designs(run: Run, forecast: Forecast) -> None:
         )
     keep_sensitivities(run)
     ledger.set("designs_queued", True)
+
+
+def _allocations(
+    run: Run, forecast: Forecast, ladders: Mapping[str, Sequence[Rung]], count: int
+) -> list[Candidate]:
+    """Allocate at budgets between the ladders' start, or the limits, and their ends."""
+    space, start, names = run.setup.space, ladder_start(run.setup.space), list(ladders)
+    if not count:
+        return []
+    allowance = forecast.allowance(start)
+    whole = np.array([forecast.costs(start)[name] for name in names])
+    high = whole * [min(1.0, allowance.get(name, 1.0)) for name in names]
+    low = np.minimum(high, whole * [rungs[-1].cost for rungs in ladders.values()])
+
+    def costs(candidates: Sequence[Candidate]) -> NDArray[np.float64]:
+        return np.array([[found[n] for n in names] for found in forecast.all_costs(candidates)])
+
+    sensitivities = known_sensitivities(run.ledger, space)
+    found = [
+        allocated(space, start, sensitivities, costs, budgets)
+        for budgets in even_budgets(high, low, count)
+    ]
+    return [candidate for series in found for candidate in series][:count]

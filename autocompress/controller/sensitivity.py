@@ -10,6 +10,7 @@ from autocompress.controller.computed import Sensitivities, single_changes
 from autocompress.controller.designs import ladder_start
 from autocompress.controller.forecast import Forecast
 from autocompress.controller.ladder import Rung, build_ladder
+from autocompress.controller.ledger import Ledger
 from autocompress.controller.run import Run
 from autocompress.core.candidate import Candidate
 from autocompress.space.bound import BoundSpace
@@ -54,11 +55,10 @@ def find_ladders(run: Run, forecast: Forecast) -> dict[str, list[Rung]]:
     }
 
 
-def find_sensitivities(run: Run) -> Sensitivities:
+def known_sensitivities(ledger: Ledger, space: BoundSpace) -> Sensitivities:
     """Return what single changes of the ladders' start did, as far as they were tried."""
-    known: dict[str, float] = run.ledger.get("deviations") or {}
-    start = ladder_start(run.setup.space)
-    return Sensitivities.find(run.setup.space, start, lambda c: known.get(_key(c)))
+    known: dict[str, float] = ledger.get("deviations") or {}
+    return Sensitivities.find(space, ladder_start(space), lambda c: known.get(_key(c)))
 
 
 def keep_sensitivities(run: Run) -> None:

@@ -17,7 +17,7 @@ from autocompress.controller.pools import open_pool
 from autocompress.controller.progress import Progress
 from autocompress.controller.run import Run
 from autocompress.controller.sampler import Guide, make_sampler
-from autocompress.controller.sensitivity import find_sensitivities
+from autocompress.controller.sensitivity import known_sensitivities
 from autocompress.controller.ticket import Ticket
 from autocompress.controller.work import Outcome, Work, WorkPool
 from autocompress.core.candidate import Candidate
@@ -48,6 +48,9 @@ COST_SLACK = 0.1
 Where no design meets the limits, it is taken from the nearest of them, so that
 the search shows how near a candidate comes.
 """
+
+CAUTION = 1.0
+"""Standard deviations by which samplers see what was not trained below its prediction."""
 
 PARENT_RANK = 1
 """Non-dominated rank up to which an evaluated candidate may be mutated."""
@@ -85,7 +88,8 @@ def _sampler(run: Run, forecast: Forecast) -> Callable[[int], BaseSampler]:
     name, seed, space = run.setup.sampler, run.setup.seed, run.setup.space
     if name == "joint":
         own = derive_seed(seed, -1, "sampler")
-        lasting: BaseSampler = joint_sampler(space, forecast, find_sensitivities(run), own)
+        known = known_sensitivities(run.ledger, space)
+        lasting: BaseSampler = joint_sampler(space, forecast, known, own)
     elif name == "haq":
         lasting = make_sampler(name, seed, 0)
     else:
@@ -249,7 +253,7 @@ def _guide(run: Run, forecast: Forecast) -> Guide:
     known = [e for e in run.ledger.evaluations() if 0 in e.fidelities and affordable(e.candidate)]
 
     def judge(evaluation: Evaluation) -> Judgement:
-        values = forecast.values(evaluation)
+        values = forecast.values(evaluation, caution=CAUTION)
         return Judgement(losses=forecast.losses(values), violations=forecast.violations(values))
 
     earlier = run.setup.earlier.evaluations

@@ -1,6 +1,8 @@
 """A worker's side of a search: what is placed there once, and what it does with work."""
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from autocompress.controller.work import Outcome, Work
 from autocompress.core.files import write_bytes
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.training import TrainingConfig
+from autocompress.evaluation.elastic import SharedWeights
 from autocompress.evaluation.evaluator import Evaluator
 from autocompress.evaluation.splits import Splits
 from autocompress.evaluation.task import Task
@@ -61,6 +64,8 @@ class Placement:
         training: How candidates are cut and quantised while they are trained.
         quantisation: How grids are chosen.
         threads: Threads that a worker computes with, >= 1.
+        teachers: Teachers beside the original.
+        shared: Elastic weights that proxies use, if they do.
     """
 
     model: nn.Module
@@ -72,9 +77,11 @@ class Placement:
     training: TrainingConfig
     quantisation: QuantisationConfig
     threads: int
+    teachers: tuple[nn.Module, ...] = ()
+    shared: SharedWeights | None = None
 
     @classmethod
-    def of(cls, setup: SearchSetup) -> "Placement":
+    def of(cls, setup: SearchSetup, shared: SharedWeights | None = None) -> "Placement":
         """Take from the setup of a search what its workers need."""
         return cls(
             model=setup.model,
@@ -86,6 +93,8 @@ class Placement:
             training=setup.training,
             quantisation=setup.quantisation,
             threads=setup.executor.cpus,
+            teachers=setup.teachers,
+            shared=shared,
         )
 
     def __call__(self) -> "RemoteEvaluate":
@@ -103,26 +112,28 @@ class RemoteEvaluate:
             placed: What the search has placed here.
         """
         torch.set_num_threads(placed.threads)
-        self._folder = tempfile.TemporaryDirectory(prefix="autocompress-")
+        self._folder = Path(tempfile.mkdtemp(prefix="autocompress-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._evaluator = Evaluator(
             placed.model.to(placed.device),
             placed.graph,
             placed.task,
             placed.splits,
-            checkpoints=Path(self._folder.name),
+            checkpoints=self._folder,
             seed=placed.seed,
             device=placed.device,
             training=placed.training,
             quantisation=placed.quantisation,
+            teachers=placed.teachers,
         )
+        self._evaluator.shared = placed.shared
 
     def __call__(self, work: Work) -> Outcome:
         """Do a piece of work."""
-        folder = Path(self._folder.name)
-        for left in folder.iterdir():
+        for left in self._folder.iterdir():
             left.unlink()
         if work.weights:
-            write_bytes(folder / "inherited.safetensors", work.weights)
+            write_bytes(self._folder / "inherited.safetensors", work.weights)
         outcome = evaluate(self._evaluator, work)
         trained = self._evaluator.checkpoint(work.slot)
         return replace(outcome, weights=trained.read_bytes()) if trained.exists() else outcome

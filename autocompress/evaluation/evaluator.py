@@ -23,6 +23,7 @@ from autocompress.evaluation.checkpoints import (
 )
 from autocompress.evaluation.course import Course
 from autocompress.evaluation.curvature import hessian_traces, rounding_damage
+from autocompress.evaluation.elastic import SharedWeights
 from autocompress.evaluation.proxy import (
     divergence,
     log_probabilities,
@@ -58,6 +59,7 @@ class Evaluator:
     Attributes:
         seconds_per_image: Of the latest training; 0 before the first.
         traces: What `hessian_traces` returns; None before the first call.
+        shared: Elastic weights that proxies use; None for the original's.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Evaluator:
         self.checkpoints, self.seed, self.device = checkpoints, seed, device
         self.seconds_per_image = 0.0
         self.traces: dict[str, float] | None = None
+        self.shared: SharedWeights | None = None
         self._wholes: dict[Candidate, float] = {}
         self.training, self.quantisation = training, quantisation
         self.inputs = example_inputs(task, model, splits.val)
@@ -128,7 +131,9 @@ class Evaluator:
         """Evaluate at fidelity 0: surgery, recalibration, accuracy on part of `val`."""
         started = time.monotonic()
         model = self.compress(candidate)
-        self.settle(model)
+        if self.shared is not None:
+            self.shared.inherit(model)
+        self.settle(model, trained=self.shared is not None)
         accuracy = score(model, self.task, self.splits.proxy, device=self.device)
         return FidelityResult(
             accuracy=accuracy,

@@ -40,7 +40,11 @@ class FeatureTap:
 
 
 def feature_points(
-    teacher: nn.Module, student: nn.Module, run: Callable[[nn.Module], object]
+    teacher: nn.Module,
+    student: nn.Module,
+    run: Callable[[nn.Module], object],
+    *,
+    positions: bool = False,
 ) -> tuple[str, ...]:
     """Choose modules whose outputs are compared.
 
@@ -52,6 +56,7 @@ def feature_points(
         teacher: The network that teaches; in eval mode.
         student: The network that learns, with modules of the same names.
         run: Calls a network on a batch.
+        positions: Whether features without positions are left out.
 
     Returns:
         Names in order of execution; none where nothing fits.
@@ -62,7 +67,7 @@ def feature_points(
 
     def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def keep(_: nn.Module, __: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.dim() >= 2 and output.is_floating_point():
+            if isinstance(output, Tensor) and output.dim() >= 2 + positions:
                 order[name], outputs[name] = tuple(output.shape[2:]), output
 
         return keep

@@ -125,7 +125,7 @@ def fine_tune(
     student.eval()
     narrow = config.quantised and any(bits < 8 for bits in student.record.quantised.values())
     if config.learned_steps and config.quantised:
-        _begin_steps(student, task, seed, device)
+        begin_steps(student, task, seed, device)
     average = None
     if config.self_taught or config.recipe.ema > 0.0:
         average = WeightAverage(student, config.recipe.ema or SELF_DECAY)
@@ -136,7 +136,7 @@ def fine_tune(
     for model in (student, *(() if average is None else (average.model,))):
         model.quantise_weights, model.quantise_activations = narrow, False
     with (
-        _seeded(seed, device),
+        seeded(seed, device),
         Teaching(student, (first, *others), task, distill, config.lesson, example) as teaching,
     ):
         training = _Training(
@@ -292,7 +292,7 @@ class _Training:
 
 
 @contextmanager
-def _seeded(seed: int, device: str) -> Iterator[None]:
+def seeded(seed: int, device: str) -> Iterator[None]:
     """Draw from a seed, and leave the caller's random state as it was."""
     place = torch.device(device)
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
@@ -302,14 +302,21 @@ def _seeded(seed: int, device: str) -> Iterator[None]:
 
 def _example(task: Task, seed: int, device: str) -> Batch:
     """Return the first training batch."""
-    with _seeded(seed, device):
+    with seeded(seed, device):
         return next(take(task.train, CALIBRATION_IMAGES, "train", device))
 
 
-def _begin_steps(student: CompressedModel, task: Task, seed: int, device: str) -> None:
-    """Make steps parameters; those of activations begin where calibration puts them."""
+def begin_steps(student: CompressedModel, task: Task, seed: int, device: str) -> None:
+    """Make steps parameters; those of activations begin where calibration puts them.
+
+    Args:
+        student: Changed in place.
+        task: Supplies `train`, on which the grids are calibrated if they are not.
+        seed: Draws the batches.
+        device: Torch device name.
+    """
     if any(site.bits < 8 and quantiser.low is None for site, quantiser in student.sites()):
-        with _seeded(seed, device):
+        with seeded(seed, device):
             batches = list(take(task.train, CALIBRATION_IMAGES, "train", device))
         settle(student, task, batches, batches, device=device, trained=True)
     student.learn_steps()

@@ -138,7 +138,10 @@ class Teaching:
         network = self.student.network
         dropped = self.student.record.dropped_blocks
         found = feature_points(
-            self.teachers[0], network, lambda model: self.task.run(model, example)
+            self.teachers[0],
+            network,
+            lambda model: self.task.run(model, example),
+            positions=self.distill.method == "attention",
         )
         self.student.train(training)
         return tuple(name for name in found if name not in dropped)

@@ -3,6 +3,7 @@
 import json
 import logging
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -273,7 +274,7 @@ class AccuracyPredictor:
             raise MissingFileError(
                 explain(str(path), expected="a saved predictor", got="no file", remedy="save one")
             ) from error
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise StudyError(
                 explain(
                     str(path),

@@ -21,6 +21,9 @@ PRIOR = (0.2, 0.02, 0.05, 0.05)
 PRIOR_STRENGTH = 0.03
 """How much evidence the prior is worth, in units of the features."""
 
+LEAST_DEVIATION = 0.002
+"""Standard deviation of residuals, in accuracy, that is assumed at least."""
+
 EXPONENT_PRIOR, EXPONENT_STRENGTH = 0.5, 0.02
 """Exponent assumed before any finalist was trained; a distance of one from it
 weighs as much as one finalist that is mispredicted by this accuracy."""
@@ -61,11 +64,13 @@ class RecoveryModel:
         weights: One weight per feature, >= 0.
         deviation: Standard deviation of the residuals, in accuracy.
         examples: Trained candidates that it was fitted on.
+        moments: Sums over them of products of each two features, as rows.
     """
 
     weights: tuple[float, ...] = PRIOR
     deviation: float = 0.02
     examples: int = 0
+    moments: tuple[tuple[float, ...], ...] = ((0.0,) * len(FEATURES),) * len(FEATURES)
 
     @classmethod
     def fit(cls, X: FloatArray, y: FloatArray) -> "RecoveryModel":  # noqa: N803  as scikit-learn
@@ -106,16 +111,27 @@ class RecoveryModel:
         spread = float(np.sqrt((residuals**2).sum() / max(1, len(lost) - 1)))
         return cls(
             weights=tuple(float(w) for w in weights),
-            deviation=max(spread, 0.002),
+            deviation=max(spread, LEAST_DEVIATION),
             examples=len(lost),
+            moments=tuple(tuple(float(sum_) for sum_ in row) for row in table.T @ table),
         )
 
-    def predict(self, X: FloatArray) -> FloatArray:  # noqa: N803  as scikit-learn
+    def predict(self, X: FloatArray) -> tuple[FloatArray, FloatArray]:  # noqa: N803
         """Predict the accuracy that stays lost after training, per row of `X`.
 
+        A weight is uncertain by as much as itself, or as its prior, as far as
+        nothing was trained that tells; so the deviation grows away from what was.
+
+        Returns:
+            `n` means, >= 0, and `n` standard deviations of what is not noise.
+
         Example:
-            >>> float(RecoveryModel().predict(np.zeros((1, 4)))[0])
-            0.0
+            >>> mean, deviation = RecoveryModel().predict(np.array([[0.5, 0.0, 0.0, 0.0]]))
+            >>> float(mean[0].round(3)), float(deviation[0].round(3))
+            (0.1, 0.1)
         """
-        predicted: FloatArray = np.asarray(X, dtype=np.float64) @ np.array(self.weights)
-        return predicted
+        rows = np.asarray(X, dtype=np.float64)
+        doubt = np.maximum(self.weights, PRIOR) ** -2.0
+        precision = np.array(self.moments) / self.deviation**2 + np.diag(doubt)
+        spread = (rows @ np.linalg.inv(precision) * rows).sum(axis=1)
+        return rows @ np.array(self.weights), np.sqrt(np.maximum(spread, 0.0))

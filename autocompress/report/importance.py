@@ -138,10 +138,10 @@ def _importances(
     values = (values - values.mean(axis=0)) / values.std(axis=0)
     table = table * np.isin(kinds, allowed)  # trees never split on constants
     generator = np.random.default_rng(seed)
-    errors = {kind: [] for kind in ("", *own)}
+    errors: dict[str, list[FloatArray]] = {kind: [] for kind in ("", *own)}
     for fitted, left in KFold(FOLDS, shuffle=True, random_state=seed).split(table):
         forest = ExtraTreesRegressor(TREES, random_state=seed)
-        forest.fit(table[fitted], values[fitted])
+        forest.fit(table[fitted], values[fitted].squeeze())
         for kind in errors:
             changed = table[left].copy()
             if kind:

@@ -158,10 +158,14 @@ class Distillation(Section):
     Attributes:
         temperature: Softens teacher and student, > 0.
         kd_weight: Share of the distillation term in the loss, within [0, 1].
+        method: What is matched beside logits; see `DistillConfig`.
+        feature_weight: Weight of that in the loss, >= 0.
     """
 
     temperature: Range = Range(low=1.0, high=8.0, log=True)
     kd_weight: Range = Range(low=0.0, high=0.95)
+    method: Literal["logits", "features", "attention", "relation"] = "logits"
+    feature_weight: Range = Range(low=0.0, high=0.0)
 
     @model_validator(mode="after")
     def _inside(self) -> "Distillation":
@@ -169,4 +173,8 @@ class Distillation(Section):
             raise ValueError("a temperature within [0.001, 1000]")
         if not 0.0 <= self.kd_weight.low <= self.kd_weight.high <= 1.0:
             raise ValueError("a kd_weight within [0, 1]")
+        if self.feature_weight.low < 0.0:
+            raise ValueError("a feature_weight >= 0")
+        if self.method == "logits" and self.feature_weight.high > 0.0:
+            raise ValueError("feature_weight 0 with method 'logits'")
         return self

@@ -4,7 +4,8 @@
         --json training.json
 
 Random joint candidates are fine-tuned fully; Kendall's tau tells how well a quick look ranks
-them: the plain proxy, the proxy with batch norms recalibrated, a short fine-tune. Beside that,
+them: the plain proxy, the proxy with batch norms recalibrated, the same with weights that all
+candidates share (elastic), a short fine-tune. Beside that,
 narrow weights are trained at several temperatures. Cells that the JSON file holds are not run
 again. Seconds are of the processor, so that they hold on a host that is shared.
 """
@@ -30,7 +31,9 @@ from scipy.stats import kendalltau
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import autocompress as ac
+from autocompress.core.recipe import Recipe
 from autocompress.cost.measurement import device_name
+from autocompress.evaluation.elastic import ElasticConfig, SharedWeights, train_elastic
 from autocompress.evaluation.evaluator import Evaluator
 from autocompress.evaluation.original import frozen_copy
 from autocompress.evaluation.proxy import score
@@ -41,6 +44,10 @@ from cifar10_models import make_model
 
 WEIGHT_BITS, TEMPERATURES, SEEDS = (3, 4), (1.0, 2.0, 5.0), (0, 1, 2)
 """Of the table of temperatures; activations have 8 bits throughout."""
+
+
+POOL = 24
+"""Random candidates that shared weights are trained on; none of those that are ranked."""
 
 
 class Bench:
@@ -98,6 +105,30 @@ class Bench:
         self.evaluator.forget(slot)
         return found.accuracy
 
+    def elastic(self) -> None:
+        """Let proxies use weights that are shared by candidates, trained on others of the space."""
+        folder = self.options.json.parent if self.options.json else Path(tempfile.mkdtemp())
+        path, evaluator = folder / "elastic.safetensors", self.evaluator
+        if "elastic training" in self.kept["cells"] and path.exists():
+            evaluator.shared = SharedWeights.load(path, evaluator.model)
+            return
+        space = self.space
+
+        def train() -> float:
+            evaluator.shared = train_elastic(
+                evaluator.model,
+                evaluator.task,
+                evaluator.compress,
+                space.uniform(min(space.layer_precisions)[0], 8, 0.99),
+                [space.sample(10_000 + number) for number in range(POOL)],
+                ElasticConfig(images=self.options.elastic, recipe=Recipe()),
+                seed=0,
+            )
+            evaluator.shared.save(path)
+            return score(evaluator.shared.network, evaluator.task, evaluator.splits.proxy)
+
+        self.cell("elastic training", train)
+
     def rank(self) -> dict[str, dict[str, float]]:
         """Rank the random candidates by each quick look, and compare with full training."""
         options = self.options
@@ -112,14 +143,27 @@ class Bench:
             look: [self.cell(f"{look}/{n}", partial(take, n, c)) for n, c in drawn.items()]
             for look, take in looks.items()
         }
+        found["elastic"] = self.elastic_proxies(drawn)
         truth = [cell["accuracy"] for cell in found["full"]]
+        seconds = {look: sum(c["seconds"] for c in cells) for look, cells in found.items()}
+        seconds["elastic"] += self.kept["cells"]["elastic training"]["seconds"]
         return {
             look: {
                 "tau": float(kendalltau(truth, [cell["accuracy"] for cell in cells]).statistic),
-                "seconds_per_candidate": sum(cell["seconds"] for cell in cells) / len(cells),
+                "seconds_per_candidate": seconds[look] / len(cells),
             }
             for look, cells in found.items()
         }
+
+    def elastic_proxies(self, drawn: dict[int, ac.Candidate]) -> list[dict[str, float]]:
+        """Score candidates by the proxy with shared weights."""
+        self.elastic()
+        found = [
+            self.cell(f"elastic/{number}", lambda c=c: self.evaluator.proxy(c).accuracy)
+            for number, c in drawn.items()
+        ]
+        self.evaluator.shared = None
+        return found
 
     def temperatures(self) -> list[dict[str, Any]]:
         """Train narrow weights at each temperature."""
@@ -149,7 +193,7 @@ def main() -> None:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "threads": 1,
-        "images": {"short": options.short, "full": options.full, "temperature": options.narrow},
+        "images": {n: getattr(options, n) for n in ("short", "full", "elastic", "narrow")},
         "seeds": {"candidates": options.candidates, "temperature": list(SEEDS[: options.seeds])},
     }
     bench.kept["rank_correlation"] = bench.rank()
@@ -175,6 +219,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--candidates", type=int, default=40)
     parser.add_argument("--short", type=int, default=2_500, help="images of a short fine-tune")
     parser.add_argument("--full", type=int, default=25_000, help="images of a full one")
+    parser.add_argument("--elastic", type=int, default=8_000, help="images of shared training")
     parser.add_argument("--narrow", type=int, default=12_500, help="images at each temperature")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="at each temperature")
     parser.add_argument("--json", type=Path, help="where figures are written, and read again")
@@ -182,7 +227,7 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.smoke:
         options.depth, options.candidates, options.seeds = 8, 3, 1
-        options.short = options.full = options.narrow = 64
+        options.short = options.full = options.narrow = options.elastic = 64
     elif options.data is None:
         parser.error("--data is needed, or --smoke")
     return options

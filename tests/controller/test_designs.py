@@ -2,7 +2,15 @@
 
 import pytest
 
-from autocompress.controller.designs import first_designs, given_designs, plain_int8, unmodified
+from autocompress.controller.designs import (
+    counts,
+    first_designs,
+    given_designs,
+    ladder_start,
+    plain_int8,
+    sobol_points,
+    unmodified,
+)
 from autocompress.controller.ladder import Rung
 from autocompress.core.candidate import Candidate
 from autocompress.core.target import Target
@@ -102,3 +110,30 @@ def test_given_candidates_follow_the_baselines_once(space: BoundSpace) -> None:
     designs = given_designs(space, [half, plain_int8(space), half])
     assert [design.candidate for design in designs] == [unmodified(space), plain_int8(space), half]
     assert [design.origin for design in designs] == ["unmodified", "plain int8", "given"]
+
+
+def test_there_are_more_designs_where_there_are_more_trials(space: BoundSpace) -> None:
+    assert counts(4) == (2, 0, 0)
+    assert counts(200) == (12, 24, 10)
+    assert sum(counts(None)) < sum(counts(200))
+    ladder = _ladder(space)
+    few = first_designs(space, {"latency_ms": ladder}, rungs=2)
+    assert sum(design.origin == "latency_ms ladder" for design in few) == 2
+    given = {"allocation": [space.uniform(8, 8, 0.7)]}
+    designs = first_designs(space, {"latency_ms": ladder}, others=given)
+    assert [d.candidate for d in designs if d.origin == "allocation"] == given["allocation"]
+
+
+def test_sobol_points_spread_from_mild_to_strong(space: BoundSpace) -> None:
+    points = sobol_points(space, 12, seed=0)
+    assert points == sobol_points(space, 12, seed=0)
+    assert points[:3] == sobol_points(space, 3, seed=0)
+    assert len(set(points)) == 12
+    assert len({len(point.dropped_blocks) for point in points}) >= 2
+    means = [sum(p.pruning_ratios.values()) / len(space.pruning_choices) for p in points]
+    assert min(means) < 0.1 < 0.3 < max(means)
+    start = ladder_start(space)
+    for point in points:  # nothing is milder than plain int8
+        bits = {config.weight_bits for config in point.layers.values()}
+        assert max(bits) <= max(config.weight_bits for config in start.layers.values())
+    assert sobol_points(space, 0, seed=0) == []

@@ -112,3 +112,18 @@ def test_losses_violations_and_reference(forecast: Forecast) -> None:
 
 def test_an_allowance_is_the_share_of_a_cost_that_its_limit_leaves(forecast: Forecast) -> None:
     assert forecast.allowance(Candidate()) == pytest.approx({"latency_ms": 0.5})
+
+
+def test_caution_counts_where_nothing_was_trained(forecast: Forecast) -> None:
+    proxied, trained = _trial(0, 0.5), _trial(1, 0.5, 0.85)
+    assert forecast.accuracy(proxied, caution=1.0) < forecast.accuracy(proxied)
+    assert forecast.accuracy(trained, caution=1.0) == forecast.accuracy(trained)
+    before = forecast.accuracy(proxied) - forecast.accuracy(proxied, caution=1.0)
+    forecast.learn([_trial(slot, 0.5, 0.85, 0.88) for slot in range(4)])
+    assert forecast.accuracy(proxied) - forecast.accuracy(proxied, caution=1.0) < before
+
+
+def test_nearer_reference_points_lose_less_accuracy(forecast: Forecast) -> None:
+    whole, half = forecast.reference(), forecast.reference(0.5)
+    assert half[0] - 0.1 == pytest.approx((whole[0] - 0.1) / 2)  # the original loses 0.1
+    assert half[1] == whole[1]

@@ -138,3 +138,14 @@ def test_noise_is_not_trusted() -> None:
     known = history(rows, np.stack([rng.random(len(rows)), cost(rows)], axis=1))
     model = Model(landscape(known), known, known.first(10), None, seed=0)
     assert not model.trusted
+
+
+def test_trials_take_turns_with_nearer_reference_points() -> None:
+    known = some(60)
+    whole, near = np.array([1.0, 18.0]), np.array([0.5, 18.0])
+    model = Model(landscape(known), known, known.first(10), whole, seed=0, nearer=[near])
+    none, rng = np.empty((0, 6)), np.random.default_rng(0)
+    alone = Model(landscape(known), known, known.first(10), near, seed=0)
+    second = model.best(known, none, known.rows, 2, rng)  # the second turn of two explorations each
+    assert (second == alone.best(known, none, known.rows, 2, rng)).all()
+    assert losses(second[None])[0, 0] < 0.5

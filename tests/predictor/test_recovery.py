@@ -29,14 +29,14 @@ def test_planted_weights_are_recovered() -> None:
     np.testing.assert_allclose(model.weights, planted, atol=0.01)
     assert model.deviation == pytest.approx(0.01, rel=0.15)
     assert model.examples == 400
-    np.testing.assert_allclose(model.predict(_rows(5, 2)), _rows(5, 2) @ planted, atol=0.01)
+    np.testing.assert_allclose(model.predict(_rows(5, 2))[0], _rows(5, 2) @ planted, atol=0.01)
 
 
 def test_without_data_the_prior_stands() -> None:
     empty = RecoveryModel.fit(np.zeros((0, WIDTH)), np.zeros(0))
     assert empty == RecoveryModel()
     assert empty.weights == PRIOR
-    np.testing.assert_allclose(RecoveryModel().predict(np.eye(WIDTH)), PRIOR)
+    np.testing.assert_allclose(RecoveryModel().predict(np.eye(WIDTH))[0], PRIOR)
 
 
 def test_one_example_moves_only_what_it_shows() -> None:
@@ -56,15 +56,25 @@ def test_weights_are_never_negative(rows: np.ndarray, lost: np.ndarray) -> None:
     model = RecoveryModel.fit(rows, lost)
     assert min(model.weights) >= 0
     assert model.deviation > 0
-    assert (model.predict(_rows(4)) >= 0).all()
+    assert (np.array(model.predict(_rows(4))) >= 0).all()
 
 
 @pytest.mark.parametrize("feature", range(WIDTH), ids=FEATURES)
 def test_predictions_move_with_every_feature(feature: int) -> None:
     rows = np.full((2, WIDTH), 0.2)
     rows[1, feature] += 0.3
-    low, high = RecoveryModel().predict(rows)
+    low, high = RecoveryModel().predict(rows)[0]
     assert high - low == pytest.approx(0.3 * PRIOR[feature])
+
+
+def test_the_deviation_grows_away_from_what_was_trained() -> None:
+    rows = np.zeros((8, WIDTH))
+    rows[:, 0] = np.linspace(0.1, 0.5, 8)
+    model = RecoveryModel.fit(rows, 0.3 * rows[:, 0])
+    _, (near, far, unlike) = model.predict(np.diag([0.3, 0.6, 0.0, 0.6])[[0, 1, 3]])
+    assert near < 0.01 < unlike
+    assert far == pytest.approx(0.6 * PRIOR[1])
+    assert (RecoveryModel().predict(rows)[1] > model.predict(rows)[1]).all()
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def write_onnx(model: nn.Module, bundle: Bundle, path: Path) -> Path:
     example = bundle.calibration(2)[0]
     batch = {0: torch.export.Dim("batch", min=1, max=4096)}
     program = torch.onnx.export(
-        model.eval(), (example,), dynamo=True, dynamic_shapes=(batch,), verbose=False
+        model, (example,), dynamo=True, dynamic_shapes=(batch,), verbose=False
     )
     program.save(str(path), external_data=False)
     return path
