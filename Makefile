@@ -21,7 +21,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 bench: $(STAMP)
-	set -e; for benchmark in examples/benchmarks/*.py; do $(BIN)/python $$benchmark --smoke; done
+	set -e; for benchmark in examples/benchmarks/*.py examples/benchmarks/evidence/run.py; do $(BIN)/python $$benchmark --smoke; done
 
 docs: $(DOCS_STAMP)
 	$(BIN)/mkdocs build --strict

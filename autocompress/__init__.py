@@ -19,12 +19,20 @@ if TYPE_CHECKING:
 _VERBS_AND_DATA = frozenset(
     {
         *("Artifact", "BoundSpace", "Budget", "Candidate", "CheckReport", "CompressedModel"),
-        *("DeviceProfile", "DistillConfig", "Event", "FrontMember", "LatencyMeasurement"),
+        *(
+            "DeviceProfile",
+            "DistillConfig",
+            "Event",
+            "Executor",
+            "FrontMember",
+            "LatencyMeasurement",
+        ),
         *("LayerConfig", "RuntimeModule", "SearchResult", "SearchSpace", "Target", "Task"),
-        *("AccuracyPredictor", "JointSampler", "QuantisationConfig", "TrainingConfig"),
-        *("Accelerator", "LookupTable", "Roofline", "SimulatedProfile"),
+        *("AccuracyPredictor", "JointSampler", "QuantisationConfig", "Recipe", "TrainingConfig"),
+        *("Accelerator", "LookupTable", "Roofline", "SimulatedProfile", "Stop"),
+        *("Cost", "Criterion"),
         *("allocate", "check", "compress", "export", "load", "measure_latency", "open", "profile"),
-        *("resume", "search"),
+        *("resume", "search", "synthesise"),
     }
 )
 

@@ -1,6 +1,5 @@
 """The public verbs; the one module that names concrete classes."""
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -9,51 +8,67 @@ from typing import Any
 
 from torch import nn
 
-from autocompress.artifact.export import Artifact, RuntimeModule, export_artifact
+from autocompress.artifact.export import Artifact, RuntimeModule
 from autocompress.artifact.onnx_file import check_exportable
-from autocompress.artifact.packed import read_packed
 from autocompress.artifact.session import check_available
 from autocompress.controller.earlier import keep_earlier, read_earlier
 from autocompress.controller.joint import JointSampler
 from autocompress.controller.knapsack import allocate
 from autocompress.controller.ledger import Ledger
-from autocompress.controller.preflight import check_model
 from autocompress.controller.sampler import SAMPLER_NAMES
 from autocompress.controller.search import run_search
-from autocompress.controller.setup import EXECUTORS, SearchSetup, study_identity, study_settings
+from autocompress.controller.setup import (
+    SearchSetup,
+    check_labels,
+    kept_settings,
+    study_identity,
+    study_settings,
+)
+from autocompress.controller.storage import study_exists
 from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
-from autocompress.core.events import Callback, Event
+from autocompress.core.events import Callback, Event, Stop
+from autocompress.core.executor import Executor
 from autocompress.core.files import write_json, write_text
-from autocompress.core.objective import cost_names, parse_constraints, parse_objectives, study_names
+from autocompress.core.objective import (
+    Cost,
+    cost_names,
+    parse_constraints,
+    parse_objectives,
+    study_names,
+)
 from autocompress.core.quantisation import QuantisationConfig
+from autocompress.core.recipe import Recipe
 from autocompress.core.schema import check_name
 from autocompress.core.simulation import Accelerator, LookupTable, Roofline
-from autocompress.core.target import TARGET_NAMES, Target
+from autocompress.core.target import Target
 from autocompress.core.training import TrainingConfig
 from autocompress.cost.measurement import LatencyMeasurement
 from autocompress.cost.profile import DeviceProfile
 from autocompress.cost.resolve import resolve_target
 from autocompress.cost.simulated import SimulatedProfile
-from autocompress.devices import measure_latency, profile
+from autocompress.devices import measure_latency, profile, warn_of_mismatches
 from autocompress.errors import check_type
-from autocompress.evaluation.calibration import compress_on
 from autocompress.evaluation.original import check_device, frozen_copy, weights_digest
-from autocompress.evaluation.splits import check_splits, epoch_images, make_splits
+from autocompress.evaluation.splits import check_splits, epoch_images, make_splits, take
 from autocompress.evaluation.splits import example_inputs as first_inputs
-from autocompress.evaluation.task import Batch, Task
+from autocompress.evaluation.synthesis import synthesise
+from autocompress.evaluation.task import Task
 from autocompress.graph.inputs import ModelInputs
 from autocompress.graph.tracing import trace
 from autocompress.kept_config import text_to_keep
+from autocompress.models import check, compress, export, load
 from autocompress.predictor.ensemble import AccuracyPredictor
-from autocompress.report.console import ProgressDisplay
 from autocompress.report.environment import environment
+from autocompress.report.event_log import EventLog
+from autocompress.report.live import ProgressDisplay
 from autocompress.report.log_file import LogFile
-from autocompress.report.preflight import CheckReport
+from autocompress.report.preflight import CheckReport, check_json
 from autocompress.result import FrontMember, SearchResult
 from autocompress.space.bound import BoundSpace
 from autocompress.space.preset import SearchSpace
 from autocompress.transform.compressed import CompressedModel
+from autocompress.transform.criteria import Criterion
 
 __all__ = [
     "Accelerator",
@@ -64,20 +79,25 @@ __all__ = [
     "Candidate",
     "CheckReport",
     "CompressedModel",
+    "Cost",
+    "Criterion",
     "DeviceProfile",
     "DistillConfig",
     "Event",
+    "Executor",
     "FrontMember",
     "JointSampler",
     "LatencyMeasurement",
     "LayerConfig",
     "LookupTable",
     "QuantisationConfig",
+    "Recipe",
     "Roofline",
     "RuntimeModule",
     "SearchResult",
     "SearchSpace",
     "SimulatedProfile",
+    "Stop",
     "Target",
     "Task",
     "TrainingConfig",
@@ -91,6 +111,7 @@ __all__ = [
     "profile",
     "resume",
     "search",
+    "synthesise",
 ]
 
 
@@ -104,11 +125,14 @@ def search(
     space: str | Path | Mapping[str, Any] | SearchSpace = "cnn",
     budget: Budget = Budget(trials=100),  # noqa: B008  frozen
     study_dir: str | Path = "runs/study",
-    executor: str = "inline",
+    executor: str | Mapping[str, Any] | Executor = "inline",
+    storage: str | None = None,
     sampler: str = "joint",
     warm_start: Sequence[str | Path] = (),
+    designs: Sequence[Candidate] = (),
     training: TrainingConfig = TrainingConfig(),  # noqa: B008  frozen
     quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
+    teachers: Sequence[nn.Module] = (),
     device: str = "cpu",
     callbacks: Iterable[Callback] = (),
     verbose: bool = True,
@@ -129,16 +153,24 @@ def search(
         space: Name of a preset, path of a search space, or a `SearchSpace`.
         budget: Trials and minutes in total.
         study_dir: Folder of the study.
-        executor: "inline" runs trials in this process.
+        executor: "inline" runs trials in this process, "ray" several at once by
+            Ray Tune; an `Executor` says with how many workers, and where.
+        storage: Where a new study keeps its trials: None for a file in `study_dir`,
+            "postgresql://user@host/database", "mysql://...", or "journal:/a/file" on
+            a network disk. The password of a server is read from the environment
+            variable AUTOCOMPRESS_STORAGE_PASSWORD.
         sampler: "joint" learns accuracy and computes costs; "tpe", "random",
             "nsga2", "gp" and "haq" are there to compare with.
         warm_start: Folders of earlier studies. Their best candidates are tried
             first; where model, weights and data are the same, all that is
             known of their candidates counts, whatever the target was.
+        designs: Candidates to begin with, in place of those that are chosen here.
         training: How candidates are cut and quantised while they are trained.
         quantisation: How grids are chosen.
+        teachers: Models that teach beside the original; they take the same batches.
         device: Torch device that trains and evaluates.
-        callbacks: Called with every `Event`.
+        callbacks: Called with every `Event`; one that raises `Stop` ends the
+            search, which returns what it has, and any other error is raised.
         verbose: Show progress.
         seed: Seed of the run.
 
@@ -154,7 +186,7 @@ def search(
     check_type("'training'", training, TrainingConfig)
     check_type("'quantisation'", quantisation, QuantisationConfig)
     check_type("'seed'", seed, int)
-    check_name("'executor'", executor, EXECUTORS)
+    pool = Executor.of(executor)
     check_name("'sampler'", sampler, SAMPLER_NAMES)
     resolved, given = resolve_target(target)
     goals, limits = parse_objectives(objectives), parse_constraints(constraints)
@@ -165,13 +197,17 @@ def search(
     folder = Path(study_dir)
 
     check_device(device)
+    if training.data == "synthetic":
+        args, kwargs = first_inputs(task, model, tuple(take(task.val, 2, "val", "cpu")))
+        given_inputs = ModelInputs(args=args, kwargs=kwargs)
+        task = task.with_train(synthesise(model, given_inputs, seed=seed, device=device))
     splits = make_splits(task, seed=seed, device=device)
     inputs = first_inputs(task, model, splits.val)
     original = frozen_copy(model, device, ModelInputs(args=inputs[0], kwargs=inputs[1]))
     graph = trace(original, ModelInputs(args=inputs[0], kwargs=inputs[1]))
     bound = chosen.bind_graph(graph, resolved, cost_names(goals, limits))
     check_splits(task, original, splits)
-    if resolved.simulation is None and not (folder / "study.db").is_file():
+    if resolved.simulation is None and not study_exists(folder / "study.db"):
         check_exportable(original, inputs)
     setup = SearchSetup(
         model=original,
@@ -186,38 +222,45 @@ def search(
         budget=budget,
         study_dir=folder,
         epoch_images=epoch_images(task),
+        executor=pool,
         sampler=sampler,
         device=device,
         seed=seed,
+        designs=tuple(bound.canonical(check_type("'designs'", c, Candidate)) for c in designs),
         training=training,
         quantisation=quantisation,
+        teachers=tuple(frozen_copy(teacher, device) for teacher in teachers),
     )
+    check_labels(setup)
     identity = study_identity(setup, weights_digest(original))
-    if not (folder / "study.db").is_file():
+    if not study_exists(folder / "study.db"):
         setup = replace(setup, earlier=read_earlier(warm_start, bound, identity))
-    notes = [splits.note] if splits.note else []
-    if isinstance(given, DeviceProfile):
-        for mismatch in given.mismatches():
-            warnings.warn(f"the device profile: {mismatch}", stacklevel=2)
-            notes.append(f"The device profile is of another host: {mismatch}.")
+    notes = [*filter(None, [splits.note]), *warn_of_mismatches(given)]
     settings = study_settings(setup, chosen.model_dump(mode="json"), objectives, constraints or {})
     ledger = Ledger.open(
         folder / "study.db",
         metric_names=study_names(goals),
         identity=identity,
         seed=seed,
+        storage=storage,
     )
     try:
         setup = replace(setup, earlier=keep_earlier(ledger, setup.earlier))
         ledger.set("settings", settings)
         ledger.set("notes", notes)
+        ledger.set("structure", check_json(graph))
         write_text(folder / "config.yaml", text_to_keep(folder, settings))
         write_json(folder / "environment.json", environment(resolved, device, seed))
         with ExitStack() as stack:
-            listeners: list[Callback] = [LogFile(folder / "log.txt", splits.note), *callbacks]
+            logs: list[Callback] = [LogFile(folder / "log.txt", splits.note)]
+            listeners = [*logs, EventLog(folder / "log.jsonl"), *callbacks]
             if verbose:
                 listeners.append(stack.enter_context(ProgressDisplay()))
-            run_search(setup, ledger, listeners)
+            try:
+                run_search(setup, ledger, listeners)
+            except Stop as stop:
+                if stop.__cause__ is not None:  # what a callback raised
+                    raise stop.__cause__ from None
     finally:
         ledger.close()
     result = SearchResult(folder, original=model, space=bound)
@@ -231,6 +274,8 @@ def resume(
     task: Task,
     *,
     budget: Budget | None = None,
+    teachers: Sequence[nn.Module] = (),
+    executor: str | Mapping[str, Any] | Executor | None = None,
     callbacks: Iterable[Callback] = (),
     verbose: bool = True,
 ) -> SearchResult:
@@ -241,6 +286,8 @@ def resume(
         model: The model of the study.
         task: The task of the study.
         budget: New totals; None keeps the old ones.
+        teachers: Teachers beside the original, if the study had some.
+        executor: Where trials run from now on; None keeps it.
         callbacks: Called with every `Event`.
         verbose: Show progress.
 
@@ -248,7 +295,7 @@ def resume(
         MissingFileError: If there is no study.
         StudyError: If the study belongs to another model or other data.
     """
-    settings = Ledger.settings_of(Path(study_dir) / "study.db")
+    settings = kept_settings(Path(study_dir))
     return search(
         model,
         task,
@@ -260,9 +307,12 @@ def resume(
         space=settings["space"],
         budget=budget if budget is not None else Budget(**settings["budget"]),
         study_dir=study_dir,
+        executor=settings.get("executor", "inline") if executor is None else executor,
         sampler=settings["sampler"],
+        designs=[Candidate.from_json(record) for record in settings.get("designs", [])],
         training=TrainingConfig.from_mapping(settings.get("training", {})),
         quantisation=QuantisationConfig.from_mapping(settings.get("quantisation", {})),
+        teachers=teachers,
         device=settings["device"],
         callbacks=callbacks,
         verbose=verbose,
@@ -277,118 +327,3 @@ def open(study_dir: str | Path) -> SearchResult:
         MissingFileError: If there is no study in the folder.
     """
     return SearchResult(study_dir)
-
-
-def check(
-    model: nn.Module,
-    example_inputs: object,
-    *,
-    space: str | Path | Mapping[str, Any] | SearchSpace = "cnn",
-    task: Task | None = None,
-    budget: Budget | None = None,
-) -> CheckReport:
-    """Find what can be compressed in a model, what cannot and why, and what it could give.
-
-    Args:
-        model: Any module; not changed.
-        example_inputs: A tensor, a tuple, or a dict of one forward call.
-        space: Which groups and blocks may be cut, and how far; what it
-            leaves out is listed with that reason.
-        task: Tried as `search` would; with `budget`, tells how long a search takes.
-        budget: With `task`, likewise.
-
-    Returns:
-        `.groups`, `.blocks`, `.layers`, `.savings` and `.search_seconds`;
-        `.to_dict()` is all of it for JSON, and `print` shows it as tables.
-
-    Raises:
-        TraceError: If the model does not run on the inputs.
-        InvalidInputError: If a search would refuse the task.
-    """
-    return CheckReport.of(check_model(model, example_inputs, SearchSpace.load(space), task, budget))
-
-
-def compress(
-    model: nn.Module,
-    candidate: Candidate,
-    example_inputs: object,
-    *,
-    task: Task | None = None,
-    calibration: Iterable[Batch] | None = None,
-    target: str | Target | None = None,
-    pruning_ratio: float | None = None,
-    quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
-) -> CompressedModel:
-    """Apply a candidate to a copy of a model, without training.
-
-    Args:
-        model: The trained model; never changed.
-        candidate: What to do.
-        example_inputs: A tensor, a tuple, or a dict of one forward call.
-        task: Its `train` batches recalibrate batch norms and activation
-            grids, and are what criteria read that need data or labels.
-        calibration: Batches for the grids, and without a task for
-            criteria; as the task's, or with the example inputs' arguments
-            first. None takes the task's, or else the example inputs.
-        target: Its runtime must execute the activation bits; None allows all.
-        pruning_ratio: Fraction of all channels to remove, [0, 1), those that
-            the criterion scores lowest in one ranking of all groups; none is
-            emptied. None prunes as the candidate says.
-        quantisation: How grids are chosen.
-
-    Returns:
-        A new module that carries its surgery record.
-
-    Raises:
-        InvalidInputError: If the candidate does not fit, or needs labels and has no task.
-    """
-    check_type("'candidate'", candidate, Candidate)
-    inputs = ModelInputs.of(example_inputs)
-    original = frozen_copy(model, "cpu", inputs)
-    return compress_on(
-        original,
-        trace(original, example_inputs),
-        candidate,
-        inputs,
-        quantisation,
-        task=task,
-        calibration=calibration,
-        target=None if target is None else resolve_target(target)[0],
-        pruning_ratio=pruning_ratio,
-    )
-
-
-def export(
-    compressed: CompressedModel,
-    path: str | Path,
-    example_inputs: object,
-    *,
-    target: str | Target | None = None,
-) -> Artifact:
-    """Write the ONNX file of a compressed model, and its packed weights beside it.
-
-    Those of `model.onnx` are `weights.packed`, those of `name.onnx` `name.packed`.
-
-    Args:
-        compressed: From `compress`, or a member's `model()`.
-        path: The ONNX file to write; its batch axis is dynamic.
-        example_inputs: A tensor, a tuple, or a dict of one forward call.
-        target: Where it will run; None is "onnxruntime-cpu".
-
-    Raises:
-        ExportError: If the file would not run there, or not reproduce the model.
-    """
-    inputs = ModelInputs.of(example_inputs)
-    resolved = resolve_target(TARGET_NAMES[0] if target is None else target)[0]
-    return export_artifact(compressed, Path(path), (inputs.args, inputs.kwargs), target=resolved)
-
-
-def load(packed_path: str | Path, model: nn.Module) -> CompressedModel:
-    """Rebuild a compressed module from its packed weights.
-
-    Args:
-        packed_path: The file.
-        model: The original architecture, with any weights; not changed.
-    """
-    check_type("'model'", model, nn.Module)
-    return read_packed(Path(packed_path), model)

@@ -1,6 +1,8 @@
 """The configuration of a search: a YAML file, checked key by key."""
 
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from autocompress.core.budget import Budget
+from autocompress.core.executor import Executor
 from autocompress.core.objective import cost_names, parse_constraints, parse_objectives
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.schema import expected_value, unknown_name
@@ -17,9 +20,11 @@ from autocompress.core.target import Target
 from autocompress.core.training import TrainingConfig
 from autocompress.errors import InvalidInputError, WrongTypeError, explain
 from autocompress.factories import call_factory, load_weights
-from autocompress.yaml_file import read_yaml
+from autocompress.overrides import override, read_overrides, variable_name
+from autocompress.yaml_file import line_of, read_yaml
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
     from torch import nn
 
     from autocompress.evaluation.task import Task
@@ -63,6 +68,8 @@ class TargetSection(_Section):
             configuration's folder; None measures one.
         simulation: What simulated hardware consists of; keys as in `Roofline`,
             `Accelerator` or `LookupTable`, beside its kind.
+        precisions: Those of the runtime's that it may use, such as [32x32]
+            where it must not compute in integers; None for all.
     """
 
     name: str
@@ -70,6 +77,7 @@ class TargetSection(_Section):
     batch_size: int = 1
     profile: str | None = None
     simulation: dict[str, Any] | None = None
+    precisions: tuple[str, ...] | None = None
 
     def describe(self, folder: Path) -> Target:
         """Return the target itself, whether it was profiled or not."""
@@ -77,7 +85,24 @@ class TargetSection(_Section):
             named = Target(name=self.name, simulation=parse_simulation(self.simulation, folder))
         else:
             named = Target.named(self.name)
+        if self.precisions is not None:
+            named = replace(named, precisions=self._chosen(named))
         return replace(named, threads=self.threads, batch_size=self.batch_size)
+
+    def _chosen(self, named: Target) -> tuple[tuple[int, int], ...]:
+        """Return the precisions that are left of a target's; floats among them."""
+        known = {f"{weight}x{bits}": (weight, bits) for weight, bits in named.precisions}
+        chosen = self.precisions or ()
+        if named.simulation is not None or "32x32" not in chosen or not set(chosen) <= set(known):
+            raise InvalidInputError(
+                explain(
+                    "'target.precisions'",
+                    expected=f"32x32, for layers that are not quantised, and others of {[*known]}",
+                    got=list(chosen),
+                    remedy="leave it out to use all; simulated hardware says its own",
+                )
+            )
+        return tuple(pair for name, pair in known.items() if name in chosen)
 
 
 class BudgetSection(_Section):
@@ -95,6 +120,17 @@ class BudgetSection(_Section):
     least_gain: float | None = None
 
 
+class ExecutorSection(_Section):
+    """Where trials run; a bare name in the file stands for {name: ...}; keys as in `Executor`."""
+
+    name: Literal["inline", "ray"] = "inline"
+    address: str | None = None
+    workers: int | None = None
+    cpus: int = 1
+    gpus: float = Field(default=0.0, strict=False)
+    seconds_per_trial: float | None = Field(default=None, strict=False)
+
+
 class SearchConfig(_Section):
     """Everything that `autocompress search` needs to know.
 
@@ -109,7 +145,9 @@ class SearchConfig(_Section):
         training: How candidates are cut and quantised while they are trained;
             keys as in `TrainingConfig`.
         quantisation: How grids are chosen; keys as in `QuantisationConfig`.
+        teachers: Models that teach beside the original, made as it is.
         executor: Where trials run.
+        storage: Where a new study keeps its trials; a file in its folder by default.
         sampler: What proposes candidates.
         warm_start: Folders of earlier studies, to learn from.
         device: The torch device that trains and evaluates.
@@ -128,7 +166,9 @@ class SearchConfig(_Section):
     budget: BudgetSection
     training: dict[str, Any] = Field(default_factory=dict)
     quantisation: dict[str, Any] = Field(default_factory=dict)
-    executor: Literal["inline"] = "inline"
+    teachers: tuple[ModelSection, ...] = Field(default=(), strict=False)
+    executor: ExecutorSection = ExecutorSection()
+    storage: str | None = None
     sampler: Literal["joint", "tpe", "random", "nsga2", "gp", "haq"] = "joint"
     warm_start: tuple[str, ...] = Field(default=(), strict=False)
     device: str = "cpu"
@@ -136,9 +176,9 @@ class SearchConfig(_Section):
     study_dir: str
     folder: str
 
-    @field_validator("target", mode="before")
+    @field_validator("target", "executor", mode="before")
     @classmethod
-    def _name_stands_for_target(cls, value: object) -> object:
+    def _name_stands_for_section(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value
 
     def make_target(self) -> Target | Path:
@@ -166,6 +206,10 @@ class SearchConfig(_Section):
         """Return the budget as the search takes it."""
         return Budget(**self.budget.model_dump())
 
+    def make_executor(self) -> Executor:
+        """Return the executor as the search takes it."""
+        return Executor(**self.executor.model_dump())
+
     def make_training(self) -> TrainingConfig:
         """Return the schedule as the search takes it."""
         return TrainingConfig.from_mapping(self.training)
@@ -176,9 +220,15 @@ class SearchConfig(_Section):
 
     def make_model(self) -> "nn.Module":
         """Call the model factory, and load the weights if there are any."""
+        return self._make(self.model)
+
+    def make_teachers(self) -> "list[nn.Module]":
+        """Make the models that teach beside the original."""
+        return [self._make(section) for section in self.teachers]
+
+    def _make(self, section: ModelSection) -> "nn.Module":
         from torch import nn
 
-        section = self.model
         model = call_factory(section.factory, section.args, Path(self.folder), what="model")
         if not isinstance(model, nn.Module):
             raise _wrong_result(section, expected="a torch.nn.Module", got=model)
@@ -213,6 +263,9 @@ def load_config(
     trials: int | None = None,
     minutes: float | None = None,
     executor: str | None = None,
+    address: str | None = None,
+    workers: int | None = None,
+    storage: str | None = None,
     sampler: str | None = None,
     warm_start: Sequence[str] = (),
     seed: int | None = None,
@@ -224,7 +277,10 @@ def load_config(
         study_dir: Replaces the file's value, if given; likewise the others.
         trials: Replaces the budget's trials.
         minutes: Replaces the budget's minutes.
-        executor: Replaces the executor.
+        executor: Replaces the executor's name.
+        address: Replaces the executor's address; without a name, that of Ray.
+        workers: Likewise, its workers.
+        storage: Replaces the storage.
         sampler: Replaces the sampler.
         warm_start: Replaces the folders of earlier studies, if there are any.
         seed: Replaces the seed.
@@ -239,8 +295,14 @@ def load_config(
     """
     path = Path(path)
     record = read_yaml(path)
-    replaced = _given(study_dir=study_dir, executor=executor, sampler=sampler, seed=seed)
+    variables = read_overrides(os.environ)
+    for keys, value in variables.items():
+        record = override(record, keys, value)
+    replaced = _given(study_dir=study_dir, storage=storage, sampler=sampler, seed=seed)
     record |= replaced
+    places = _given(executor=executor, address=address, workers=workers)
+    if places:
+        record["executor"] = _executor(record.get("executor", "inline"), places)
     record |= {"warm_start": list(warm_start)} if warm_start else {}
     limits = _given(trials=trials, minutes=minutes)
     budget = record.get("budget", {})
@@ -250,23 +312,56 @@ def load_config(
     if isinstance(record.get("warm_start"), list):
         record["warm_start"] = [_absolute(f, Path.cwd()) for f in record["warm_start"]]
     record["folder"] = _absolute(record.get("folder", "."), path.absolute().parent)
-    source = " with ".join([f"'{path}'", *_options(replaced | limits)])
+    named = [f"{variable_name(keys)}={value}" for keys, value in variables.items()]
+    others = [*named, *_options(replaced | places | limits)]
+
+    overridden = {*replaced, *limits, *(keys[-1] for keys in variables)}
+
+    def source(keys: Sequence[str | int], mentioned: str = "") -> str:
+        elsewhere = {keys[-1], *re.findall(r"'(\w+)'", mentioned)} & overridden
+        line = None if elsewhere else line_of(path, keys, mentioned)
+        place = f"'{path}'" if line is None else f"'{path}', line {line}"
+        return " with ".join([place, *others])
+
     try:
         config = SearchConfig.model_validate(record)
     except ValidationError as error:
-        raise InvalidInputError(f"{source}, {_sentence(error)}") from error
-    try:
-        target = config.make_target()
-        config.make_budget()
-        config.make_training()
-        config.make_quantisation()
-        objectives = parse_objectives(config.objectives)
-        constraints = parse_constraints(config.constraints)
-        if isinstance(target, Target):
-            target.check_costs(cost_names(objectives, constraints))
-    except (InvalidInputError, WrongTypeError) as error:
-        raise type(error)(f"{source}, {error}") from error
+        details = _most_helpful(error)
+        raise InvalidInputError(f"{source(details['loc'])}, {_sentence(details)}") from error
+    for key, check in _checks(config).items():
+        try:
+            check()
+        except (InvalidInputError, WrongTypeError) as error:
+            raise type(error)(f"{source([key], str(error))}, {error}") from error
     return config
+
+
+def _checks(config: SearchConfig) -> dict[str, Callable[[], object]]:
+    """List what makes the parts of a search, by key: each refuses wrong values."""
+
+    def check_costs() -> None:
+        objectives = parse_objectives(config.objectives)
+        target = config.make_target()
+        if isinstance(target, Target):
+            target.check_costs(cost_names(objectives, parse_constraints(config.constraints)))
+
+    return {
+        "target": config.make_target,
+        "budget": config.make_budget,
+        "executor": config.make_executor,
+        "training": config.make_training,
+        "quantisation": config.make_quantisation,
+        "constraints": lambda: parse_constraints(config.constraints),
+        "objectives": check_costs,
+    }
+
+
+def _executor(configured: object, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Apply the options of the command line; another executor than the file's has none of its."""
+    section = configured if isinstance(configured, dict) else {"name": configured}
+    name = options.get("executor", "ray")
+    kept = section if section.get("name") == name else {"name": name}
+    return kept | {key: value for key, value in options.items() if key != "executor"}
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -294,26 +389,31 @@ def _absolute(value: object, base: Path) -> object:
     return str(base / value) if isinstance(value, str) else value
 
 
-_SECTIONS: Mapping[str, type[BaseModel]] = {
+SECTIONS: Mapping[str, type[BaseModel]] = {
     "": SearchConfig,
     "model": ModelSection,
+    "teachers": ModelSection,
     "task": FactorySection,
     "target": TargetSection,
     "budget": BudgetSection,
+    "executor": ExecutorSection,
 }
+"""Sections of the file by their key; the whole of it under ""."""
 
 
-def _sentence(refusal: ValidationError) -> str:
-    """Word what pydantic found first in one sentence of ours."""
-    found = refusal.errors()
-    # A misspelt key is also a missing one; the misspelling is what helps.
-    error = min(found, key=lambda details: details["type"] != "extra_forbidden")
+def _most_helpful(refusal: ValidationError) -> "ErrorDetails":
+    """Pick what pydantic found first; a misspelt key is also a missing one, and helps more."""
+    return min(refusal.errors(), key=lambda details: details["type"] != "extra_forbidden")
+
+
+def _sentence(error: "ErrorDetails") -> str:
+    """Word what pydantic found in one sentence of ours."""
     location = [str(part) for part in error["loc"]]
     key = f"key '{'.'.join(location)}'"
     if error["type"] == "extra_forbidden":
-        section = ".".join(location[:-1])
+        section = ".".join(part for part in location[:-1] if not part.isdigit())
         what = f"section '{section}', key" if section else "key"
-        return unknown_name(what, location[-1], _SECTIONS[section].model_fields)
+        return unknown_name(what, location[-1], SECTIONS[section].model_fields)
     if error["type"] == "missing":
         return explain(key, expected="a value", got="nothing", remedy="add the key")
     return explain(

@@ -1,5 +1,6 @@
 """The verbs that concern devices: profile one, and measure on it."""
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from autocompress.core.target import Target
 from autocompress.cost.bundle import read_measured
 from autocompress.cost.measurement import LatencyMeasurement, measure_interleaved
 from autocompress.cost.process_memory import peak_growth
+from autocompress.cost.profile import DeviceProfile
 from autocompress.cost.resolve import Profile, resolve_target
 from autocompress.cost.simulated import SimulatedProfile
-from autocompress.errors import check_type
+from autocompress.errors import InvalidInputError, check_type, explain
 from autocompress.evaluation.original import frozen_copy
 from autocompress.graph.inputs import ModelInputs
 from autocompress.space.bound import BoundSpace
@@ -94,6 +96,14 @@ def profile(
     return found
 
 
+def warn_of_mismatches(profile: Profile | None) -> list[str]:
+    """Warn if a device profile was made on another host; return notes for the report."""
+    found = profile.mismatches() if isinstance(profile, DeviceProfile) else []
+    for mismatch in found:
+        warnings.warn(f"the device profile: {mismatch}", stacklevel=3)
+    return [f"The device profile is of another host: {mismatch}." for mismatch in found]
+
+
 def measure_latency(
     artifact: Artifact | str | Path,
     target: str | Target,
@@ -112,9 +122,16 @@ def measure_latency(
         example_inputs: A tensor, a tuple, or a dict of one forward call; the
             first examples are repeated to the target's batch size.
         seconds: Time for the measurement, > 0; at least one inference runs.
+
+    Raises:
+        InvalidInputError: If `seconds` is not positive, or the inputs do not fit.
     """
     if not isinstance(seconds, (int, float)):
         check_type("'seconds'", seconds, float)
+    if not seconds > 0:
+        raise InvalidInputError(
+            explain("'seconds'", expected="> 0", got=seconds, remedy="leave it out")
+        )
     resolved = resolve_target(target)[0]
     path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
     inputs, size = ModelInputs.of(example_inputs), resolved.batch_size

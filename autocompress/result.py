@@ -4,28 +4,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.members import worst_violation
+from autocompress.controller.storage import study_exists
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import MeasuredMember, baselines
 from autocompress.core.files import read_json, write_text
-from autocompress.core.objective import Constraint, parse_constraints
-from autocompress.core.schema import check_record
-from autocompress.errors import InvalidInputError, MissingFileError, explain
+from autocompress.core.objective import Constraint, known_costs, parse_constraints
+from autocompress.core.schema import check_name, check_record
+from autocompress.errors import InvalidInputError, MissingFileError, check_type, explain
 from autocompress.kept_config import how_to_continue
+from autocompress.report.summary import describe
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
     from autocompress.controller.kept_predictor import CandidatePredictor
+    from autocompress.report.page import StudyContents
     from autocompress.space.bound import BoundSpace
     from autocompress.transform.compressed import CompressedModel
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class FrontMember:
     """One artifact, with what was predicted of it and what was measured on it.
 
@@ -45,6 +48,13 @@ class FrontMember:
     measured: Mapping[str, Any]
     path: Path
     original: "nn.Module | None" = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """Name it with its accuracy on `val`, its latency and what was done."""
+        accuracy, latency = self.measured.get("val_accuracy"), self.measured.get("latency_ms")
+        known = [] if accuracy is None else [f"val {100 * accuracy:.2f} %"]
+        known += [] if latency is None else [f"{latency:.4g} ms"]
+        return f"FrontMember('{self.id}': {', '.join([*known, describe(self.candidate)])})"
 
     @property
     def packed_path(self) -> Path:
@@ -96,7 +106,7 @@ class SearchResult:
         space: "BoundSpace | None" = None,
     ) -> None:
         self.study_dir = Path(study_dir)
-        if not (self.study_dir / "study.db").is_file():
+        if not study_exists(self.study_dir / "study.db"):
             raise MissingFileError(
                 explain(
                     f"'{study_dir}'",
@@ -115,8 +125,13 @@ class SearchResult:
                 required=("baseline", "front"),
             )
         self._baseline = baselines(document["baseline"])
-        self._front = [MeasuredMember.from_json(record) for record in document["front"]]
-        self._others = [MeasuredMember.from_json(r) for r in document.get("others", [])]
+        self._front, self._others = (
+            [MeasuredMember.from_json(r) for r in check_type(f"'{path}', '{key}'", records, list)]
+            for key, records in (
+                ("front", document["front"]),
+                ("others", document.get("others", [])),
+            )
+        )
         self._original, self._space = original, space
 
     @property
@@ -194,6 +209,34 @@ class SearchResult:
         finally:
             ledger.close()
 
+    def plot(
+        self, cost: str | None = None, *, backend: Literal["plotly", "matplotlib"] = "plotly"
+    ) -> Any:
+        """Plot accuracy against a cost: baselines, front and other members as measured.
+
+        Args:
+            cost: The cost; None is the first one among the objectives.
+            backend: "plotly" also shows the trials as predicted.
+
+        Returns:
+            A plotly or a matplotlib `Figure`.
+
+        Raises:
+            InvalidInputError: If there is no such cost or backend.
+            MissingExtraError: If matplotlib is wanted and not installed.
+        """
+        from autocompress.report.figures import front_figure
+        from autocompress.report.page import artifact_rows
+        from autocompress.report.static_plot import matplotlib_figure
+
+        check_name("'backend'", backend, ("plotly", "matplotlib"))
+        cost = self._first_cost if cost is None else cost
+        check_name("'cost'", cost, known_costs())
+        front, others = artifact_rows(self._contents())
+        if backend == "matplotlib":
+            return matplotlib_figure([*others, *front], cost)
+        return front_figure([*others, *front], self.rows(), cost)
+
     def predictor(self, space: "BoundSpace | None" = None) -> "CandidatePredictor":
         """Return what the study has learned of accuracy, for any candidate of its space.
 
@@ -229,16 +272,25 @@ class SearchResult:
         return dict(self._kept["outlook"])
 
     def report(self) -> Path:
-        """Write `report.html` and `trials.csv` into the study's folder.
+        """Write `report.html`, `report.md` and `trials.csv` into the study's folder.
 
         Returns:
             The path of the page.
         """
-        from autocompress.report.page import StudyContents, render_report
+        from autocompress.report.page import render_report, write_markdown
+
+        page, contents = self.study_dir / "report.html", self._contents()
+        write_text(page, render_report(contents))
+        write_text(self.study_dir / "report.md", write_markdown(contents))
+        write_text(self.study_dir / "trials.csv", self.to_dataframe().to_csv(index=False))
+        return page
+
+    def _contents(self) -> "StudyContents":
+        """Collect what the report tells."""
+        from autocompress.report.page import StudyContents
 
         environment = self.study_dir / "environment.json"
-        page = self.study_dir / "report.html"
-        contents = StudyContents(
+        return StudyContents(
             baseline=self.baseline,
             front=self._front,
             dominated=self._dominated,
@@ -251,10 +303,21 @@ class SearchResult:
             objectives=self._objectives,
             rounds=self._kept["rounds"],
             outlook=self._kept["outlook"],
+            study_dir=str(self.study_dir),
+            structure=self._kept["structure"],
+            sensitivities=self._kept["sensitivities"],
         )
-        write_text(page, render_report(contents))
-        write_text(self.study_dir / "trials.csv", self.to_dataframe().to_csv(index=False))
-        return page
+
+    def _repr_html_(self) -> str:
+        """Show the front as a table in a notebook."""
+        import pandas as pd
+
+        shown = ("val_accuracy", "accuracy", *(o for o in self._objectives if o != "accuracy"))
+        rows = [
+            {"id": m.id} | {name: m.measured.get(name) for name in dict.fromkeys(shown)}
+            for m in self._front
+        ]
+        return str(pd.DataFrame(rows).to_html(index=False))
 
     def __repr__(self) -> str:
         """Name the study and the size of its front."""
@@ -270,6 +333,8 @@ class SearchResult:
                 "notes": ledger.get("notes", []),
                 "rounds": ledger.rounds(),
                 "outlook": ledger.get("outlook", {}),
+                "structure": ledger.get("structure", {}),
+                "sensitivities": ledger.get("sensitivities", []),
             }
         finally:
             ledger.close()

@@ -27,16 +27,16 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """A ResNet of 6n+2 layers for 32x32 images."""
+    """A ResNet of 6n+2 layers for 32x32 images, of 16, 32 and 64 channels unless told."""
 
-    def __init__(self, blocks: int, classes: int = 10) -> None:
+    def __init__(self, blocks: int, classes: int = 10, width: int = 16) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = _stage(16, 16, blocks, 1)
-        self.layer2 = _stage(16, 32, blocks, 2)
-        self.layer3 = _stage(32, 64, blocks, 2)
-        self.linear = nn.Linear(64, classes)
+        self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _stage(width, width, blocks, 1)
+        self.layer2 = _stage(width, 2 * width, blocks, 2)
+        self.layer3 = _stage(2 * width, 4 * width, blocks, 2)
+        self.linear = nn.Linear(4 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map n x 3 x 32 x 32 images to n x classes logits."""
@@ -84,22 +84,30 @@ STAGES = (
 
 
 class MobileNet(nn.Module):
-    """A MobileNetV2 (Sandler et al. 2018) with the strides that 32x32 images bear."""
+    """A MobileNetV2 (Sandler et al. 2018) with the strides that 32x32 images bear.
 
-    def __init__(self, classes: int = 10) -> None:
+    Another width than 1 multiplies all channels, in steps of 8.
+    """
+
+    def __init__(self, classes: int = 10, width: float = 1.0) -> None:
         super().__init__()
-        stem = nn.Conv2d(3, 32, 3, 1, 1, bias=False)
-        layers: list[nn.Module] = [stem, nn.BatchNorm2d(32), nn.ReLU6()]
-        channels = 32
+        channels, last = _scaled(32, width), _scaled(1280, width)
+        stem = nn.Conv2d(3, channels, 3, 1, 1, bias=False)
+        layers: list[nn.Module] = [stem, nn.BatchNorm2d(channels), nn.ReLU6()]
         for expansion, outputs, blocks, stride in STAGES:
             for block in range(blocks):
                 first = stride if block == 0 else 1
-                layers.append(InvertedResidual(channels, outputs, first, expansion))
-                channels = outputs
-        layers += [nn.Conv2d(channels, 1280, 1, bias=False), nn.BatchNorm2d(1280), nn.ReLU6()]
+                scaled = _scaled(outputs, width)
+                layers.append(InvertedResidual(channels, scaled, first, expansion))
+                channels = scaled
+        layers += [nn.Conv2d(channels, last, 1, bias=False), nn.BatchNorm2d(last), nn.ReLU6()]
         self.features = nn.Sequential(*layers)
-        self.linear = nn.Linear(1280, classes)
+        self.linear = nn.Linear(last, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map n x 3 x 32 x 32 images to n x classes logits."""
         return self.linear(self.features(x).mean((2, 3)))
+
+
+def _scaled(channels: int, width: float) -> int:
+    return max(8, round(channels * width / 8) * 8)

@@ -233,6 +233,7 @@ MISLABELLED = [(x, y + 2) for x, y in batches(1, 8, seed=0)]
         ({"sampler": "tpa"}, InvalidInputError, "did you mean 'tpe'"),
         ({"warm_start": "runs/a"}, WrongTypeError, "'warm_start': expected a list of folders"),
         ({"warm_start": ["none/there"]}, MissingFileError, "none/there"),
+        ({"designs": ["half"]}, WrongTypeError, "'designs': expected a Candidate"),
         ({"target": "onnxruntime-gpu"}, InvalidInputError, "did you mean 'onnxruntime-cpu'"),
         ({"target": "none.json"}, MissingFileError, r"none\.json"),
         ({"space": "cnm"}, AutocompressError, "cnn"),
@@ -265,3 +266,20 @@ def test_search_refuses_wrong_input_in_one_line_and_writes_nothing(
         ac.search(call.pop("model"), call.pop("task"), study_dir=folder, verbose=False, **call)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_target_a_pt2_file_is_a_float_program(tmp_path: Path) -> None:
+    model, inputs = Mlp().eval(), torch.randn(2, 12)
+    config = ac.LayerConfig(weight_bits=8, activation_bits=8)
+    candidate = ac.Candidate(pruning_ratios={"fc1": 0.5}, layers={"fc2": config})
+    compressed = ac.compress(model, candidate, inputs)
+    artifact = ac.export(compressed, tmp_path / "model.pt2", inputs)
+    program = torch.export.load(artifact.path).module()
+    assert torch.allclose(program(inputs), compressed(inputs), atol=0.05)
+    assert artifact.packed_path.is_file()
+    kept = next(p for p in program.parameters() if p.shape[1:] == (12,))
+    assert kept.shape == (8, 12)
+    plain = ac.compress(model, ac.Candidate(pruning_ratios={"fc1": 0.5}), inputs)
+    path = ac.export(plain, tmp_path / "plain.pt2", inputs).path
+    again = torch.export.load(path).module()
+    assert torch.allclose(again(inputs), plain(inputs), atol=1e-5)

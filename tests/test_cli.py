@@ -1,4 +1,5 @@
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from autocompress.cli import app
 from autocompress.controller.preflight import report_on
 from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate
-from autocompress.core.events import Event
+from autocompress.core.events import Event, Stop
 from autocompress.graph.inputs import ModelInputs
 from autocompress.graph.structure import Layer, ModelGraph
 from autocompress.report.preflight import CheckReport
@@ -51,6 +52,7 @@ class FakeApi(SimpleNamespace):
 
     def __init__(self) -> None:
         super().__init__(calls=[], front=[MEMBER], nearest_infeasible=[], error=None)
+        self.interrupt: Callable[[Event], None] | None = None
         self.baseline = {"fp32": {"val_accuracy": 0.9, "accuracy": 0.91, "latency_ms": 1.0}}
 
     def result(self, study_dir: Path) -> SimpleNamespace:
@@ -68,8 +70,17 @@ class FakeApi(SimpleNamespace):
         self.calls.append(options)
         if self.error is not None:
             raise self.error
-        for callback in options["callbacks"]:
-            callback(Event(stage="baseline", message="measured the original", elapsed_s=1.0))
+        try:
+            for callback in options["callbacks"]:
+                callback(Event(stage="baseline", message="measured the original", elapsed_s=1.0))
+            if self.interrupt is not None:
+                for stage in ("trials", "finalists"):
+                    event = Event(stage=stage, message="", elapsed_s=1.0)
+                    options["callbacks"][-1](event)
+                    if stage == "trials":
+                        self.interrupt(event)
+        except Stop:
+            pass
         return self.result(Path(options["study_dir"]))
 
     def open(self, study_dir: Path) -> SimpleNamespace:
@@ -164,7 +175,7 @@ def test_search_passes_the_configuration_on_and_shows_the_front(
     assert options["constraints"] == {"accuracy_drop": 0.02}
     assert options["target"].name == "onnxruntime-cpu"
     assert (options["budget"].trials, options["budget"].minutes) == (7, 2)
-    assert (options["seed"], options["space"], options["executor"]) == (5, "cnn", "inline")
+    assert (options["seed"], options["space"], options["executor"].name) == (5, "cnn", "inline")
     lines = result.stdout.splitlines()
     assert lines[0] == "[0:01] baseline: measured the original"
     assert any("0042" in line and "88.00" in line and "87.00" in line for line in lines)
@@ -182,7 +193,7 @@ def test_options_replace_values_of_the_file(api: FakeApi, config: Path, tmp_path
     (passed,) = api.calls
     assert passed["study_dir"] == str(other)
     assert (passed["budget"].trials, passed["budget"].minutes) == (3, 0.5)
-    assert (passed["seed"], passed["executor"]) == (9, "inline")
+    assert (passed["seed"], passed["executor"].name) == (9, "inline")
     assert passed["sampler"] == "tpe"
     assert passed["warm_start"] == (str(Path.cwd() / "runs" / "a"), str(tmp_path / "b"))
 
@@ -333,9 +344,50 @@ def test_report_writes_the_page_again(api: FakeApi, tmp_path: Path) -> None:
     assert result.stdout.splitlines()[-1] == f"report: {tmp_path / 'report.html'}"
 
 
+def test_results_are_written_as_json_and_progress_elsewhere(api: FakeApi, config: Path) -> None:
+    result = invoke("search", config, "--json")
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    (member,) = record["front"]
+    assert (member["id"], member["measured"]["latency_ms"]) == ("0042", 0.6)
+    assert (record["dominated"], record["infeasible"]) == ([], [])
+    assert record["baseline"]["fp32"]["latency_ms"] == 1.0
+    assert "measured the original" in result.stderr
+    assert json.loads(invoke("report", record["study_dir"], "--json").stdout) == record
+
+
+def test_ctrl_c_stops_after_the_trial_and_says_how_to_go_on(
+    api: FakeApi, config: Path, tmp_path: Path
+) -> None:
+    def interrupted(event: Event) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    api.interrupt = interrupted
+    result = invoke("search", config, "--quiet")
+    assert result.exit_code == 130
+    assert "0042" in result.stdout
+    assert result.stderr.splitlines() == [
+        "stopping after the running trial; press Ctrl-C again to stop at once",
+        f"stopped; to continue: autocompress resume {tmp_path / 'study'}",
+    ]
+
+
+def test_a_dry_run_tells_the_plan_and_searches_nothing(
+    api: FakeApi, config: Path, tmp_path: Path
+) -> None:
+    result = invoke("search", config, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "7 candidates, within 1.2 of the minutes" in " ".join(result.stdout.split())
+    assert "search time: about 2 minutes" in result.stdout
+    assert not (tmp_path / "study").exists()
+    record = json.loads(invoke("search", config, "--dry-run", "--json").stdout)
+    assert record["seconds_estimate"] == 120.0
+    assert len(api.calls) == 2, "checks, no search"
+
+
 def test_the_help_tells_a_newcomer_how_to_begin() -> None:
     overview = " ".join(invoke("--help").stdout.split())
-    assert "Begin with 'check CONFIG', then 'search CONFIG'" in overview
+    assert "Begin with 'init MODULE:FUNCTION'" in overview
     assert "3 no candidate meets the constraints" in overview
     assert "examples/digits.yaml" in " ".join(invoke("search", "--help").stdout.split())
 

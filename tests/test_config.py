@@ -9,6 +9,7 @@ import yaml
 from autocompress.config import SearchConfig, load_config
 from autocompress.controller.sampler import SAMPLER_NAMES
 from autocompress.core.budget import Budget
+from autocompress.core.executor import Executor
 from autocompress.core.target import Target
 from autocompress.core.training import TrainingConfig
 from autocompress.cost.profile import DeviceProfile
@@ -82,7 +83,7 @@ seed: 0
     assert config.objectives == ("accuracy", "latency_ms")
     assert config.constraints["size_bytes"] == 300_000
     assert config.space_name_or_path() == "cnn"
-    assert config.executor == "inline"
+    assert config.make_executor() == Executor(name="inline")
 
 
 def test_defaults_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +93,7 @@ def test_defaults_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     config = load_config("below/digits.yaml")
     assert config.study_dir == str(tmp_path / "runs" / "digits")
     assert config.folder == str(tmp_path / "below")
-    assert (config.space, config.executor, config.seed) == ("cnn", "inline", 0)
+    assert (config.space, config.executor.name, config.seed) == ("cnn", "inline", 0)
 
 
 def test_what_proposes_candidates_can_be_chosen(tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def test_command_line_values_replace_those_of_the_file(tmp_path: Path) -> None:
     assert (config.sampler, config.warm_start) == ("nsga2", ("/elsewhere",))
     assert config.study_dir == str(tmp_path / "s")
     assert config.make_budget() == Budget(trials=9, minutes=2.5)
-    assert (config.executor, config.seed) == ("inline", 4)
+    assert (config.executor.name, config.seed) == ("inline", 4)
     assert load_config(path, seed=0).seed == 0
 
 
@@ -204,7 +205,7 @@ def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:
         (changed(budget={"trials": True}), r"key 'budget\.trials': .*got True"),
         (changed(seed="x"), "key 'seed': expected an integer, got 'x'"),
         (changed(seed=1.5), "key 'seed'"),
-        (changed(executor="slurm"), "key 'executor': expected 'inline', got 'slurm'"),
+        (changed(executor="slurm"), "key 'executor.name': expected 'inline' or 'ray', got 'slurm'"),
         (changed(objectives="accuracy"), "key 'objectives': expected a list, got 'accuracy'"),
         (changed(objectives=["accuracy", "speed"]), "objective: .*got 'speed'"),
         (changed(constraints={"accuracy_dorp": 0.1}), "did you mean 'accuracy_drop'"),
@@ -333,3 +334,22 @@ def test_wrong_training_is_refused(tmp_path: Path, training: dict[str, Any], mes
     path = write(tmp_path / "a.yaml", changed(training=training))
     with pytest.raises(InvalidInputError, match=message):
         load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("configured", "options", "expected"),
+    [
+        ("inline", {}, Executor()),
+        ({"name": "ray", "workers": 3}, {}, Executor(name="ray", workers=3)),
+        ({"name": "ray", "workers": 3}, {"workers": 2}, Executor(name="ray", workers=2)),
+        ("inline", {"address": "auto"}, Executor(name="ray", address="auto")),
+        ({"name": "ray", "workers": 3}, {"executor": "inline"}, Executor()),
+    ],
+)
+def test_options_go_before_the_configured_executor(
+    tmp_path: Path, configured: object, options: dict[str, Any], expected: Executor
+) -> None:
+    path = tmp_path / "study.yaml"
+    record = {"model": {"factory": "m:f"}, "task": {"factory": "m:f"}, "budget": {"trials": 1}}
+    path.write_text(yaml.safe_dump(record | {"executor": configured}))
+    assert load_config(path, **options).make_executor() == expected

@@ -6,10 +6,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 import autocompress as ac
+from autocompress.core.comparison import Point
+from autocompress.core.files import write_json
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,8 +50,19 @@ def test_the_cifar_example_compares_its_pick_with_plain_int8(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["image_models.py", "transformers_encoder.py"])
+def test_recipes_run_on_stand_ins(name: str, tmp_path: Path) -> None:
+    if name.startswith("transformers"):
+        pytest.importorskip("transformers")
+    printed = run(name, "--smoke", "--study-dir", tmp_path / "study")
+    for member in ac.open(tmp_path / "study").front:
+        assert repr(member) in printed
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", sorted(p.name for p in (ROOT / "examples/benchmarks").glob("*.py"))
+    "name",
+    [*sorted(p.name for p in (ROOT / "examples/benchmarks").glob("*.py")), "evidence/run.py"],
 )
 def test_every_benchmark_has_a_smoke_run_that_writes_figures(name: str, tmp_path: Path) -> None:
     assert run(f"benchmarks/{name}", "--smoke", "--json", tmp_path / "figures.json")
@@ -59,3 +73,49 @@ def test_the_readme_shows_the_configuration_of_the_demo() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (shown,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
     assert shown == (ROOT / "examples" / "digits.yaml").read_text(encoding="utf-8")
+
+
+def _point(method: str, accuracy: float, ms: float) -> dict[str, object]:
+    return Point(
+        method=method,
+        seed=0,
+        name="0001",
+        path=f"{method}/0/front/0001/model.onnx",
+        val_accuracy=accuracy,
+        accuracy=accuracy,
+        latency_ms=ms,
+        latency_ci95_ms=(0.99 * ms, 1.01 * ms),
+        file_bytes=1000,
+    ).to_json()
+
+
+def test_the_page_of_the_evidence_is_written_anew(tmp_path: Path) -> None:
+    joint = _point("joint", 0.9, 0.5)
+    found = {
+        "points": [_point("original", 0.9, 1.0), joint, _point("nncf", 0.91, 0.4)],
+        "titles": {"joint": "joint search", "nncf": "NNCF <int8>"},
+        "contenders": ["nncf"],
+        "hypervolume": {"joint": [0.5], "nncf": [0.6]},
+        "union_of_contenders": [0.6],
+        "joint_minus": {"nncf": None},
+        "dominated": [{"path": joint["path"], "by": ["nncf/0/int8.onnx"]}],
+        "failed": [{"method": "mct", "seed": 0, "error": "exit code 1: no"}],
+    }
+    evidence, page = tmp_path / "figures" / "evidence.json", tmp_path / "page.md"
+    write_json(evidence, {"models": {"net": {"onnxruntime-cpu": found}}})
+    page.write_text(
+        "# Before\n<!-- evidence: written by page.py -->\nold\n<!-- end of evidence -->\nAfter\n"
+    )
+    run("benchmarks/evidence/page.py", evidence, page)
+    text = page.read_text()
+    assert text.startswith("# Before\n")
+    assert text.endswith("After\n")
+    assert "old" not in text
+    rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
+    assert rows == ["| method", "| NNCF <int8>", "| all contenders", "| joint search"]
+    assert f"* `{joint['path']}` by `nncf/0/int8.onnx`" in text
+    assert "mct: not run. exit code 1: no" in text
+    plot = ElementTree.parse(tmp_path / "figures" / "evidence-net-onnxruntime-cpu.svg")
+    assert len(plot.findall(".//{*}circle")) == 2
+    run("benchmarks/evidence/page.py", evidence, page)
+    assert page.read_text() == text

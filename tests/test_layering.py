@@ -22,11 +22,16 @@ ORDER = (
     "controller",
     "report",
     "yaml_file",
+    "overrides",
     "config",
     "kept_config",
+    "scaffold",
     "result",
     "devices",
+    "models",
     "api",
+    "contest",
+    "comparison",
     "cli",
 )
 

@@ -205,3 +205,26 @@ def test_a_front_without_its_parts_is_refused(tmp_path: Path) -> None:
         (tmp_path / "front.json").write_text(json.dumps(document), encoding="utf-8")
         with pytest.raises(InvalidInputError, match=f"key '{key}'"):
             SearchResult(tmp_path)
+
+
+def test_a_result_is_plotted_either_way(result: SearchResult) -> None:
+    drawn = result.plot()
+    assert {"front, val", "front, test", "original, val"} <= {trace.name for trace in drawn.data}
+    pytest.importorskip("matplotlib")
+    axes = result.plot("size_bytes", backend="matplotlib").axes[0]
+    assert axes.get_xlabel() == "size (kB)"
+    labels = {text.get_text() for text in axes.get_legend().get_texts()}
+    assert {"front, val", "front, test", "baselines, val"} <= labels
+
+
+def test_what_cannot_be_plotted_is_refused(result: SearchResult) -> None:
+    with pytest.raises(InvalidInputError, match="did you mean 'latency_ms'"):
+        result.plot("latency")
+    with pytest.raises(InvalidInputError, match="'matplotlib'"):
+        result.plot(backend="ascii")  # type: ignore[arg-type]
+
+
+def test_results_and_members_show_themselves_briefly(result: SearchResult) -> None:
+    assert repr(result.front[0]) == "FrontMember('accurate': val 89.00 %, 0.8 ms, nothing)"
+    assert "3 front members" in repr(result)
+    assert "<td>accurate</td>" in result._repr_html_()

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from autocompress.errors import InvalidInputError, MissingFileError, WrongTypeError
-from autocompress.yaml_file import read_yaml
+from autocompress.yaml_file import line_of, read_yaml
 
 
 def test_a_mapping_is_read_as_it_stands(tmp_path: Path) -> None:
@@ -35,3 +35,13 @@ def test_a_folder_and_nothing_at_all_are_told_apart(tmp_path: Path) -> None:
         read_yaml(tmp_path)
     with pytest.raises(MissingFileError, match="got nothing there"):
         read_yaml(tmp_path / "none.yaml")
+
+
+def test_the_line_of_a_key_is_that_of_the_deepest_part_that_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("# first\nbudget:\n  trials: 1\nlist:\n  - a\n  - b\n")
+    assert line_of(path, ["budget", "trials"]) == 3
+    assert line_of(path, ["budget", "minutes"]) == 2
+    assert line_of(path, ["list", 1]) == 6
+    assert line_of(path, ["seed"]) is None
+    assert line_of(path, ["budget"], "budget 'trials': expected >= 1") == 3

@@ -89,14 +89,35 @@ def export_artifact(
         write_program(compressed, path, inputs)
     else:
         write_onnx(compressed, path, inputs, runtime=target.runtime)
-    packed_path = path.with_name(
-        "weights.packed" if path.stem == "model" else f"{path.stem}.packed"
-    )
+    packed_path = _packed_path(path)
     size = write_packed(compressed, packed_path)
     check_outputs(compressed, path, inputs, target)
     return Artifact(
         path=path, packed_path=packed_path, size_bytes=size, onnx_bytes=path.stat().st_size
     )
+
+
+def export_float(compressed: CompressedModel, path: Path, inputs: Inputs) -> Artifact:
+    """Write a compressed model as a torch.export program in floating point; see `write_program`.
+
+    Quantised activations are left as they come, so that any PyTorch runs it.
+
+    Raises:
+        ExportError: If the model cannot be exported.
+    """
+    compressed, inputs = on_cpu(compressed, inputs)
+    write_program(compressed, path, inputs)
+    packed_path = _packed_path(path)
+    return Artifact(
+        path=path,
+        packed_path=packed_path,
+        size_bytes=write_packed(compressed, packed_path),
+        onnx_bytes=path.stat().st_size,
+    )
+
+
+def _packed_path(path: Path) -> Path:
+    return path.with_name("weights.packed" if path.stem == "model" else f"{path.stem}.packed")
 
 
 def check_outputs(

@@ -12,7 +12,7 @@ from autocompress.errors import InvalidInputError, MissingFileError, explain
 SETTINGS = {
     "NUM_STREAMS": 1,
     "PERFORMANCE_HINT": "LATENCY",
-    "ENABLE_CPU_PINNING": True,
+    "ENABLE_CPU_PINNING": False,  # it would undo that of the caller, in every inference
     "INFERENCE_PRECISION_HINT": "f32",  # else floats are computed in bf16
     "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # else inputs of linear layers are rounded to 8 bits
 }

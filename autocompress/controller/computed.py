@@ -17,7 +17,7 @@ from autocompress.space.knobs import Knob
 
 FloatArray = NDArray[np.float64]
 
-TRAINING_PARAMETERS = ("temperature", "kd_weight")
+TRAINING_PARAMETERS = ("temperature", "kd_weight", "feature_weight")
 """Parameters that neither costs nor the proxy depend on; the sampler leaves them to TPE."""
 
 MANY_OBJECTIVES = 3
@@ -143,20 +143,11 @@ class Sensitivities:
             start: The candidate.
             known: Returns the divergence of a candidate in nats, or None.
         """
-        params, base = space.to_params(start), known(start) or 0.0
-        tables = {}
-        for parameter in space.parameters:
-            if parameter.kind != "int" or parameter.name == "criterion":
-                continue
-            found = {int(params[parameter.name]): 0.0}
-            for level in range(int(parameter.low), int(parameter.high) + 1):
-                changed = space.from_params(params | {parameter.name: level})
-                divergence = None if level in found else known(changed)
-                if divergence is not None:
-                    found[level] = max(0.0, divergence - base)
+        params, tables = space.to_params(start), {}
+        ends = {parameter.name: int(parameter.high) for parameter in space.parameters}
+        for name, found in single_changes(space, start, known).items():
             if len(found) > 1:
-                levels = np.arange(int(parameter.high) + 1)
-                tables[parameter.name] = _filled(found, int(params[parameter.name]), levels)
+                tables[name] = _filled(found, int(params[name]), np.arange(ends[name] + 1))
         return cls(tables)
 
     def features(self, names: Sequence[str]) -> RowFunction:
@@ -177,6 +168,31 @@ class Sensitivities:
 
         of_table.batched = True  # type: ignore[attr-defined]
         return of_table
+
+
+def single_changes(
+    space: BoundSpace, start: Candidate, known: Callable[[Candidate], float | None]
+) -> dict[str, dict[int, float]]:
+    """Return what single changes of a candidate did, in nats, by parameter and level.
+
+    Args:
+        space: The search space.
+        start: The candidate; its own levels do nothing.
+        known: Returns the divergence of a candidate in nats, or None.
+    """
+    params, base = space.to_params(start), known(start) or 0.0
+    changes = {}
+    for parameter in space.parameters:
+        if parameter.kind != "int" or parameter.name == "criterion":
+            continue
+        found = {int(params[parameter.name]): 0.0}
+        for level in range(int(parameter.low), int(parameter.high) + 1):
+            changed = space.from_params(params | {parameter.name: level})
+            divergence = None if level in found else known(changed)
+            if divergence is not None:
+                found[level] = max(0.0, divergence - base)
+        changes[parameter.name] = found
+    return changes
 
 
 def _filled(found: Mapping[int, float], start: int, levels: NDArray[np.int64]) -> list[float]:

@@ -37,6 +37,9 @@ AROUND = 0.25
 BASELINES = ("unmodified", "plain int8")
 """Origins that are evaluated whatever they cost, and never trained."""
 
+GIVEN = "given"
+"""Origin of candidates that the caller begins with."""
+
 PLAIN_BITS = 8
 """Bits of the plain quantised design that the ladder starts from."""
 
@@ -127,11 +130,7 @@ def first_designs(
         Designs without repetition, in the order of their trials.
     """
     start = ladder_start(space)
-    is_plain = start == plain_int8(space)
-    designs = [
-        Design(candidate=unmodified(space), origin="unmodified"),
-        Design(candidate=start, origin="plain int8" if is_plain else "uniform bits"),
-    ]
+    designs = _baselines(space)
     promoted, remaining = [], []
     for cost, ladder in ladders.items():
         limit = (allowance or {}).get(cost, 1.0)
@@ -162,6 +161,30 @@ def first_designs(
     for level in space.sparsity_levels[1:] if space.sparse_layers else ():
         sparse = space.uniform(PLAIN_BITS, PLAIN_BITS, 0.0, sparsity=level)
         designs.append(Design(candidate=sparse, origin="uniform sparsity"))
+    return _unique(designs)
+
+
+def given_designs(space: BoundSpace, candidates: Sequence[Candidate]) -> list[Design]:
+    """List the first trials where they are given: the baselines, then the candidates.
+
+    Args:
+        space: The space bound to the model.
+        candidates: What to evaluate, of this space.
+    """
+    given = [Design(candidate=candidate, origin=GIVEN) for candidate in candidates]
+    return _unique([*_baselines(space), *given])
+
+
+def _baselines(space: BoundSpace) -> list[Design]:
+    start = ladder_start(space)
+    is_plain = start == plain_int8(space)
+    return [
+        Design(candidate=unmodified(space), origin="unmodified"),
+        Design(candidate=start, origin="plain int8" if is_plain else "uniform bits"),
+    ]
+
+
+def _unique(designs: Sequence[Design]) -> list[Design]:
     unique: dict[str, Design] = {}
     for design in designs:
         unique.setdefault(design.candidate.to_json(), design)

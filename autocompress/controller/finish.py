@@ -7,6 +7,7 @@ import numpy as np
 from autocompress.controller.designs import BASELINES
 from autocompress.controller.finalists import Finalist, choose_finalists
 from autocompress.controller.forecast import Forecast
+from autocompress.controller.lessons import taught_candidate
 from autocompress.controller.run import Run
 from autocompress.controller.start import refit_profile
 from autocompress.core.budget import FINALIST_SHARE
@@ -133,7 +134,7 @@ def _finalist(run: Run, finalist: Finalist, waiting: Sequence[Finalist]) -> None
     if finalist.share == 0.0 or (seconds is not None and seconds < 1.0):
         images = 0
     model, result = run.evaluator.train(
-        evaluation.candidate,
+        taught_candidate(run, evaluation.candidate),
         slot=evaluation.slot,
         images=images,
         seconds=seconds,

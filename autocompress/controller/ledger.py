@@ -9,16 +9,19 @@ from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.controller.current import CurrentStudy, by_number, earlier_trials
 from autocompress.controller.records import FINAL, evaluation, fidelity_key, finals, rounds, row
 from autocompress.controller.sampler import Guide, SpaceSampler, distributions
+from autocompress.controller.storage import check_place, study_exists
 from autocompress.controller.study_file import (
+    STUDY_NAME,
     check_identity,
     create_study,
     hold,
+    keep_copy,
     open_study,
     release,
     writing,
@@ -26,7 +29,7 @@ from autocompress.controller.study_file import (
 from autocompress.controller.ticket import IDENTITY, Ticket, trial_attributes
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation, FidelityResult
-from autocompress.errors import InvalidInputError, StudyError, explain
+from autocompress.errors import InvalidInputError, explain
 from autocompress.space.bound import BoundSpace
 
 MAX_ATTEMPTS = 3
@@ -43,7 +46,7 @@ class Ledger:
     """
 
     def __init__(
-        self, path: Path, study: optuna.Study, storage: RDBStorage, lock: int | None = None
+        self, path: Path, study: optuna.Study, storage: BaseStorage, lock: int | None = None
     ) -> None:
         """Wrap a study; use `Ledger.open` or `Ledger.read`."""
         self.path = path
@@ -52,30 +55,39 @@ class Ledger:
         self._read: dict[int, Evaluation] = {}
         self._release = weakref.finalize(self, release, storage, lock)
         self._running: dict[int, optuna.Trial] = {}
+        self._is_elsewhere = lock is not None and study.study_name != STUDY_NAME
 
     @classmethod
     def open(
-        cls, path: Path, *, metric_names: Sequence[str], identity: Mapping[str, str], seed: int
+        cls,
+        path: Path,
+        *,
+        metric_names: Sequence[str],
+        identity: Mapping[str, str],
+        seed: int,
+        storage: str | None = None,
     ) -> "Ledger":
         """Create a ledger, or continue one.
 
         Trials that a killed process left running are tried again.
 
         Args:
-            path: The SQLite file.
+            path: Its SQLite file.
             metric_names: Names of the objectives; all are minimised.
             identity: What the study belongs to, for example the model's
                 fingerprint; another identity is refused.
             seed: The seed of the run.
+            storage: Where a new study is kept instead; see `Storage`.
 
         Raises:
-            StudyError: If the file is damaged, in use by another process, or
+            StudyError: If the study is damaged, in use by another process, or
                 belongs to something else; it is not changed then.
-            StorageError: If the file cannot be written.
+            StorageError: If it cannot be written.
         """
         whole = {**identity, "objectives": ", ".join(metric_names), "seed": str(seed)}
-        if not path.exists():
-            create_study(path, metric_names, {"identity": whole, "seed": seed})
+        if not study_exists(path):
+            create_study(path, metric_names, {"identity": whole, "seed": seed}, storage)
+        check_place(path, storage)
         lock = hold(path)
         ledger = cls(path, *open_study(path), lock)
         try:
@@ -96,33 +108,13 @@ class Ledger:
         """
         return cls(path, *open_study(path, read_only=True))
 
-    @classmethod
-    def settings_of(cls, path: Path) -> dict[str, Any]:
-        """Read the settings that a study was started with.
-
-        Raises:
-            MissingFileError: If there is no such file.
-            StudyError: If it is damaged, or has no settings yet.
-        """
-        ledger = cls.read(path)
-        try:
-            settings = ledger.get("settings")
-        finally:
-            ledger.close()
-        if settings is None:
-            raise StudyError(
-                explain(
-                    f"study '{path.parent}'",
-                    expected="the settings of its search",
-                    got="none",
-                    remedy="run search with a new study_dir",
-                )
-            )
-        return dict(settings)
-
     def close(self) -> None:
-        """Close the file; trials that still run are tried again when reopened."""
-        self._release()
+        """Close the study; trials that still run are tried again when reopened."""
+        try:
+            if self._is_elsewhere:
+                keep_copy(self.path, self._study)
+        finally:
+            self._release()
 
     @property
     def seed(self) -> int:

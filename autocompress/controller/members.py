@@ -15,7 +15,7 @@ from autocompress.artifact.export import RuntimeModule, export_artifact, on_cpu
 from autocompress.artifact.packed import read_packed, write_packed
 from autocompress.core.evaluation import MeasuredMember, front_document
 from autocompress.core.files import read_json, write_json, write_text
-from autocompress.core.objective import COSTS, Constraint, Objective
+from autocompress.core.objective import Constraint, Objective, known_costs
 from autocompress.core.pareto import non_dominated_mask
 from autocompress.core.target import Target
 from autocompress.cost.measurement import LatencyMeasurement, measure_interleaved
@@ -125,7 +125,7 @@ class MemberStore:
             "val_images": count(self.splits.val),
             "test_images": count(self.splits.test),
             **sizes,
-            **{key: costs[key] for key in COSTS if key in costs and key not in sizes},
+            **{key: costs[key] for key in known_costs() if key in costs and key not in sizes},
             "trained_images": trained_images,
             "origin": origin,
         }

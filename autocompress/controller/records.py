@@ -64,6 +64,7 @@ def row(trial: FrozenTrial, final: FidelityResult | None = None) -> dict[str, An
         "mean_sparsity": sum(sparse) / len(sparse) if sparse else 0.0,
         "temperature": candidate.distill.temperature,
         "kd_weight": candidate.distill.kd_weight,
+        "feature_weight": candidate.distill.feature_weight,
         **{f"accuracy_{level}": found.accuracy for level, found in known.fidelities.items()},
         "predicted_accuracy": known.predicted_accuracy,
         **known.costs,

@@ -17,7 +17,7 @@ from autocompress.controller.members import (
 from autocompress.controller.schedule import Schedule
 from autocompress.controller.setup import SearchSetup
 from autocompress.core.evaluation import Evaluation, MeasuredMember
-from autocompress.core.events import Callback, Event
+from autocompress.core.events import Callback, Event, Stop
 from autocompress.cost.analytic import count_costs
 from autocompress.cost.simulated import SimulatedProfile
 from autocompress.evaluation.evaluator import Evaluator
@@ -64,6 +64,8 @@ class Run:
             epoch_images=setup.epoch_images,
             spent_before=float(ledger.get("elapsed_s", 0.0)),
             started=time.monotonic(),
+            short_epochs=setup.training.short_epochs,
+            full_epochs=setup.training.full_epochs,
         )
         self.evaluator = Evaluator(
             setup.model,
@@ -75,6 +77,7 @@ class Run:
             device=setup.device,
             training=setup.training,
             quantisation=setup.quantisation,
+            teachers=setup.teachers,
         )
         self.store = MemberStore(
             setup.study_dir, setup.model, setup.task, setup.splits, setup.target
@@ -83,7 +86,7 @@ class Run:
 
     def say(self, stage: str, message: str, **details: Any) -> None:
         """Tell the callbacks of a step, and the ledger of the time."""
-        self.ledger.set("elapsed_s", self.schedule.elapsed)
+        self.note_time()
         event = Event(
             stage=stage,
             message=message,
@@ -94,7 +97,14 @@ class Run:
             **details,
         )
         for callback in self.callbacks:
-            callback(event)
+            try:
+                callback(event)
+            except Exception as error:  # no trial's fault, and must not count as one
+                raise Stop(f"a callback raised {type(error).__name__}") from error
+
+    def note_time(self) -> None:
+        """Keep the time spent so far, in case that the process is killed."""
+        self.ledger.set("elapsed_s", self.schedule.elapsed)
 
     def watch(self, stage: str, what: str) -> Callable[[float], None]:
         """Return a callback for training steps that notes the time and says how far it is.
@@ -110,10 +120,10 @@ class Run:
             now = time.monotonic()
             if now - told >= NEWS_SECONDS:
                 noted = told = now
-                self.say(stage, f"{what} is trained to {share:.0%}")
+                self.say(stage, f"{what} is trained to {share:.0%}", progress=share)
             elif now - noted >= HEARTBEAT_SECONDS:
                 noted = now
-                self.ledger.set("elapsed_s", self.schedule.elapsed)
+                self.note_time()
 
         return step
 

@@ -29,6 +29,8 @@ class Schedule:
         spent_before: Seconds that earlier runs of the study took.
         clock: Returns seconds.
         started: The clock when this run began.
+        short_epochs: Length of fidelity 1; None for `SHORT_EPOCHS`, or `SHORT_IMAGES`.
+        full_epochs: Length of fidelity 2 where only trials are budgeted; None likewise.
     """
 
     budget: Budget
@@ -36,6 +38,8 @@ class Schedule:
     spent_before: float
     clock: Callable[[], float] = time.monotonic
     started: float = 0.0
+    short_epochs: float | None = None
+    full_epochs: float | None = None
 
     @property
     def elapsed(self) -> float:
@@ -68,6 +72,8 @@ class Schedule:
     @property
     def short_images(self) -> int:
         """Training images of fidelity 1."""
+        if self.short_epochs is not None:
+            return max(1, int(self.short_epochs * self.epoch_images))
         return max(int(SHORT_EPOCHS * self.epoch_images), SHORT_IMAGES)
 
     @property
@@ -92,4 +98,6 @@ class Schedule:
     @property
     def full_images(self) -> int:
         """Training images of one finalist where only trials are budgeted."""
+        if self.full_epochs is not None:
+            return max(1, int(self.full_epochs * self.epoch_images))
         return max(int(FULL_EPOCHS * self.epoch_images), FULL_IMAGES)

@@ -12,6 +12,7 @@ from autocompress.controller.designs import (
     Design,
     counts,
     first_designs,
+    given_designs,
     ladder_start,
     sobol_points,
 )
@@ -20,9 +21,15 @@ from autocompress.controller.forecast import Forecast
 from autocompress.controller.kept_predictor import check_kept_predictor, keep_predictor
 from autocompress.controller.ladder import Rung
 from autocompress.controller.ledger import Ledger
+from autocompress.controller.lessons import learn_distillation
 from autocompress.controller.run import Run
-from autocompress.controller.sensitivity import find_ladders, known_sensitivities
+from autocompress.controller.sensitivity import (
+    find_ladders,
+    keep_sensitivities,
+    known_sensitivities,
+)
 from autocompress.controller.setup import SearchSetup
+from autocompress.controller.sharing import share_weights
 from autocompress.controller.start import device_profile, measure_baseline
 from autocompress.controller.trials import run_trials
 from autocompress.core.candidate import Candidate
@@ -50,11 +57,13 @@ def run_search(setup: SearchSetup, ledger: Ledger, callbacks: Sequence[Callback]
         functools.partial(finalist_images, run),
         StoredBits(setup.model),
     )
+    share_weights(run)
     _queue_designs(run, forecast)
     forecast.learn(run.evaluations())
     check_kept_predictor(run, forecast)
     run_trials(run, forecast)
     keep_predictor(run, forecast)
+    learn_distillation(run, forecast)
     train_finalists(run, forecast)
     keep_predictor(run, forecast)
     measure_members(run, forecast)
@@ -66,16 +75,19 @@ def _queue_designs(run: Run, forecast: Forecast) -> None:
     space, ledger = run.setup.space, run.ledger
     if ledger.get("designs_queued"):
         return
-    allowance = forecast.allowance(ladder_start(space))
-    criteria = space.criteria if space.pruning_choices else ()
-    scores = {criterion: run.evaluator.scores(criterion) for criterion in criteria}
-    ladders = find_ladders(run, forecast)
-    rungs, allocations, points = counts(run.setup.budget.trials)
-    others = {
-        "allocation": _allocations(run, forecast, ladders, allocations),
-        "sobol": sobol_points(space, points, derive_seed(run.setup.seed, -1, "sobol")),
-    }
-    designs = first_designs(space, ladders, allowance, scores, rungs=rungs, others=others)
+    if run.setup.designs:
+        designs = given_designs(space, run.setup.designs)
+    else:
+        allowance = forecast.allowance(ladder_start(space))
+        criteria = space.criteria if space.pruning_choices else ()
+        scores = {criterion: run.evaluator.scores(criterion) for criterion in criteria}
+        ladders = find_ladders(run, forecast)
+        rungs, allocations, points = counts(run.setup.budget.trials)
+        others = {
+            "allocation": _allocations(run, forecast, ladders, allocations),
+            "sobol": sobol_points(space, points, derive_seed(run.setup.seed, -1, "sobol")),
+        }
+        designs = first_designs(space, ladders, allowance, scores, rungs=rungs, others=others)
     known = {design.candidate for design in designs}
     earlier = [c for c in run.setup.earlier.designs if c not in known]
     designs += [Design(candidate=candidate, origin=EARLIER) for candidate in earlier]
@@ -83,6 +95,7 @@ def _queue_designs(run: Run, forecast: Forecast) -> None:
         ledger.enqueue(
             space.to_params(design.candidate), design.origin, {"promote": design.promote}
         )
+    keep_sensitivities(run)
     ledger.set("designs_queued", True)
 
 

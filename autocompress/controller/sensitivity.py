@@ -4,8 +4,9 @@ import functools
 import hashlib
 import time
 from collections.abc import Callable
+from typing import Any
 
-from autocompress.controller.computed import Sensitivities
+from autocompress.controller.computed import Sensitivities, single_changes
 from autocompress.controller.designs import ladder_start
 from autocompress.controller.forecast import Forecast
 from autocompress.controller.ladder import Rung, build_ladder
@@ -13,6 +14,7 @@ from autocompress.controller.ledger import Ledger
 from autocompress.controller.run import Run
 from autocompress.core.candidate import Candidate
 from autocompress.space.bound import BoundSpace
+from autocompress.space.knobs import Knob
 
 KEEP_SECONDS = 5.0
 """Time between two notes of the deviations that are known."""
@@ -57,6 +59,46 @@ def known_sensitivities(ledger: Ledger, space: BoundSpace) -> Sensitivities:
     """Return what single changes of the ladders' start did, as far as they were tried."""
     known: dict[str, float] = ledger.get("deviations") or {}
     return Sensitivities.find(space, ladder_start(space), lambda c: known.get(_key(c)))
+
+
+def keep_sensitivities(run: Run) -> None:
+    """Keep in words, for readers of the study, what each change did alone to the ladders' start.
+
+    "sensitivities" of the ledger then has a record for each change that was
+    tried: "kind" ("prune", "drop", "precision" or "sparsity"), "part",
+    "choice" and "divergence" in nats.
+    """
+    space: BoundSpace = run.setup.space
+    start = ladder_start(space)
+    known: dict[str, float] = run.ledger.get("deviations") or {}
+    knobs: list[Knob[Any]] = [*space.pruning_knobs, *space.precision_knobs, *space.sparsity_knobs]
+    levels = {knob.name: [values[0] for values in knob.levels] for knob in knobs}
+    own = space.to_params(start)
+    records = []
+    for name, changes in single_changes(space, start, lambda c: known.get(_key(c))).items():
+        kind, _, part = name.partition(":")
+        for level, divergence in changes.items():
+            if level != own[name]:
+                choice = choice_words(kind, levels[name][level] if name in levels else None)
+                records.append(
+                    {"kind": kind, "part": part, "choice": choice, "divergence": divergence}
+                )
+    run.ledger.set("sensitivities", records)
+
+
+def choice_words(kind: str, value: Any) -> str:
+    """Say in words what a level of a parameter of one kind stands for.
+
+    Example:
+        >>> choice_words("prune", 0.25), choice_words("precision", (4, 8))
+        ('25 %', 'W4A8')
+    """
+    if kind == "drop":
+        return "dropped"
+    if kind == "prune":
+        return f"{value:.0%}".replace("%", " %")
+    first, second = value
+    return f"W{first}A{second}" if kind == "precision" else f"{first:.0%} {second}"
 
 
 def _key(candidate: Candidate) -> str:

@@ -8,19 +8,20 @@ from typing import Any
 from torch import nn
 
 from autocompress.controller.earlier import Earlier
+from autocompress.controller.ledger import Ledger
 from autocompress.core.budget import Budget
+from autocompress.core.candidate import Candidate
+from autocompress.core.executor import Executor
 from autocompress.core.objective import Constraint, Objective
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.target import Target
 from autocompress.core.training import TrainingConfig
 from autocompress.cost.resolve import Profile
+from autocompress.errors import InvalidInputError, StudyError, explain
 from autocompress.evaluation.splits import Splits, data_digest
-from autocompress.evaluation.task import Task
+from autocompress.evaluation.task import Task, has_targets
 from autocompress.graph.structure import ModelGraph
 from autocompress.space.bound import BoundSpace
-
-EXECUTORS = ("inline",)
-"""Where trials can run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +41,15 @@ class SearchSetup:
         budget: What may be spent.
         study_dir: Where everything is written.
         epoch_images: Training images of one epoch.
+        executor: Where trials run.
         sampler: Name of the sampler.
         earlier: What earlier studies found.
         device: Torch device name.
         seed: The seed of the run.
+        designs: Candidates to begin with; none for those that the search chooses.
         training: How candidates are cut and quantised while they are trained.
         quantisation: How grids are chosen.
+        teachers: Teachers beside the original.
     """
 
     model: nn.Module
@@ -60,12 +64,34 @@ class SearchSetup:
     budget: Budget
     study_dir: Path
     epoch_images: int
+    executor: Executor = field(default_factory=Executor)
     sampler: str = "joint"
     earlier: Earlier = field(default_factory=Earlier)
     device: str = "cpu"
     seed: int = 0
+    designs: tuple[Candidate, ...] = ()
     training: TrainingConfig = field(default_factory=TrainingConfig)
     quantisation: QuantisationConfig = field(default_factory=QuantisationConfig)
+    teachers: tuple[nn.Module, ...] = ()
+
+
+def check_labels(setup: SearchSetup) -> None:
+    """Refuse to learn from labels where training batches have none.
+
+    Raises:
+        InvalidInputError: If the distillation leaves the labels some weight.
+    """
+    taught = setup.space.kd_weight.low == 1.0 and setup.training.teach == "throughout"
+    if not taught and not all(map(has_targets, setup.splits.recalibration)):
+        raise InvalidInputError(
+            explain(
+                "task 'train'",
+                expected="targets, which some candidates learn from",
+                got="batches of inputs alone",
+                remedy="write distillation: {kd_weight: {low: 1, high: 1}} in the search space, "
+                "and teach throughout",
+            )
+        )
 
 
 def study_settings(
@@ -88,8 +114,10 @@ def study_settings(
         "constraints": dict(constraints),
         "space": dict(space),
         "budget": asdict(setup.budget),
+        "executor": asdict(setup.executor),
         "sampler": setup.sampler,
         "warm_start": list(setup.earlier.folders),
+        "designs": [candidate.to_json() for candidate in setup.designs],
         "training": asdict(setup.training),
         "quantisation": asdict(setup.quantisation),
         "device": setup.device,
@@ -108,3 +136,27 @@ def study_identity(setup: SearchSetup, weights_digest: str) -> dict[str, str]:
         "target": f"{setup.target.name}, {setup.target.threads} threads, "
         f"batch {setup.target.batch_size}",
     }
+
+
+def kept_settings(study_dir: Path) -> dict[str, Any]:
+    """Read the settings that a study was started with.
+
+    Raises:
+        MissingFileError: If there is no study.
+        StudyError: If it is damaged, or has no settings yet.
+    """
+    ledger = Ledger.read(study_dir / "study.db")
+    try:
+        settings = ledger.get("settings")
+    finally:
+        ledger.close()
+    if settings is None:
+        raise StudyError(
+            explain(
+                f"study '{study_dir}'",
+                expected="the settings of its search",
+                got="none",
+                remedy="run search with a new study_dir",
+            )
+        )
+    return dict(settings)

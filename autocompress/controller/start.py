@@ -6,7 +6,7 @@ from autocompress.controller.designs import ladder_start, plain_int8, unmodified
 from autocompress.controller.run import CONTENDER, Run
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import MeasuredMember
-from autocompress.core.objective import COSTS
+from autocompress.core.objective import known_costs
 from autocompress.cost.profile import DeviceProfile, profile_device
 from autocompress.cost.resolve import Profile, load_profile
 from autocompress.cost.simulated import SimulatedProfile
@@ -49,7 +49,7 @@ def measure_baseline(run: Run) -> dict[str, float]:
     baseline = {
         "accuracy": values["accuracy"],
         "proxy_accuracy": proxy_accuracy,
-        **{key: values[key] for key in COSTS if key in values},
+        **{key: values[key] for key in known_costs() if key in values},
     }
     run.ledger.set("baseline", baseline)
     return baseline

@@ -12,10 +12,17 @@ from urllib.parse import quote
 
 import optuna
 import sqlalchemy
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 
+from autocompress.controller.storage import Storage
 from autocompress.core.files import write_atomic
-from autocompress.errors import MissingFileError, StorageError, StudyError, explain
+from autocompress.errors import (
+    AutocompressError,
+    MissingFileError,
+    StorageError,
+    StudyError,
+    explain,
+)
 
 try:
     import fcntl
@@ -26,40 +33,81 @@ STUDY_NAME = "autocompress"
 """Name of the one study in the file."""
 
 
-def create_study(path: Path, metric_names: Sequence[str], attributes: Mapping[str, Any]) -> None:
-    """Create the file of a study; it appears whole or not at all.
+def create_study(
+    path: Path,
+    metric_names: Sequence[str],
+    attributes: Mapping[str, Any],
+    url: str | None = None,
+) -> None:
+    """Create a study; it appears whole or not at all.
 
     Args:
-        path: The file, which must not exist.
+        path: Its file, which must not exist.
         metric_names: Names of the objectives; all are minimised.
         attributes: Study attributes that exist from the start.
+        url: Where to keep it instead of in the file; see `Storage`.
 
     Raises:
-        StorageError: If the file cannot be written.
+        InvalidInputError: If it cannot be kept there.
+        StorageError: If it cannot be written.
+    """
+
+    def fill(storage: BaseStorage, name: str) -> None:
+        try:
+            with _quiet():
+                study = optuna.create_study(
+                    storage=storage,
+                    study_name=name,
+                    directions=["minimize"] * len(metric_names),
+                    sampler=optuna.samplers.RandomSampler(seed=0),
+                )
+                study.set_metric_names(list(metric_names))
+            for key, value in attributes.items():
+                study.set_user_attr(key, value)
+        finally:
+            release(storage)
+
+    if url is None:
+        write_atomic(path, lambda temporary: fill(_storage(temporary), STUDY_NAME))
+        return
+    place = Storage.new(url, path.parent.absolute())
+    with writing(path):
+        fill(place.connect(), place.study)
+    place.keep(path)
+
+
+def keep_copy(path: Path, study: optuna.Study) -> None:
+    """Write the file of a study that is kept elsewhere, for whoever cannot reach that.
+
+    Raises:
+        StorageError: If it cannot be written.
     """
 
     def write(temporary: Path) -> None:
         storage = _storage(temporary)
-        with _quiet():
-            study = optuna.create_study(
-                storage=storage,
-                study_name=STUDY_NAME,
-                directions=["minimize"] * len(metric_names),
-                sampler=optuna.samplers.RandomSampler(seed=0),
-            )
-            study.set_metric_names(list(metric_names))
-        for key, value in attributes.items():
-            study.set_user_attr(key, value)
-        release(storage)
+        try:
+            with _quiet():
+                optuna.copy_study(
+                    from_study_name=study.study_name,
+                    from_storage=study._storage,
+                    to_storage=storage,
+                    to_study_name=STUDY_NAME,
+                )
+        finally:
+            release(storage)
 
-    write_atomic(path, write)
+    with writing(path):
+        write_atomic(path, write)
 
 
-def open_study(path: Path, *, read_only: bool = False) -> tuple[optuna.Study, RDBStorage]:
-    """Open the file of a study.
+def open_study(path: Path, *, read_only: bool = False) -> tuple[optuna.Study, BaseStorage]:
+    """Open a study.
+
+    One that is kept elsewhere is opened there, or, to be read where a search
+    has left a copy, from the copy.
 
     Args:
-        path: The file.
+        path: Its file.
         read_only: Whether writing through the study is refused.
 
     Returns:
@@ -68,7 +116,11 @@ def open_study(path: Path, *, read_only: bool = False) -> tuple[optuna.Study, RD
     Raises:
         MissingFileError: If there is no such file.
         StudyError: If it is damaged, or no study of ours.
+        StorageError: If it is kept elsewhere, and that cannot be reached.
     """
+    place = Storage.of(path)
+    if place is not None and not (read_only and path.is_file()):
+        return _open_elsewhere(path, place)
     if not path.is_file():
         raise MissingFileError(
             explain(
@@ -95,10 +147,25 @@ def open_study(path: Path, *, read_only: bool = False) -> tuple[optuna.Study, RD
     return study, storage
 
 
-def release(storage: RDBStorage, lock: int | None = None) -> None:
+def _open_elsewhere(path: Path, place: Storage) -> tuple[optuna.Study, BaseStorage]:
+    storage = place.connect()
+    try:
+        study = optuna.load_study(
+            study_name=place.study,
+            storage=storage,
+            sampler=optuna.samplers.RandomSampler(seed=0),
+        )
+    except KeyError as error:
+        release(storage)
+        raise StudyError(_damaged(path, f"no study '{place.study}' at '{place.url}'")) from error
+    return study, storage
+
+
+def release(storage: BaseStorage, lock: int | None = None) -> None:
     """Close all connections of a storage, and let go of the lock of `hold`."""
     storage.remove_session()
-    storage.engine.dispose()
+    if isinstance(storage, RDBStorage):
+        storage.engine.dispose()
     if lock is not None:
         os.close(lock)
 
@@ -150,7 +217,9 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except optuna.exceptions.StorageInternalError as error:
+    except (optuna.exceptions.StorageInternalError, OSError) as error:
+        if isinstance(error, AutocompressError):
+            raise
         raise StorageError(_cannot_write(path, error.__cause__ or error)) from error
 
 

@@ -2,7 +2,8 @@
 
 import functools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -12,13 +13,16 @@ from autocompress.controller.computed import joint_sampler
 from autocompress.controller.current import Judgement
 from autocompress.controller.designs import BASELINES
 from autocompress.controller.forecast import Forecast
+from autocompress.controller.pools import open_pool
 from autocompress.controller.progress import Progress
 from autocompress.controller.run import Run
 from autocompress.controller.sampler import Guide, make_sampler
 from autocompress.controller.sensitivity import known_sensitivities
 from autocompress.controller.ticket import Ticket
+from autocompress.controller.work import Outcome, Work, WorkPool
 from autocompress.core.candidate import Candidate
-from autocompress.core.evaluation import Evaluation, FidelityResult
+from autocompress.core.evaluation import Evaluation
+from autocompress.core.files import write_bytes
 from autocompress.core.pareto import non_dominated_rank
 from autocompress.core.seeds import derive_seed
 from autocompress.errors import (
@@ -28,7 +32,6 @@ from autocompress.errors import (
     StudyError,
     explain,
 )
-from autocompress.transform.compressed import CompressedModel
 
 EARLY_MEMBERS = 2
 """Trained candidates that become members before the finalists do."""
@@ -53,37 +56,30 @@ PARENT_RANK = 1
 """Non-dominated rank up to which an evaluated candidate may be mutated."""
 
 
+HEARTBEAT_SECONDS = 10.0
+"""Time between two notes of the time spent, while workers are busy."""
+
+
 def run_trials(run: Run, forecast: Forecast) -> None:
     """Ask, evaluate and tell until the trials' share of the budget is spent.
+
+    Workers only evaluate. Everything that is decided is decided here, as soon
+    as an outcome comes in, so that no worker waits for another.
 
     Raises:
         SearchFailedError: If `FAILURES_IN_A_ROW` trials failed one after the other.
     """
-    failures: list[str] = []
     propose, progress = _sampler(run, forecast), Progress(run, forecast)
-    while not (run.schedule.trials_over(run.ledger.finished) or progress.is_enough()):
-        ticket = run.ledger.ask(run.setup.space, propose, _guide(run, forecast))
-        progress.tell()
-        try:
-            _trial(run, forecast, ticket)
-            failures.clear()
-        except (StorageError, StudyError):
-            raise
-        except Exception as error:  # a trial fails alone, whatever it was
-            reason = f"{type(error).__name__}: {error}"
-            run.ledger.fail(ticket, reason)
-            run.say("trials", f"trial {ticket.slot} failed: {reason}")
-            failures.append(reason)
-            if len(failures) >= FAILURES_IN_A_ROW:
-                raise SearchFailedError(
-                    explain(
-                        "search",
-                        expected="trials that succeed",
-                        got=f"{len(failures)} failures in a row, mostly "
-                        f"'{Counter(failures).most_common(1)[0][0]}'",
-                        remedy="mend the cause and run the same command again",
-                    )
-                ) from error
+    with open_pool(run) as pool:
+        flight = _Flight(run, forecast, pool)
+        while True:
+            while flight.has_room() and not progress.is_enough():
+                ticket = run.ledger.ask(run.setup.space, propose, _guide(run, forecast))
+                progress.tell()
+                flight.begin(ticket)
+            if not flight.begun:
+                break
+            flight.advance()
     progress.conclude()
 
 
@@ -101,46 +97,137 @@ def _sampler(run: Run, forecast: Forecast) -> Callable[[int], BaseSampler]:
     return lambda _: lasting
 
 
-def _trial(run: Run, forecast: Forecast, ticket: Ticket) -> None:
-    costs = forecast.costs(ticket.candidate)
-    evaluation = Evaluation(
-        slot=ticket.slot, candidate=ticket.candidate, origin=ticket.origin, costs=costs
-    )
-    worst, violation = _worst(forecast, ticket.candidate)
-    if violation > _allowed(run, forecast) and ticket.origin not in BASELINES:
-        run.ledger.prune(ticket, f"predicted {worst} is {violation:.0%} over its limit")
-        run.say("trials", f"trial {ticket.slot} stopped: {worst} over its limit")
-        return
-    evaluation = _reached(run, ticket, evaluation, 0, run.evaluator.proxy(ticket.candidate))
-    if _promoted(run, forecast, ticket, evaluation):
-        run.evaluator.forget(ticket.slot)
-        model, result = run.evaluator.train(
-            ticket.candidate,
+class _Flight:
+    """The trials that have begun and not ended, by slot."""
+
+    def __init__(self, run: Run, forecast: Forecast, pool: WorkPool) -> None:
+        self._run, self._forecast, self._pool = run, forecast, pool
+        self.begun: dict[int, tuple[Ticket, Evaluation]] = {}
+        self._failures: list[str] = []
+
+    def has_room(self) -> bool:
+        """Tell whether another trial may begin."""
+        total = self._run.ledger.finished + len(self.begun)
+        return len(self.begun) < self._pool.capacity and not self._run.schedule.trials_over(total)
+
+    def begin(self, ticket: Ticket) -> None:
+        """Have a candidate proxied, unless its costs speak against it."""
+        run, forecast = self._run, self._forecast
+        with self._isolated(ticket):
+            costs = forecast.costs(ticket.candidate)
+            worst, violation = _worst(forecast, ticket.candidate)
+            if violation > _allowed(run, forecast) and ticket.origin not in BASELINES:
+                run.ledger.prune(ticket, f"predicted {worst} is {violation:.0%} over its limit")
+                run.say("trials", f"trial {ticket.slot} stopped: {worst} over its limit")
+                return
+            self.begun[ticket.slot] = (
+                ticket,
+                Evaluation(
+                    slot=ticket.slot, candidate=ticket.candidate, origin=ticket.origin, costs=costs
+                ),
+            )
+            self._pool.submit(Work(slot=ticket.slot, candidate=ticket.candidate, fidelity=0))
+
+    def advance(self) -> None:
+        """Wait for an outcome, and decide what becomes of its trial."""
+        outcome = self._pool.wait(HEARTBEAT_SECONDS)
+        if outcome is None:
+            self._run.note_time()
+            return
+        ticket, evaluation = self.begun[outcome.slot]
+        ended: Evaluation | None = None
+        with self._isolated(ticket):
+            if outcome.result is None:
+                self._fail(ticket, outcome.failure)
+                return
+            self._run.ledger.record(ticket, outcome.fidelity, outcome.result)
+            found = {**evaluation.fidelities, outcome.fidelity: outcome.result}
+            evaluation = replace(evaluation, fidelities=found)
+            self.begun[ticket.slot] = (ticket, evaluation)
+            if outcome.fidelity == 0 and self._is_promoted(ticket, evaluation):
+                self._pool.submit(self._training(ticket))
+                return
+            if outcome.fidelity > 0:
+                self._learn(evaluation, outcome)
+            ended = self._complete(ticket, evaluation)
+        if ended is not None:
+            self._run.say("trials", f"trial {ticket.slot} ({ticket.origin})", evaluation=ended)
+
+    def _is_promoted(self, ticket: Ticket, evaluation: Evaluation) -> bool:
+        others = [e for _, e in self.begun.values() if e.slot != ticket.slot]
+        return _promoted(self._run, self._forecast, ticket, evaluation, others, self._pool.workers)
+
+    def _training(self, ticket: Ticket) -> Work:
+        evaluator, schedule = self._run.evaluator, self._run.schedule
+        evaluator.forget(ticket.slot)
+        remote = self._pool.is_remote
+        return Work(
             slot=ticket.slot,
-            images=run.schedule.short_images,
-            seconds=run.schedule.short_seconds,
-            on_step=run.watch("trials", f"trial {ticket.slot}"),
+            candidate=ticket.candidate,
+            fidelity=1,
+            images=schedule.short_images,
+            seconds=schedule.short_seconds,
+            weights=evaluator.inherited(ticket.candidate) if remote else b"",
         )
-        evaluation = _reached(run, ticket, evaluation, 1, result)
+
+    def _learn(self, evaluation: Evaluation, outcome: Outcome) -> None:
+        """Learn from a training, whose weights others go on from."""
+        run, forecast = self._run, self._forecast
+        if self._pool.is_remote:
+            run.evaluator.seconds_per_image = outcome.seconds_per_image
+            write_bytes(run.evaluator.checkpoint(evaluation.slot), outcome.weights)
         forecast.learn([*run.evaluations(), evaluation])
-        _early_member(run, forecast, model, evaluation)
-    values = forecast.values(evaluation)
-    evaluation = replace(evaluation, predicted_accuracy=values["accuracy"])
-    counted = {key: value for key, value in costs.items() if key != "latency_ms"}
-    run.ledger.complete(
-        ticket,
-        forecast.losses(values),
-        counted
-        | {
-            "latency_ms_predicted": costs["latency_ms"],
-            "profile_version": forecast.profile.version,
-        },
-        values["accuracy"],
-        forecast.violations(values),
-    )
-    if ticket.origin in BASELINES:
-        run.store.predict(f"{ticket.slot:04d}", values)
-    run.say("trials", f"trial {ticket.slot} ({ticket.origin})", evaluation=evaluation)
+        if not self._pool.is_remote:  # nothing is measured while workers keep the host busy
+            _early_member(run, forecast, evaluation)
+
+    def _complete(self, ticket: Ticket, evaluation: Evaluation) -> Evaluation:
+        run, forecast, costs = self._run, self._forecast, dict(evaluation.costs)
+        values = forecast.values(evaluation)
+        evaluation = replace(evaluation, predicted_accuracy=values["accuracy"])
+        counted = {key: value for key, value in costs.items() if key != "latency_ms"}
+        if ticket.origin in BASELINES:
+            run.store.predict(f"{ticket.slot:04d}", values)
+        run.ledger.complete(
+            ticket,
+            forecast.losses(values),
+            counted
+            | {
+                "latency_ms_predicted": costs["latency_ms"],
+                "profile_version": forecast.profile.version,
+            },
+            values["accuracy"],
+            forecast.violations(values),
+        )
+        del self.begun[ticket.slot]
+        self._failures.clear()
+        return evaluation
+
+    @contextmanager
+    def _isolated(self, ticket: Ticket) -> Iterator[None]:
+        """Let a trial fail alone, whatever it was."""
+        try:
+            yield
+        except (SearchFailedError, StorageError, StudyError):
+            raise
+        except Exception as error:
+            self._fail(ticket, f"{type(error).__name__}: {error}", error)
+
+    def _fail(self, ticket: Ticket, reason: str, cause: Exception | None = None) -> None:
+        run, failures = self._run, self._failures
+        run.ledger.fail(ticket, reason)
+        self.begun.pop(ticket.slot, None)
+        run.say("trials", f"trial {ticket.slot} failed: {reason}")
+        failures.append(reason)
+        if len(failures) >= FAILURES_IN_A_ROW:
+            raise SearchFailedError(
+                explain(
+                    "search",
+                    expected="trials that succeed",
+                    got=f"{len(failures)} failures in a row, mostly "
+                    f"'{Counter(failures).most_common(1)[0][0]}'",
+                    remedy="mend the cause and run the same command again",
+                )
+            ) from cause
 
 
 def _worst(forecast: Forecast, candidate: Candidate) -> tuple[str, float]:
@@ -178,18 +265,22 @@ def _guide(run: Run, forecast: Forecast) -> Guide:
     return Guide(affordable=affordable, parents=tuple(best), judge=judge, earlier=earlier)
 
 
-def _reached(
-    run: Run, ticket: Ticket, evaluation: Evaluation, fidelity: int, result: FidelityResult
-) -> Evaluation:
-    run.ledger.record(ticket, fidelity, result)
-    return replace(evaluation, fidelities={**evaluation.fidelities, fidelity: result})
+def _promoted(
+    run: Run,
+    forecast: Forecast,
+    ticket: Ticket,
+    evaluation: Evaluation,
+    begun: Sequence[Evaluation] = (),
+    workers: int = 1,
+) -> bool:
+    """Tell whether a proxied candidate gets a short fine-tune.
 
-
-def _promoted(run: Run, forecast: Forecast, ticket: Ticket, evaluation: Evaluation) -> bool:
-    """Tell whether a proxied candidate gets a short fine-tune."""
+    Others that were proxied and have not ended are trained now, on one of the workers.
+    """
+    training = sum(0 in e.fidelities for e in begun)
     others = [e for e in run.ledger.evaluations() if 0 in e.fidelities]
     spent = sum(e.fidelities[1].seconds for e in others if 1 in e.fidelities)
-    if not run.schedule.may_train(spent):
+    if not run.schedule.may_train(spent / workers):
         return False
     if ticket.attributes.get("promote"):
         return True
@@ -197,19 +288,18 @@ def _promoted(run: Run, forecast: Forecast, ticket: Ticket, evaluation: Evaluati
         return False
     table = [forecast.losses(forecast.values(e)) for e in (*others, evaluation)]
     ranks = non_dominated_rank(np.array(table))
-    trained = sum(1 in e.fidelities for e in others)
+    trained = training + sum(1 in e.fidelities for e in others)
     best = ranks[-1] <= np.quantile(ranks, PROMOTED_SHARE)
     return bool(best) and trained < PROMOTED_SHARE * (len(others) + 1)
 
 
-def _early_member(
-    run: Run, forecast: Forecast, model: CompressedModel, evaluation: Evaluation
-) -> None:
+def _early_member(run: Run, forecast: Forecast, evaluation: Evaluation) -> None:
     """Export a trained candidate at once, so that an early stop leaves a front."""
-    name = f"{evaluation.slot:04d}"
+    name, slot = f"{evaluation.slot:04d}", evaluation.slot
     written = {member.id for member in run.members()}
     if len(written) >= len(BASELINES) + EARLY_MEMBERS or name in written:
         return
+    model, _ = run.evaluator.train(evaluation.candidate, slot=slot, images=0, inherit=False)
     try:
         member = run.write_member(
             name,
@@ -219,7 +309,7 @@ def _early_member(
             trained_images=evaluation.fidelities[1].trained_images,
         )
     except ExportError as error:
-        run.say("trials", f"trial {evaluation.slot} was not exported: {error}")
+        run.say("trials", f"trial {slot} was not exported: {error}")
         return
     member = run.add_member(member)
     run.say("trials", f"member {name} is on disk", member=member)

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
-from autocompress.core.schema import SCHEMA_VERSION, check_record, unknown_name
+from autocompress.core.files import parse_json
+from autocompress.core.plugins import plugin_names
+from autocompress.core.schema import SCHEMA_VERSION, check_name, check_record, unknown_name
 from autocompress.core.sparsity import UNSTRUCTURED, parse_pattern, pattern_sparsity
 from autocompress.core.target import FLOAT
 from autocompress.errors import InvalidInputError, WrongTypeError, check_type, explain
@@ -29,10 +31,20 @@ CriterionName = Literal[
 DEFAULT_CRITERION: CriterionName = "l1"
 """How channels are ranked unless something else is said."""
 
+
+def known_criteria() -> tuple[str, ...]:
+    """List the names of all criteria, registered ones last."""
+    own = get_args(CriterionName)
+    return (*own, *(name for name in plugin_names("criteria") if name not in own))
+
+
 UNIFORM, CODEBOOK = "uniform", "codebook"
 
 WEIGHT_FORMATS = (UNIFORM, CODEBOOK)
 """How codes map to weights."""
+
+METHODS = ("logits", "features", "attention", "relation")
+"""What of a teacher is matched, beside its logits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,8 +108,11 @@ class DistillConfig:
     Attributes:
         temperature: Softens both distributions, > 0 (Hinton et al. 2015).
         kd_weight: Share of the distillation term in the loss, [0, 1].
-        method: What is matched; "logits".
-        feature_weight: Weight of a feature term, >= 0; 0 is none.
+        method: What is matched beside logits, for `feature_weight`: nothing with
+            "logits"; "features" themselves (FitNets, Romero et al. 2015), their
+            "attention" maps (Zagoruyko and Komodakis 2017), or the "relation" of
+            examples to each other (RKD, Park et al. 2019).
+        feature_weight: Weight of that term, >= 0; 0 is none.
     """
 
     temperature: float = 4.0
@@ -109,10 +124,14 @@ class DistillConfig:
         _check_range("temperature", self.temperature, low=1e-3, high=1e3)
         _check_range("kd_weight", self.kd_weight, low=0.0, high=1.0)
         _check_range("feature_weight", self.feature_weight, low=0.0, high=1e6)
-        if self.method != "logits":
+        check_name("'method'", self.method, METHODS)
+        if self.method == METHODS[0] and self.feature_weight > 0.0:
             raise InvalidInputError(
                 explain(
-                    "'method'", expected="'logits'", got=repr(self.method), remedy="leave it out"
+                    "'feature_weight'",
+                    expected="0 with method 'logits'",
+                    got=self.feature_weight,
+                    remedy="choose the method 'features', 'attention' or 'relation'",
                 )
             )
         for name in ("temperature", "kd_weight", "feature_weight"):
@@ -165,10 +184,7 @@ class Candidate:
             raise WrongTypeError(
                 explain("'criterion'", expected="a name", got=self.criterion, remedy="write 'l1'")
             )
-        if self.criterion not in get_args(CriterionName):
-            raise InvalidInputError(
-                unknown_name("'criterion'", self.criterion, get_args(CriterionName))
-            )
+        check_name("'criterion'", self.criterion, known_criteria())
         ratios = {str(k): _plain(v) for k, v in sorted(self.pruning_ratios.items())}
         object.__setattr__(self, "pruning_ratios", MappingProxyType(ratios))
         object.__setattr__(self, "layers", MappingProxyType(dict(sorted(self.layers.items()))))
@@ -200,7 +216,8 @@ class Candidate:
         """Remove what has no effect, so that equal compressions are equal.
 
         Ratios of zero, unquantised layers, and everything named inside a
-        dropped block go, and with the last ratio the criterion. Group names
+        dropped block go, with the last ratio the criterion, and without a
+        feature weight the method of distillation. Group names
         start at their first layer, which lies inside a block only when the
         whole group does.
 
@@ -213,9 +230,13 @@ class Candidate:
             for name, ratio in self.pruning_ratios.items()
             if ratio > 0 and not self.drops(name)
         }
+        distill = self.distill
+        if distill.feature_weight == 0.0 and distill.method != METHODS[0]:
+            distill = replace(distill, method=METHODS[0])
         return replace(
             self,
             pruning_ratios=ratios,
+            distill=distill,
             criterion=self.criterion if ratios else DEFAULT_CRITERION,
             layers={
                 name: config
@@ -260,7 +281,7 @@ class Candidate:
                 a value is out of range.
         """
         try:
-            decoded = json.loads(text)
+            decoded = parse_json(text)
         except (TypeError, ValueError) as error:
             raise InvalidInputError(
                 explain("candidate", expected="JSON", got=error, remedy="check the text")

@@ -20,6 +20,7 @@ class Event:
         seconds_left: Time left in the budget; None without a limit.
         evaluation: The trial that ended, if one did.
         member: The artifact that was written, if one was.
+        progress: Share of a training that is done, [0, 1]; None between steps.
     """
 
     stage: str
@@ -30,10 +31,20 @@ class Event:
     seconds_left: float | None = None
     evaluation: Evaluation | None = None
     member: MeasuredMember | None = None
+    progress: float | None = None
+
+
+class Stop(BaseException):
+    """Raised by a callback, it ends the search; the study can be continued.
+
+    It is no `Exception`, so that what guards the trials lets it pass. Raised
+    on an event whose `progress` is None, it loses nothing but the time to
+    choose the next step; in the middle of a training, that training.
+    """
 
 
 class Callback(Protocol):
-    """Anything that can be called with an `Event`; raising stops the search."""
+    """Anything that can be called with an `Event`; raising `Stop` ends the search."""
 
     def __call__(self, event: Event, /) -> None:
         """Receive one event."""

@@ -1,9 +1,11 @@
 """Objectives and constraints; the only place that knows directions."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from autocompress.core.plugins import load_plugin, plugin_names
 from autocompress.core.schema import unknown_name
 from autocompress.errors import InvalidInputError, WrongTypeError, explain
 
@@ -18,6 +20,31 @@ COSTS: Mapping[str, str] = {
 }
 """Costs that can be minimised or bounded, with their units."""
 
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """A cost of one's own, registered under the entry points `autocompress.costs`.
+
+    Attributes:
+        unit: Its unit, for tables and plots.
+        compute: Computes it from the structure of the original model, a
+            `ModelGraph`, and a `Candidate`, without building anything; > 0.
+    """
+
+    unit: str
+    compute: Callable[[Any, Any], float]
+
+
+def known_costs() -> tuple[str, ...]:
+    """List the names of all costs, registered ones last."""
+    return (*COSTS, *(name for name in plugin_names("costs") if name not in COSTS))
+
+
+def cost_unit(name: str) -> str:
+    """Return the unit of a cost."""
+    return COSTS[name] if name in COSTS else load_plugin("costs", name, Cost).unit
+
+
 _PREDICTED = {"accuracy": "1 - accuracy_predicted", "latency_ms": "latency_ms_predicted"}
 
 
@@ -30,13 +57,13 @@ class Objective:
     """One quantity to optimise: accuracy upwards, any cost downwards.
 
     Attributes:
-        name: "accuracy" or a key of `COSTS`.
+        name: "accuracy", a key of `COSTS`, or a registered cost.
     """
 
     name: str
 
     def __post_init__(self) -> None:
-        known = ("accuracy", *COSTS)
+        known = ("accuracy", *known_costs())
         if self.name not in known:
             raise InvalidInputError(unknown_name("objective", str(self.name), known))
 
@@ -156,7 +183,7 @@ def parse_constraints(limits: Mapping[str, float | str] | None) -> tuple[Constra
 
 
 def _parse_constraint(name: str, value: float | str) -> Constraint:
-    known = ("accuracy", "accuracy_drop", *COSTS)
+    known = ("accuracy", "accuracy_drop", *known_costs())
     if name not in known:
         raise InvalidInputError(unknown_name("constraint", str(name), known))
     what = f"constraint '{name}'"

@@ -1,10 +1,11 @@
-"""Checks that every record read from JSON passes: its version and its keys."""
+"""Checks that every record read from JSON passes: its version, its keys and its numbers."""
 
+import math
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from autocompress.errors import InvalidInputError, WrongTypeError, explain
+from autocompress.errors import InvalidInputError, WrongTypeError, check_type, explain
 
 SCHEMA_VERSION = 1
 
@@ -94,6 +95,41 @@ def check_name(what: str, got: object, known: Collection[str]) -> None:
     """
     if got not in known:
         raise InvalidInputError(unknown_name(what, str(got), known))
+
+
+def check_number(
+    what: str, value: object, *, low: float, high: float = math.inf, open_high: bool = False
+) -> None:
+    """Refuse what is no number in [low, high].
+
+    Args:
+        what: What it is, for the message.
+        value: A number, or what was given for one.
+        low: Smallest value.
+        high: Largest value.
+        open_high: Whether `high` itself is refused.
+
+    Raises:
+        WrongTypeError: If it is no number.
+        InvalidInputError: If it is outside, or not finite.
+
+    Example:
+        >>> check_number("'ema'", 1.0, low=0.0, high=1.0, open_high=True)
+        Traceback (most recent call last):
+        autocompress.errors.InvalidInputError: 'ema': expected a number >= 0 and < 1, got 1.0; \
+correct the value.
+    """
+    if isinstance(value, int):
+        check_type(what, value, int)
+    number = float(value) if isinstance(value, int) else check_type(what, value, float)
+    inside = low <= number and (number < high if open_high else number <= high)
+    if not (math.isfinite(number) and inside):
+        end = "" if high == math.inf else f" and {'<' if open_high else '<='} {high:g}"
+        raise InvalidInputError(
+            explain(
+                what, expected=f"a number >= {low:g}{end}", got=value, remedy="correct the value"
+            )
+        )
 
 
 def unknown_name(what: str, got: str, known: Collection[str]) -> str:

@@ -1,9 +1,10 @@
 """The device that a search optimises for: its runtime and what it executes."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from autocompress.core.plugins import load_plugin, plugin_names
 from autocompress.core.schema import SCHEMA_VERSION, check_name, check_record, unknown_name
 from autocompress.core.simulation import BUILT_IN, Simulation, parse_simulation
 from autocompress.core.simulation import FLOAT as FLOAT  # read here by all other modules
@@ -138,14 +139,17 @@ class Target:
 
     @classmethod
     def named(cls, name: str, *, threads: int = 1, batch_size: int = 1) -> "Target":
-        """Look a built-in target up by its name.
+        """Look a built-in or registered target up by its name.
 
         Raises:
             InvalidInputError: If there is no target of that name.
         """
-        if name not in TARGET_NAMES:
-            raise InvalidInputError(unknown_name("target", str(name), TARGET_NAMES))
+        known = (*TARGET_NAMES, *plugin_names("targets"))
+        if name not in known:
+            raise InvalidInputError(unknown_name("target", str(name), known))
         usage: dict[str, Any] = {"name": name, "threads": threads, "batch_size": batch_size}
+        if name not in TARGET_NAMES:
+            return replace(load_plugin("targets", name, cls), **usage)
         if name in BUILT_IN:
             return cls(simulation=BUILT_IN[name], **usage)
         runtime, precisions = NAMED[name]

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from autocompress.core.candidate import CODEBOOK, Candidate, LayerConfig
+from autocompress.core.objective import COSTS, Cost, known_costs
+from autocompress.core.plugins import load_plugin
 from autocompress.core.target import FLOAT
 from autocompress.cost.peak_memory import peak_activation_bytes
 from autocompress.graph.structure import Layer, ModelGraph
@@ -58,7 +60,7 @@ def count_costs(
         counts for nothing else: MACs, BOPs and parameters are those of the
         whole layers;
         "peak_memory_bytes", the most that the tensors between layers take for
-        one example, see `peak_activation_bytes`.
+        one example, see `peak_activation_bytes`; and registered costs.
     """
     widths = pruned_widths(graph, candidate)
     macs = bops = parameters = 0
@@ -85,6 +87,11 @@ def count_costs(
         "parameters": parameters,
         "size_bytes": size,
         "peak_memory_bytes": peak_activation_bytes(graph, candidate, widths),
+        **{
+            name: float(load_plugin("costs", name, Cost).compute(graph, candidate))
+            for name in known_costs()
+            if name not in COSTS
+        },
     }
 
 

@@ -42,8 +42,9 @@ class KernelKey:
             which reads floats, and "dequantise", which reads integers.
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        kernel: Kernel per spatial axis; () unless a convolution.
-        stride: Stride per spatial axis; () unless a convolution.
+        kernel: Kernel per spatial axis, for an addition that of the convolution
+            whose output is added to; () if there is none.
+        stride: Stride per spatial axis, likewise.
         groups: Convolution groups, >= 1.
         size: Output size per spatial axis (or token axis); () if there is none.
         bits: 8 if computed in integers, 32 in floating point.
@@ -208,6 +209,16 @@ class KernelPlan:
         found = zip(self._places[: self.layer_count], self._groups, strict=False)
         return [(place, groups) for place, groups in found if isinstance(place, Layer)]
 
+    @property
+    def groups(self) -> list[tuple[str, ...]]:
+        """The groups that decide the widths of each place."""
+        return self._groups
+
+    @property
+    def additions(self) -> list[tuple[int, tuple[str, ...]]]:
+        """The residual additions: the number of their place, and the groups that decide it."""
+        return list(enumerate(self._groups))[self.layer_count :]
+
     def place(self, site: Site) -> Layer | Operation:
         """Return the layer or the addition at a site."""
         return self._places[site[0]]
@@ -320,8 +331,15 @@ class KernelPlan:
             last = carrier is not None and not carrier.kernel_size
             width = known.out_channels if known else place.shape[-1 if last else 0]
             size = place.shape[:-1] if last else place.shape[1:]
+            ones = tuple(1 for _ in size) if carrier and carrier.kernel_size else ()
             return KernelKey(
-                kind="add", in_channels=width, out_channels=width, size=size, bits=bits
+                kind="add",
+                in_channels=width,
+                out_channels=width,
+                kernel=ones,
+                stride=ones,
+                size=size,
+                bits=bits,
             )
         widths = self._carrier_widths(place, self._groups[index], ratios)
         transposed = "Transpose" in place.type

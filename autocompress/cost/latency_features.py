@@ -14,15 +14,18 @@ from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import ModelGraph
 
 Columns = NDArray[np.float64]
+Ratios = tuple[NDArray[np.float64], NDArray[np.intp]]
+"""The ratios of a group that occur, and which of them each candidate has."""
 
 NAMES = (
     *("integer layers", "float layers", "integer additions", "float additions"),
     *("quantise", "dequantise", "other operations"),
+    *("integer depthwise layers", "float depthwise layers"),
     *("number of integer layers", "number of float layers", "number of conversions"),
 )
 """What the columns are: milliseconds each, the last three assumed of `OPERATION_MS` apiece."""
 
-PRIOR = np.array([1.0] * 7 + [0.0] * 3)
+PRIOR = np.array([1.0] * 9 + [0.0] * 3)
 """What the columns count for before any network was measured: times, numbers not."""
 
 OPERATION_MS = 0.003
@@ -59,7 +62,11 @@ class LatencyFeatures:
         self.plan = KernelPlan(graph, target)
         self.kernels = LatencyTable(self.plan, kernels)
         self.layers = self.plan.layers
-        self.groups = sorted({name for _, groups in self.layers for name in groups})
+        self.depthwise = {
+            layer.name for layer, _ in self.layers if layer.groups == layer.input_shape[0] > 1
+        }
+        self.groups = sorted({name for groups in self.plan.groups for name in groups})
+        self.has_additions = any(key.kind == "add" for key in kernels)
         self.lines = {
             (kind, bits): _line(kernels, kind, bits)
             for kind, bits in (
@@ -76,7 +83,7 @@ class LatencyFeatures:
             candidates: n of them.
 
         Returns:
-            `n x 10` milliseconds; see `NAMES`.
+            `n x 12` milliseconds; see `NAMES`.
         """
         count = len(candidates)
         quantised, executable = self._precisions(candidates)
@@ -91,30 +98,42 @@ class LatencyFeatures:
             name: np.array([name in c.dropped_blocks for c in candidates], bool) for name in blocks
         }
         execution = self.executed.run(quantised, executable, shares, dropped, count)
-        return self._columns(execution, times, count)
+        return self._columns(execution, times, ratios, count)
 
     def _columns(
-        self, found: Execution, times: Mapping[str, tuple[Columns, Columns]], count: int
+        self,
+        found: Execution,
+        times: Mapping[str, tuple[Columns, Columns]],
+        ratios: Mapping[str, Ratios],
+        count: int,
     ) -> Columns:
         table = np.zeros((count, len(NAMES)))
         for name, alive in found.present.items():
             if name in times:
                 integer = found.integer[name]
-                table[:, 0] += times[name][0] * integer
-                table[:, 1] += times[name][1] * (alive & ~integer)
-                table[:, 7] += integer * OPERATION_MS
-                table[:, 8] += (alive & ~integer) * OPERATION_MS
+                column = 7 if name in self.depthwise else 0
+                table[:, column] += times[name][0] * integer
+                table[:, column + 1] += times[name][1] * (alive & ~integer)
+                table[:, 9] += integer * OPERATION_MS
+                table[:, 10] += (alive & ~integer) * OPERATION_MS
         size = self.target.batch_size
-        for integers, floats, elements in found.additions:
-            table[:, 2] += integers * self._elementwise("add", INT8, size * elements)
-            table[:, 3] += floats * self._elementwise("add", FLOAT, size * elements)
+        known = len(self.plan.additions) == len(found.additions)
+        for number, (integers, floats, elements) in enumerate(found.additions):
+            if known and self.has_additions:
+                index, groups = self.plan.additions[number]
+                of_integers, of_floats, _ = self._layer(index, groups, ratios, count)
+            else:
+                of_integers = self._elementwise("add", INT8, size * elements)
+                of_floats = self._elementwise("add", FLOAT, size * elements)
+            table[:, 2] += integers * of_integers
+            table[:, 3] += floats * of_floats
         for column, kind, bits, conversions in (
             (4, "quantise", FLOAT, found.quantised),
             (5, "dequantise", INT8, found.dequantised),
         ):
             for mask, elements in conversions:
                 table[:, column] += mask * self._elementwise(kind, bits, size * elements)
-                table[:, 9] += mask * OPERATION_MS
+                table[:, 11] += mask * OPERATION_MS
         table[:, 6] = found.others * OPERATION_MS
         return table
 
@@ -144,9 +163,7 @@ class LatencyFeatures:
         pair = self.target.executed(config.weight_bits, config.activation_bits, config.group_size)
         return grids, max(pair) <= INT8
 
-    def _ratios(
-        self, candidates: Sequence[Candidate]
-    ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.intp]]]:
+    def _ratios(self, candidates: Sequence[Candidate]) -> dict[str, Ratios]:
         """For each group, list the ratios that occur, and which of them each candidate has."""
         found = {}
         for group in self.groups:
@@ -158,7 +175,7 @@ class LatencyFeatures:
         self,
         index: int,
         groups: tuple[str, ...],
-        ratios: Mapping[str, tuple[NDArray[np.float64], NDArray[np.intp]]],
+        ratios: Mapping[str, Ratios],
         count: int,
     ) -> tuple[Columns, Columns, Columns]:
         """Return a layer's time in integers and in floats, and the share of its outputs left."""

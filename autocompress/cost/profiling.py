@@ -25,6 +25,9 @@ ROUNDS = 15
 CHUNK_ELEMENTS = 32_000_000
 """Weights held in memory at once, all models of a chunk together."""
 
+NARROW = 16
+"""Channels between the convolutions that additions are measured among."""
+
 SHORTEST_MS = 1e-4
 """What a kernel takes at least, where noise exceeds its time."""
 
@@ -95,6 +98,11 @@ def kernel_model(key: KernelKey, kernels: int, *, batch_size: int = 1) -> onnx.M
     weights per output channel, and the activation function between the kernel
     and its QuantizeLinear, where the runtime fuses it.
 
+    What runtimes may compute with its neighbours is measured among them: of
+    `COPIES` pairs of convolutions in a chain, as many as there are kernels have
+    their input added to their output; of `COPIES` elementwise operations, as
+    many read integers.
+
     Args:
         key: The kernel.
         kernels: How often it runs, 1 to `COPIES`.
@@ -104,8 +112,8 @@ def kernel_model(key: KernelKey, kernels: int, *, batch_size: int = 1) -> onnx.M
         The model; its inputs have the type that the kernel computes in.
     """
     builder = _Builder(key, batch_size)
-    for index in range(kernels):
-        builder.add_kernel(index)
+    for index in range(COPIES if builder.among_others else kernels):
+        builder.add_kernel(index, counted=index < kernels)
     return builder.finish()
 
 
@@ -148,6 +156,8 @@ class _Builder:
         self.key = key
         self.batch_size = batch_size
         self.quantised = key.bits == INT8
+        self.chained = key.kind == "add" and bool(key.kernel)
+        self.among_others = self.chained or key.kind == "dequantise"
         self.type = TensorProto.UINT8 if self.quantised else TensorProto.FLOAT
         converted = {"quantise": TensorProto.UINT8, "dequantise": TensorProto.FLOAT}
         self.output_type = converted.get(key.kind, self.type)
@@ -158,51 +168,77 @@ class _Builder:
         self.zero = self._constant("zero", np.zeros((), np.uint8))
         self.scale = self._constant("scale", np.array(SCALE, np.float32))
 
-    def add_kernel(self, index: int) -> None:
-        """Add the kernel once more."""
+    def add_kernel(self, index: int, *, counted: bool) -> None:
+        """Add the kernel once more, or only what it stands among."""
         key = self.key
-        if key.kind in ("quantise", "dequantise"):
-            self.results.append(self._conversion(index))
+        if key.kind == "quantise":
+            self.results.append(self._conversion("QuantizeLinear", index))
             return
-        if key.kind == "add":
-            before = self.results[-1] if self.results else "x"
-            made = self._node("Add", self._read(before, index), self._read("y", index))
+        if key.kind == "dequantise":
+            read = self._conversion("DequantizeLinear", index) if counted else "y"
+            shift = self._constant(f"shift{index}", np.array(1.0 + index, np.float32))
+            self.results.append(self._node("Add", read, shift))
+            return
+        before = self.results[-1] if self.results and key.kind == "add" else "x"
+        if self.chained:
+            if not self.results:  # so that the first addition is to a layer's output too
+                before = self._narrowed("x", "start")
+                before = self._write(self._node("Relu", self._convolution(before, "s")), "started")
+            made = self._convolution(self._narrowed(before, f"narrow{index}"), f"w{index}")
+            if counted:
+                made = self._read(self._write(made, f"branch{index}"), f"branch{index}_read")
+                made = self._node("Add", made, self._read(before, f"skip{index}"))
+        elif key.kind == "add":
+            made = self._node(
+                "Add", self._read(before, f"x_read{index}"), self._read("y", f"y_read{index}")
+            )
+        elif key.kind == "linear":
+            shape = (key.out_channels, key.in_channels)
+            read = self._read("x", f"x_read{index}")
+            made = self._node("Gemm", read, *self._parameters(shape, str(index)), transB=1)
         else:
-            activation = self._read("x", index)
-            weight_shape = (key.out_channels, key.in_channels // key.groups, *key.kernel)
-            parameters = self._parameters(weight_shape, index)
-            if key.kind == "linear":
-                made = self._node("Gemm", activation, *parameters, transB=1)
-            else:
-                made = self._node(
-                    "Conv",
-                    activation,
-                    *parameters,
-                    kernel_shape=key.kernel,
-                    strides=key.stride,
-                    group=key.groups,
-                    pads=self._pads(),
-                )
+            made = self._convolution("x", str(index))
         self.results.append(self._write(self._node("Relu", made), f"result{index}"))
 
-    def _conversion(self, index: int) -> str:
+    def _narrowed(self, read: str, name: str) -> str:
+        """Convolve a tensor to `NARROW` channels."""
+        narrow = self._convolution(read, f"{name}_w", outputs=NARROW)
+        return self._write(self._node("Relu", narrow), name)
+
+    def _convolution(self, read: str, name: str, outputs: int = 0) -> str:
+        """Convolve a tensor with weights of this name; those of additions are narrow inside."""
+        key = self.key
+        inputs = NARROW if self.chained and not outputs else key.in_channels
+        shape = (outputs or key.out_channels, inputs // key.groups, *key.kernel)
+        return self._node(
+            "Conv",
+            self._read(read, f"x_read{name}"),
+            *self._parameters(shape, name),
+            kernel_shape=key.kernel,
+            strides=key.stride,
+            group=key.groups,
+            pads=self._pads(),
+        )
+
+    def _conversion(self, kind: str, index: int) -> str:
         """Convert the input once more; scales differ, so that conversions are not merged."""
         scale = self._constant(f"scale{index}", np.array(SCALE * (1 + index), np.float32))
-        kind = "QuantizeLinear" if self.key.kind == "quantise" else "DequantizeLinear"
         return self._node(kind, "x", scale, self.zero)
 
     def finish(self) -> onnx.ModelProto:
         """Return the model of the kernels added so far."""
-        cut = self.key.kind not in ("add", "linear") and bool(self.key.size)
+        cut = bool(self.key.size) and (self.chained or self.key.kind not in ("add", "linear"))
+        if self.chained:
+            self.results = self.results[-1:]
         outputs = self._pixels() if cut else self.results
         shape = self._input_shape()
+        inputs = {"x": self.type}
+        if self.key.kind in ("add", "dequantise") and not self.chained:
+            inputs["y"] = self.output_type
         graph = helper.make_graph(
             self.nodes,
             "kernel",
-            [
-                helper.make_tensor_value_info(name, self.type, shape)
-                for name in (("x", "y") if self.key.kind == "add" else ("x",))
-            ],
+            [helper.make_tensor_value_info(name, kind, shape) for name, kind in inputs.items()],
             [
                 helper.make_tensor_value_info(name, self.output_type, [None] * len(shape))
                 for name in outputs
@@ -239,7 +275,7 @@ class _Builder:
         totals = [max(k - s, 0) for k, s in zip(self.key.kernel, self.key.stride, strict=True)]
         return [*(t - t // 2 for t in totals), *(t // 2 for t in totals)]
 
-    def _parameters(self, shape: tuple[int, ...], index: int) -> tuple[str, str]:
+    def _parameters(self, shape: tuple[int, ...], index: str) -> tuple[str, str]:
         if not self.quantised:
             weight = self.rng.standard_normal(shape, dtype=np.float32)
             bias = self.rng.standard_normal(shape[0], dtype=np.float32)
@@ -262,10 +298,9 @@ class _Builder:
         )
         return self._node("DequantizeLinear", *inputs, axis=0)
 
-    def _read(self, name: str, index: int) -> str:
+    def _read(self, name: str, output: str) -> str:
         if not self.quantised:
             return name
-        output = f"{name}_read{index}"
         return self._node("DequantizeLinear", name, self.scale, self.zero, output=output)
 
     def _write(self, name: str, output: str) -> str:

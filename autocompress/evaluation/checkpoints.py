@@ -17,8 +17,8 @@ from autocompress.transform.record import Cut, SurgeryRecord
 from autocompress.transform.sparsity import mask_smallest
 from autocompress.transform.surgery import cut_model
 
-STEP = ":step:"
-"""What the names of learned steps begin with in a checkpoint."""
+STEP, GRID = ":step:", ":grid:"
+"""What names of learned steps begin with in a checkpoint, and those of grids that have some."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,8 +87,15 @@ def load_weights(model: CompressedModel, checkpoint: Checkpoint, original: nn.Mo
     """
     ancestor = rebuild_model(original, checkpoint.record)
     tensors = load_file(checkpoint.path)
-    for name in [name for name in tensors if name.startswith(STEP)]:
-        ancestor.steps[name.removeprefix(STEP)] = nn.Parameter(tensors.pop(name))
+    learned = {
+        start: {
+            name.removeprefix(start): tensors.pop(name)
+            for name in [*tensors]
+            if name.startswith(start)
+        }
+        for start in (STEP, GRID)
+    }
+    ancestor.set_steps(learned[STEP], learned[GRID])
     ancestor.network.load_state_dict(tensors)
     inherit_weights(model, ancestor)
 
@@ -106,11 +113,12 @@ def inherit_weights(model: CompressedModel, parent: CompressedModel) -> None:
     model.network.load_state_dict(smaller.state_dict())
     mask_smallest(model)
     if not further and not blocks:
-        model.inherit_steps(parent)
+        model.set_steps(parent.steps, parent.learned_grids())
 
 
 def _named_steps(model: CompressedModel) -> list[tuple[str, Tensor]]:
-    return [(f"{STEP}{key}", step) for key, step in model.steps.items()]
+    steps = [(f"{STEP}{key}", step.detach()) for key, step in model.steps.items()]
+    return steps + [(f"{GRID}{key}", grid) for key, grid in model.learned_grids().items()]
 
 
 def find_ancestor(model: CompressedModel, checkpoints: list[Checkpoint]) -> Checkpoint | None:

@@ -1,8 +1,8 @@
 """Evaluate candidates: the proxy, and fine-tuning that resumes from checkpoints."""
 
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +14,16 @@ from autocompress.core.evaluation import FidelityResult
 from autocompress.core.quantisation import HESSIAN, QuantisationConfig
 from autocompress.core.seeds import derive_seed
 from autocompress.core.training import TrainingConfig
+from autocompress.errors import TrainingError
 from autocompress.evaluation.checkpoints import (
     find_ancestor,
-    further_cuts,
-    inherit_weights,
     list_checkpoints,
     load_weights,
     save_checkpoint,
 )
+from autocompress.evaluation.course import Course
 from autocompress.evaluation.curvature import hessian_traces, rounding_damage
-from autocompress.evaluation.finetune import fine_tune
+from autocompress.evaluation.elastic import SharedWeights
 from autocompress.evaluation.proxy import (
     divergence,
     log_probabilities,
@@ -31,8 +31,9 @@ from autocompress.evaluation.proxy import (
     score,
     settle,
 )
+from autocompress.evaluation.snapshot import Snapshots
 from autocompress.evaluation.splits import Splits, count, example_inputs
-from autocompress.evaluation.stages import Stage, plan_stages, stage_config
+from autocompress.evaluation.stages import plan_stages
 from autocompress.evaluation.task import Task
 from autocompress.graph.structure import ModelGraph
 from autocompress.transform.compressed import CompressedModel
@@ -53,10 +54,12 @@ class Evaluator:
         device: Torch device name.
         training: How a candidate is cut and quantised while it is trained.
         quantisation: How grids are chosen.
+        teachers: Teachers beside the original.
 
     Attributes:
         seconds_per_image: Of the latest training; 0 before the first.
         traces: What `hessian_traces` returns; None before the first call.
+        shared: Elastic weights that proxies use; None for the original's.
     """
 
     def __init__(
@@ -71,11 +74,14 @@ class Evaluator:
         device: str = "cpu",
         training: TrainingConfig = TrainingConfig(),  # noqa: B008  frozen
         quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
+        teachers: Sequence[nn.Module] = (),
     ) -> None:
+        self.teachers = tuple(teachers)
         self.model, self.graph, self.task, self.splits = model, graph, task, splits
         self.checkpoints, self.seed, self.device = checkpoints, seed, device
         self.seconds_per_image = 0.0
         self.traces: dict[str, float] | None = None
+        self.shared: SharedWeights | None = None
         self._wholes: dict[Candidate, float] = {}
         self.training, self.quantisation = training, quantisation
         self.inputs = example_inputs(task, model, splits.val)
@@ -125,7 +131,9 @@ class Evaluator:
         """Evaluate at fidelity 0: surgery, recalibration, accuracy on part of `val`."""
         started = time.monotonic()
         model = self.compress(candidate)
-        self.settle(model)
+        if self.shared is not None:
+            self.shared.inherit(model)
+        self.settle(model, trained=self.shared is not None)
         accuracy = score(model, self.task, self.splits.proxy, device=self.device)
         return FidelityResult(
             accuracy=accuracy,
@@ -169,42 +177,25 @@ class Evaluator:
             of `val`.
         """
         started = time.monotonic()
-        training = self.training
-        if fidelity < 2 or images == 0:
-            training = TrainingConfig(learned_steps=training.learned_steps)
-        stages = plan_stages(candidate, training, self.graph)
-        model = self._cut(stages[0], candidate)
+        training = self.training if fidelity == 2 and images > 0 else self.training.at_once()
+        first = plan_stages(candidate, training, self.graph)[0]
+        model = self._cut(first.candidate, candidate)
         known = list_checkpoints(self.checkpoints)
-        own = [checkpoint for checkpoint in known if checkpoint.path == self._checkpoint(slot)]
+        own = [checkpoint for checkpoint in known if checkpoint.path == self.checkpoint(slot)]
         ancestor = find_ancestor(model, known if inherit else own)
         before = trained = 0
         if ancestor is not None:
             load_weights(model, ancestor, self.model)
             before = ancestor.trained_images
-        begun = time.monotonic()
-        limit = None if seconds is None else begun + seconds
-        penalised = len(stages) > 1 and training.norm_l1 + training.group_lasso > 0.0
-        final = self._cut(stages[-1], candidate).record if penalised else model.record
-        for stage in stages if images > 0 else ():
-            if stage is not stages[0]:
-                parent, model = model, self._cut(stage, candidate)
-                inherit_weights(model, parent)
-            left = None if limit is None else limit - time.monotonic()
-            trained += fine_tune(
-                model,
-                self.model,
-                self.task,
-                candidate.distill,
-                stage_config(stage, training, images=images, trained=trained, seconds=left),
-                seed=derive_seed(self.seed, slot, f"fine-tune after {before + trained}"),
-                device=self.device,
-                on_step=None if on_step is None else stage.steps(on_step),
-                doomed=(further_cuts(model.record, final) or ()) if penalised else (),
+        if images > 0:
+            model, trained = self._train(
+                model, candidate, training, slot, before, images, seconds, on_step
             )
-            self.seconds_per_image = (time.monotonic() - begun) / max(1, trained)
-        if before + trained > 0:
-            save_checkpoint(model, self._checkpoint(slot), before + trained)
-        self.settle(model, exact=True, trained=before + trained > 0)
+            save_checkpoint(model, self.checkpoint(slot), before + trained)
+        elif before > 0:
+            save_checkpoint(model, self.checkpoint(slot), before)
+        on_grids = before + trained > 0 and training.quantise != "after"
+        self.settle(model, exact=True, trained=on_grids)
         accuracy = score(model, self.task, self.splits.val, device=self.device)
         result = FidelityResult(
             accuracy=accuracy,
@@ -214,17 +205,73 @@ class Evaluator:
         )
         return model, result
 
+    def _train(
+        self,
+        model: CompressedModel,
+        candidate: Candidate,
+        training: TrainingConfig,
+        slot: int,
+        before: int,
+        images: int,
+        seconds: float | None,
+        on_step: Callable[[float], None] | None,
+    ) -> tuple[CompressedModel, int]:
+        """Send a model through its course; one that fails begins anew the next time."""
+        begun = time.monotonic()
+        snapshots = Snapshots(
+            self.checkpoint(slot).with_suffix(".training"),
+            {
+                "candidate": candidate.canonical().to_json(),
+                "training": asdict(training),
+                "images": images if seconds is None else None,
+                "before": before,
+                "seed": self.seed,
+            },
+            training.recipe.checkpoint_seconds,
+        )
+        course = Course(
+            candidate=candidate,
+            training=training,
+            graph=self.graph,
+            cut=lambda stage: self._cut(stage, candidate),
+            teachers=(self.model, *self.teachers),
+            task=self.task,
+            val=self.splits.val,
+            images=images,
+            seconds=seconds,
+            seed=lambda trained: derive_seed(
+                self.seed, slot, f"fine-tune after {before + trained}"
+            ),
+            device=self.device,
+            on_step=on_step,
+            snapshots=snapshots,
+            assistants=self.checkpoints / "assistants",
+        )
+        try:
+            model, trained = course.run(model)
+        except TrainingError:
+            snapshots.drop()
+            raise
+        self.seconds_per_image = (time.monotonic() - begun) / max(1, trained)
+        return model, trained
+
     def forget(self, slot: int) -> None:
         """Delete the trained weights of a slot, so that a retry begins as the first attempt did."""
-        self._checkpoint(slot).unlink(missing_ok=True)
+        self.checkpoint(slot).unlink(missing_ok=True)
 
-    def _checkpoint(self, slot: int) -> Path:
+    def inherited(self, candidate: Candidate) -> bytes:
+        """Read the checkpoint that a short fine-tune would start from; empty if there is none."""
+        known = list_checkpoints(self.checkpoints)
+        ancestor = find_ancestor(self.compress(candidate), known)
+        return b"" if ancestor is None else ancestor.path.read_bytes()
+
+    def checkpoint(self, slot: int) -> Path:
+        """Return the file that holds the trained weights of a slot, if there are any."""
         return self.checkpoints / f"{slot:05d}.safetensors"
 
-    def _cut(self, stage: Stage, candidate: Candidate) -> CompressedModel:
+    def _cut(self, stage: Candidate, candidate: Candidate) -> CompressedModel:
         """Cut a copy of the model to a stage on the way to a candidate."""
-        final = candidate.canonical()
-        return self._surgeon.compress(stage.candidate, final=final)
+        return self._surgeon.compress(stage, final=candidate.canonical())
 
     def deviation(self, candidate: Candidate) -> float:
         """Return KL(original || candidate) on calibration images, without training.

@@ -1,70 +1,75 @@
-"""Train a compressed model with the original as its frozen teacher."""
+"""Train a compressed model, with the original or others as its teachers."""
 
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autocompress.core.candidate import DistillConfig
-from autocompress.errors import InvalidInputError, TrainingError, explain
+from autocompress.core.recipe import Recipe
+from autocompress.errors import TrainingError, explain
+from autocompress.evaluation.averaging import (
+    WeightAverage,
+    copy_weights,
+    set_weights,
+    weights_of,
+)
+from autocompress.evaluation.feed import Feed
+from autocompress.evaluation.optimisation import (
+    make_optimiser,
+    optimiser_tensors,
+    restore_optimiser,
+    set_rate,
+)
 from autocompress.evaluation.penalties import group_lasso, norm_scales_l1
 from autocompress.evaluation.precision import arithmetic
-from autocompress.evaluation.proxy import settle
-from autocompress.evaluation.splits import CALIBRATION_IMAGES, place, size, take
+from autocompress.evaluation.proxy import score, settle
+from autocompress.evaluation.snapshot import Snapshots, prefixed, under
+from autocompress.evaluation.splits import CALIBRATION_IMAGES, size, take
 from autocompress.evaluation.task import Batch, Task
+from autocompress.evaluation.teaching import BOTH, LABELS, Teaching
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.record import Cut
+
+SELF_DECAY = 0.99
+"""Decay of the average that teaches in self-distillation, where the recipe has none."""
+
+LOOKS = 20
+"""How often a training with patience looks at `val`, at most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FineTuneConfig:
-    """How long and how fast a student learns.
+    """How long and how a student learns.
 
     Attributes:
         images: Training images to see, any multiple or fraction of an epoch.
-        learning_rate: Peak of the one-cycle schedule (Smith 2018).
-        momentum: Of SGD with Nesterov momentum.
-        weight_decay: On weights of layers; norms, biases and steps have none.
-        warm_up: Share of the steps in which the rate rises.
-        clip_norm: Largest gradient norm.
+        recipe: How weights are updated.
         seconds: Wall time after which the schedule is cut short; None for none.
-        cycle: The part of the one-cycle schedule that this training runs through.
+        cycle: The part of the learning rate's schedule that this training runs through.
         norm_l1: Weight of the penalty on batch-norm scales; see `penalties`.
         group_lasso: Weight of the penalty on filters and channels.
         learned_steps: Whether grids below 8 bits are trained, with activations on them.
+        quantised: Whether grids below 8 bits are on; without, steps are not learned either.
+        lesson: `BOTH`, `LABELS` or `CO_STUDY`; see `Teaching`.
+        self_taught: Whether the moving average of the student is its teacher.
     """
 
     images: int
-    learning_rate: float = 0.02
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    warm_up: float = 0.15
-    clip_norm: float = 5.0
+    recipe: Recipe = field(default_factory=Recipe)
     seconds: float | None = None
     cycle: tuple[float, float] = (0.0, 1.0)
     norm_l1: float = 0.0
     group_lasso: float = 0.0
     learned_steps: bool = False
-
-
-def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return T^2 KL(teacher || student) of softened outputs (Hinton et al. 2015).
-
-    Args:
-        student: Logits, n x classes.
-        teacher: Logits of the same shape.
-        temperature: Softening, > 0.
-
-    Returns:
-        The mean over examples, scaled by T^2 so that gradients keep their size.
-    """
-    soft = F.log_softmax(student.float() / temperature, dim=-1)
-    target = F.log_softmax(teacher.float() / temperature, dim=-1)
-    return F.kl_div(soft, target, reduction="batchmean", log_target=True) * temperature**2
+    quantised: bool = True
+    lesson: str = BOTH
+    self_taught: bool = False
 
 
 def fine_tune(
@@ -78,6 +83,9 @@ def fine_tune(
     device: str = "cpu",
     on_step: Callable[[float], None] | None = None,
     doomed: Sequence[Cut] = (),
+    others: Sequence[nn.Module] = (),
+    val: Sequence[Batch] = (),
+    snapshots: Snapshots | None = None,
 ) -> int:
     """Train a student in place.
 
@@ -85,148 +93,230 @@ def fine_tune(
     on. With learned steps (Esser et al. 2020), so do activation grids below 8
     bits, and the steps of all grids below 8 bits are trained too; other weights
     get straight-through gradients, and other activation grids are off, since
-    calibration follows training. Masked weights stay at zero. The teacher
-    stays in eval mode and is not changed.
+    calibration follows training. Masked weights stay at zero. Teachers
+    stay in eval mode and are not changed, but for the first in co-study.
 
     Args:
         student: Trained in place; ends in eval mode, not yet settled.
-        teacher: The original model.
+        teacher: The original model, or who takes its place.
         task: Supplies `train` and the loss.
-        distill: Temperature and weight of the teacher's part.
-        config: Length and rate.
+        distill: Temperature, weights and method of the teachers' part.
+        config: Length and recipe.
         seed: Draws shuffling, augmentation and dropout; the caller's random
             state is left alone.
         device: Torch device name.
         on_step: Called with the share done, in (0, 1].
         doomed: Channels of the student that will be cut next; the penalties
             drive them to zero.
+        others: Further teachers.
+        val: Where a recipe with patience looks; none for no looks.
+        snapshots: Where the state is written now and then, and where an
+            interrupted training goes on; without a limit of time, it ends as
+            it would have undisturbed.
 
     Returns:
         The number of training images seen.
 
     Raises:
         TrainingError: If the loss stops being finite.
-        InvalidInputError: If `distill` asks for more than logits.
+        InvalidInputError: If there are no features of the kind that is compared.
     """
-    _check_supported(distill)
-    teacher.eval()
     student.release_grids()
-    if config.learned_steps:
-        _begin_steps(student, task, seed, device)
-    student.train()
-    student.quantise_weights = any(bits < 8 for bits in student.record.quantised.values())
-    student.quantise_activations = False
-    optimiser = torch.optim.SGD(
-        _parameter_groups(student, config.weight_decay),
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        nesterov=True,
-    )
-    seen, started = 0, time.monotonic()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for batch in _training_batches(task, config.images, device):
-            elapsed = time.monotonic() - started
-            progress = seen / config.images
-            if config.seconds is not None:
-                progress = max(progress, elapsed / config.seconds)
-            if progress >= 1.0:
-                break
-            for group in optimiser.param_groups:
-                group["lr"] = config.learning_rate * _one_cycle(
-                    config.cycle[0] + progress * (config.cycle[1] - config.cycle[0]),
-                    config.warm_up,
-                )
-            with arithmetic(device):
-                loss = _task_loss(student, teacher, task, distill, batch)
-            if config.norm_l1 > 0.0:
-                loss = loss + config.norm_l1 * norm_scales_l1(student.network, doomed)
-            if config.group_lasso > 0.0:
-                loss = loss + config.group_lasso * group_lasso(student.network, doomed)
-            optimiser.zero_grad()
-            torch.autograd.backward(loss)
-            student.mask_gradients()
-            norm = nn.utils.clip_grad_norm_(student.parameters(), config.clip_norm)
-            if not math.isfinite(float(norm)):
-                student.eval()
-                raise TrainingError(
-                    explain(
-                        "fine-tuning",
-                        expected="a finite loss",
-                        got=f"loss {float(loss.detach()):g} after {seen} images",
-                        remedy="lower the learning rate, or check the training data",
-                    )
-                )
-            optimiser.step()
-            seen += size(batch)
-            if on_step is not None:
-                on_step(min(1.0, max(progress, seen / config.images)))
     student.eval()
-    return seen
+    narrow = config.quantised and any(bits < 8 for bits in student.record.quantised.values())
+    if config.learned_steps and config.quantised:
+        begin_steps(student, task, seed, device)
+    average = None
+    if config.self_taught or config.recipe.ema > 0.0:
+        average = WeightAverage(student, config.recipe.ema or SELF_DECAY)
+    first = average.model if config.self_taught and average is not None else teacher
+    needs_example = distill.feature_weight > 0.0 and config.lesson != LABELS
+    example = _example(task, seed, device) if needs_example else None
+    student.train()
+    for model in (student, *(() if average is None else (average.model,))):
+        model.quantise_weights, model.quantise_activations = narrow, False
+    with (
+        seeded(seed, device),
+        Teaching(student, (first, *others), task, distill, config.lesson, example) as teaching,
+    ):
+        training = _Training(
+            student, teaching, config, average, device=device, doomed=doomed, val=val
+        )
+        if snapshots is not None and (found := snapshots.read_stage()) is not None:
+            training.go_on(*found)
+        try:
+            training.run(on_step, snapshots)
+        finally:
+            student.eval()
+    if average is not None and config.recipe.ema > 0.0:
+        set_weights(student, copy_weights(average.model))
+    if training.best:
+        set_weights(student, training.best)
+    student.eval()
+    return training.seen
 
 
-def _task_loss(
-    student: nn.Module, teacher: nn.Module, task: Task, distill: DistillConfig, batch: Batch
-) -> Tensor:
-    """Return the loss on a batch, the teacher's part included."""
-    outputs = task.run(student, batch)
-    loss = (1.0 - distill.kd_weight) * task.loss(outputs, batch)
-    if distill.kd_weight > 0.0:
-        with torch.no_grad():
-            target = task.run(teacher, batch)
-        loss = loss + distill.kd_weight * distillation_loss(outputs, target, distill.temperature)
-    return loss
+class _Training:
+    """A training and where it stands."""
+
+    def __init__(
+        self,
+        student: CompressedModel,
+        teaching: Teaching,
+        config: FineTuneConfig,
+        average: WeightAverage | None,
+        *,
+        device: str,
+        doomed: Sequence[Cut],
+        val: Sequence[Batch],
+    ) -> None:
+        self.student, self.teaching, self.config = student, teaching, config
+        self.average, self.device, self.doomed, self.val = average, device, doomed, val
+        self.feed = Feed(teaching.task.train, device)
+        teacher = teaching.trained_teacher
+        self.optimiser = make_optimiser(student, config.recipe, teaching.regressors, teacher)
+        self.seen, self.begun, self.started = 0, 0.0, time.monotonic()
+        self.best: dict[str, Tensor] = {}
+        self.best_accuracy, self.looked, self.waited = -1.0, 0.0, 0
+
+    def run(self, on_step: Callable[[float], None] | None, snapshots: Snapshots | None) -> None:
+        """Train to the end of the schedule, or until `val` has not grown for long enough."""
+        config, recipe, pending = self.config, self.config.recipe, 0
+        for batch in self.feed:
+            progress = self._progress()
+            if progress >= 1.0 or (recipe.patience and self.waited >= recipe.patience):
+                break
+            if pending == 0:
+                start, end = config.cycle
+                set_rate(self.optimiser, recipe, start + progress * (end - start))
+                self.optimiser.zero_grad()
+            loss = self._loss(batch)
+            torch.autograd.backward(loss / recipe.accumulate)
+            self.seen, pending = self.seen + size(batch), pending + 1
+            if pending == recipe.accumulate or self.seen >= config.images:
+                self._step(loss)
+                pending = 0
+                self._look()
+                if on_step is not None:
+                    on_step(min(1.0, max(progress, self.seen / config.images)))
+                if snapshots is not None:
+                    snapshots.offer(self._numbers(), self._tensors)
+
+    def go_on(self, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Take the place of a training that was interrupted."""
+        self.student.load_state_dict(under("student", tensors))
+        for name, module in self._beside().items():
+            set_weights(module, under(name, tensors))
+        restore_optimiser(self.optimiser, under("optimiser", tensors))
+        self.feed.go_to(under("feed", tensors))
+        self.best = under("best", tensors)
+        self.seen, self.begun = numbers["seen"], numbers["progress"]
+        self.best_accuracy, self.looked = numbers["best"], numbers["looked"]
+        self.waited = numbers["waited"]
+        if self.average is not None:
+            self.average.steps = numbers["averaged"]
+
+    def _progress(self) -> float:
+        """Return the share of the schedule that is done, by images and by time."""
+        progress = self.seen / self.config.images if self.config.images > 0 else 1.0
+        if self.config.seconds is not None:
+            elapsed = (time.monotonic() - self.started) / self.config.seconds
+            progress = max(progress, self.begun + (1.0 - self.begun) * elapsed)
+        return progress
+
+    def _loss(self, batch: Batch) -> Tensor:
+        config, network = self.config, self.student.network
+        with arithmetic(self.device, low_precision=config.recipe.low_precision):
+            loss = self.teaching.loss(batch)
+        if config.norm_l1 > 0.0:
+            loss = loss + config.norm_l1 * norm_scales_l1(network, self.doomed)
+        if config.group_lasso > 0.0:
+            loss = loss + config.group_lasso * group_lasso(network, self.doomed)
+        return loss
+
+    def _step(self, loss: Tensor) -> None:
+        self.student.mask_gradients()
+        norm = nn.utils.clip_grad_norm_(self.student.parameters(), self.config.recipe.clip_norm)
+        if not math.isfinite(float(norm)):
+            raise TrainingError(
+                explain(
+                    "fine-tuning",
+                    expected="a finite loss",
+                    got=f"loss {float(loss.detach()):g} after {self.seen} images",
+                    remedy="lower the learning rate, or check the training data",
+                )
+            )
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update(self.student)
+
+    def _look(self) -> None:
+        """Score the model on `val` when it is time to, and keep the best."""
+        progress = self._progress()
+        if not (self.config.recipe.patience and self.val):
+            return
+        if progress - self.looked < 1.0 / LOOKS and progress < 1.0:
+            return
+        averaged = self.average is not None and self.config.recipe.ema > 0.0
+        model = self.average.model if averaged and self.average is not None else self.student
+        accuracy = score(model, self.teaching.task, self.val, device=self.device)
+        self.student.train()
+        self.looked = progress
+        if accuracy > self.best_accuracy:
+            self.best_accuracy, self.waited = accuracy, 0
+            self.best = copy_weights(model)
+        else:
+            self.waited += 1
+
+    def _beside(self) -> dict[str, nn.Module]:
+        """Return what changes beside the student, by a name for it."""
+        modules = {"regressors": self.teaching.regressors}
+        return modules | ({} if self.average is None else {"average": self.average.model})
+
+    def _numbers(self) -> dict[str, Any]:
+        return {
+            "seen": self.seen,
+            "progress": self._progress(),
+            "best": self.best_accuracy,
+            "looked": self.looked,
+            "waited": self.waited,
+            "averaged": 0 if self.average is None else self.average.steps,
+        }
+
+    def _tensors(self) -> dict[str, Tensor]:
+        found = prefixed("student", self.student.state_dict())
+        for name, module in self._beside().items():
+            found |= prefixed(name, weights_of(module))
+        found |= prefixed("optimiser", optimiser_tensors(self.optimiser))
+        return found | prefixed("feed", self.feed.position()) | prefixed("best", self.best)
 
 
-def _begin_steps(student: CompressedModel, task: Task, seed: int, device: str) -> None:
-    """Make steps parameters; those of activations begin where calibration puts them."""
+@contextmanager
+def seeded(seed: int, device: str) -> Iterator[None]:
+    """Draw from a seed, and leave the caller's random state as it was."""
+    place = torch.device(device)
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _example(task: Task, seed: int, device: str) -> Batch:
+    """Return the first training batch."""
+    with seeded(seed, device):
+        return next(take(task.train, CALIBRATION_IMAGES, "train", device))
+
+
+def begin_steps(student: CompressedModel, task: Task, seed: int, device: str) -> None:
+    """Make steps parameters; those of activations begin where calibration puts them.
+
+    Args:
+        student: Changed in place.
+        task: Supplies `train`, on which the grids are calibrated if they are not.
+        seed: Draws the batches.
+        device: Torch device name.
+    """
     if any(site.bits < 8 and quantiser.low is None for site, quantiser in student.sites()):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed, device):
             batches = list(take(task.train, CALIBRATION_IMAGES, "train", device))
         settle(student, task, batches, batches, device=device, trained=True)
     student.learn_steps()
-
-
-def _check_supported(distill: DistillConfig) -> None:
-    """Refuse what this version would silently leave out."""
-    if distill.feature_weight != 0.0:
-        raise InvalidInputError(
-            explain(
-                "distillation",
-                expected="feature_weight 0",
-                got=f"{distill.feature_weight:g}",
-                remedy="distil from logits",
-            )
-        )
-
-
-def _training_batches(task: Task, images: int, device: str) -> Iterator[Batch]:
-    """Yield training batches, epoch after epoch, for as long as is asked."""
-    seen = 0
-    while seen < images:
-        before = seen
-        for batch in task.train:
-            yield place(batch, device)
-            seen += size(batch)
-            if seen >= images:
-                return
-        if seen == before:
-            return
-
-
-def _one_cycle(progress: float, warm_up: float) -> float:
-    """Return the share of the peak rate: a linear rise, then a cosine to zero."""
-    if progress < warm_up:
-        return 0.1 + 0.9 * progress / warm_up
-    return 0.5 * (1.0 + math.cos(math.pi * (progress - warm_up) / (1.0 - warm_up)))
-
-
-def _parameter_groups(model: CompressedModel, weight_decay: float) -> list[dict[str, object]]:
-    trained = [p for p in model.network.parameters() if p.requires_grad]
-    weights = [p for p in trained if p.dim() > 1]
-    others = [*(p for p in trained if p.dim() <= 1), *model.steps.parameters()]
-    return [
-        {"params": weights, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]

@@ -1,17 +1,33 @@
-"""The ever smaller candidates that a training schedule goes through."""
+"""The stages of a training: ever smaller candidates, and who teaches them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from autocompress.core.candidate import Candidate
+from autocompress.core.candidate import UNIFORM, Candidate
 from autocompress.core.sparsity import UNSTRUCTURED
+from autocompress.core.target import FLOAT
 from autocompress.core.training import TrainingConfig
 from autocompress.evaluation.finetune import FineTuneConfig
+from autocompress.evaluation.teaching import BOTH, CO_STUDY, LABELS
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.widths import removed_channels
 
 SHORTEST = 1e-3
 """Seconds that a stage is given where no time is left."""
+
+ASSISTANT_SHARE = 1 / 3
+"""Share of the training in which an assistant is taught."""
+
+LESSONS = {
+    "throughout": (BOTH,),
+    "first": (BOTH, LABELS),
+    "last": (LABELS, BOTH),
+    "qkd": (LABELS, CO_STUDY, BOTH),
+}
+"""Lessons of equal length, by when the teacher teaches."""
+
+GRIDS = {"throughout": (True,), "last": (False, True), "after": (False,)}
+"""Whether narrow grids are on, in parts of equal length."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,11 +38,15 @@ class Stage:
         candidate: What the model is cut to.
         begins: Share of the training images before it, [0, 1).
         ends: Share of the training images up to its end, (0, 1].
+        lesson: What it learns from; see `Teaching`.
+        quantised: Whether narrow grids are on.
     """
 
     candidate: Candidate
     begins: float
     ends: float
+    lesson: str = BOTH
+    quantised: bool = True
 
     def steps(self, on_step: Callable[[float], None]) -> Callable[[float], None]:
         """Return a callback for the stage that tells another the share of the whole."""
@@ -38,8 +58,9 @@ def plan_stages(
 ) -> tuple[Stage, ...]:
     """List the stages from the original to a candidate.
 
-    Stages that would be cut alike are one, so that a candidate of which
-    nothing is cut has a single stage.
+    The cuts of the schedule, the lessons and the bits each divide the images
+    in their own way. Neighbours that are alike in all three are one stage, so that a
+    candidate of which nothing is cut may have a single one.
 
     Args:
         candidate: Where to end.
@@ -50,18 +71,52 @@ def plan_stages(
         At least one stage; the last one's candidate is the given one, its
         ratios as achieved after rounding.
     """
+    shares = training.image_shares()
+    cuts = [cut_partly(candidate, share, graph) for share in training.cut_shares()]
+    cut_ends = [round(sum(shares[: number + 1]), 12) for number in range(len(shares) - 1)]
+    lessons, grids = LESSONS[training.teach], GRIDS[training.quantise]
+    ends = {*cut_ends, *_equal_ends(lessons), *_equal_ends(grids), 1.0}
     planned: list[Stage] = []
     begins = 0.0
-    shares = training.image_shares()
-    for number, cut in enumerate(training.cut_shares()):
-        ends = sum(shares[: number + 1]) if number + 1 < len(shares) else 1.0
-        partial = cut_partly(candidate, cut, graph)
-        if planned and planned[-1].candidate == partial:
-            planned[-1] = replace(planned[-1], ends=ends)
+    for end in sorted(ends):
+        middle = 0.5 * (begins + end)
+        stage = Stage(
+            candidate=cuts[sum(cut_end < middle for cut_end in cut_ends)],
+            begins=begins,
+            ends=end,
+            lesson=lessons[int(middle * len(lessons))],
+            quantised=grids[int(middle * len(grids))],
+        )
+        if planned and replace(stage, begins=planned[-1].begins) == replace(planned[-1], ends=end):
+            planned[-1] = replace(planned[-1], ends=end)
         else:
-            planned.append(Stage(candidate=partial, begins=begins, ends=ends))
-        begins = ends
+            planned.append(stage)
+        begins = end
     return tuple(planned)
+
+
+def _equal_ends(parts: tuple[object, ...]) -> list[float]:
+    """Return where parts of equal length end, but for the last."""
+    return [round(number / len(parts), 12) for number in range(1, len(parts))]
+
+
+def assistant_of(candidate: Candidate, graph: ModelGraph) -> Candidate:
+    """Return a candidate halfway to another: half of its cut, and twice its bits.
+
+    Args:
+        candidate: Whom the assistant will teach.
+        graph: Structure of the original.
+    """
+    half = cut_partly(candidate, 0.5, graph)
+    layers = {
+        name: replace(
+            config,
+            weight_bits=min(8, 2 * config.weight_bits) if config.weight_bits != FLOAT else FLOAT,
+            weight_format=UNIFORM,
+        )
+        for name, config in half.layers.items()
+    }
+    return replace(half, layers=layers).canonical()
 
 
 def cut_partly(candidate: Candidate, share: float, graph: ModelGraph) -> Candidate:
@@ -124,4 +179,8 @@ def stage_config(
         norm_l1=0.0 if last else training.norm_l1,
         group_lasso=0.0 if last else training.group_lasso,
         learned_steps=training.learned_steps,
+        recipe=training.recipe if last else replace(training.recipe, patience=0),
+        quantised=stage.quantised,
+        lesson=stage.lesson,
+        self_taught=training.teacher == "self" and stage.lesson != LABELS,
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from autocompress.core.objective import cost_unit
 from autocompress.report.summary import ArtifactRow
 
 COST_AXES: Mapping[str, tuple[str, float]] = {
@@ -18,11 +19,23 @@ COST_AXES: Mapping[str, tuple[str, float]] = {
 }
 """Title of a cost's axis, and what turns the cost into the title's unit."""
 
+
+def cost_axis(name: str) -> tuple[str, float]:
+    """Return the title of a cost's axis, and what turns the cost into the title's unit."""
+    known = COST_AXES.get(name)
+    return (f"{name} ({cost_unit(name)})", 1.0) if known is None else known
+
+
 FRONT_COLOUR = "#3d85e0"
 TEST_COLOUR = "#d97a1f"
 BASELINE_COLOUR = "#2f9e77"
 TRIAL_COLOUR = "#8b93a1"
+CHOSEN_COLOUR = "#c2379b"
 """Readable on a light and on a dark page; symbols differ as well."""
+
+
+CHOSEN = "chosen member"
+"""Name of the trace that the page's script moves to the member that is looked at."""
 
 
 def front_figure(
@@ -33,25 +46,25 @@ def front_figure(
     Args:
         rows: Baselines, the front, and others.
         trials: The trials; those with a prediction are drawn faintly.
-        cost: The cost, a key of `COST_AXES`.
+        cost: The cost, such as "latency_ms".
     """
-    title, scale = COST_AXES[cost]
+    title, scale = cost_axis(cost)
     figure = go.Figure()
-    # What is predicted and later measured is called so; what is counted is exact.
-    known = [
-        (trial.get(f"{cost}_predicted", trial.get(cost)), trial.get("predicted_accuracy"))
-        for trial in trials
-    ]
-    predicted = [(x, y) for x, y in known if x is not None and y is not None]
-    if predicted:
-        figure.add_scatter(
-            x=[scale * x for x, _ in predicted],
-            y=[100 * y for _, y in predicted],
-            name="trials, predicted",
-            mode="markers",
-            marker={"color": TRIAL_COLOUR, "size": 5, "opacity": 0.6},
-            hovertemplate="trial, predicted<br>%{x:.4g}, %{y:.2f} %<extra></extra>",
-        )
+    for name, uniform, symbol in (
+        ("trials, predicted", False, "circle"),
+        ("uniform designs, predicted", True, "square-open"),
+    ):
+        own = [t for t in trials if str(t.get("origin", "")).startswith("uniform") == uniform]
+        predicted = _predicted(own, cost)
+        if predicted:
+            figure.add_scatter(
+                x=[scale * x for x, _ in predicted],
+                y=[100 * y for _, y in predicted],
+                name=name,
+                mode="markers",
+                marker={"color": TRIAL_COLOUR, "size": 5, "opacity": 0.6, "symbol": symbol},
+                hovertemplate=f"{name}<br>%{{x:.4g}}, %{{y:.2f}} %<extra></extra>",
+            )
     measured = [row for row in rows if cost in row.measured]
     for kind, split, key, colour, symbol in (
         ("dominated", "val", "val_accuracy", TRIAL_COLOUR, "circle-open"),
@@ -67,7 +80,24 @@ def front_figure(
         if row.kind == "baseline" and "val_accuracy" in row.measured:
             look = (f"{row.id}, val", BASELINE_COLOUR, symbols[row.id])
             _add_points(figure, [row], cost, "val_accuracy", scale, look)
-    return finished(figure, x=title, y="accuracy (%)")
+    figure.add_scatter(
+        x=[],
+        y=[],
+        name=CHOSEN,
+        mode="markers",
+        marker={"size": 20, "symbol": "circle-open", "color": CHOSEN_COLOUR, "line": {"width": 2}},
+        hoverinfo="skip",
+    )
+    return finished(figure, x=title, y="accuracy (%)").update_layout(height=440)
+
+
+def _predicted(trials: Sequence[Mapping[str, Any]], cost: str) -> list[tuple[float, float]]:
+    """List cost and accuracy as predicted; what is counted, not predicted, is exact."""
+    known = [
+        (trial.get(f"{cost}_predicted", trial.get(cost)), trial.get("predicted_accuracy"))
+        for trial in trials
+    ]
+    return [(x, y) for x, y in known if x is not None and y is not None]
 
 
 def prediction_figure(rows: Sequence[ArtifactRow], name: str) -> go.Figure:
@@ -77,7 +107,7 @@ def prediction_figure(rows: Sequence[ArtifactRow], name: str) -> go.Figure:
         rows: Baselines and members; members with both values are drawn.
         name: "accuracy", measured on `val`, or a cost.
     """
-    title, scale = ("accuracy on val (%)", 100.0) if name == "accuracy" else COST_AXES[name]
+    title, scale = ("accuracy on val (%)", 100.0) if name == "accuracy" else cost_axis(name)
     key = "val_accuracy" if name == "accuracy" else name
     known = [row for row in rows if name in row.predicted and key in row.measured]
     x = [scale * row.predicted[name] for row in known]
@@ -98,8 +128,9 @@ def prediction_figure(rows: Sequence[ArtifactRow], name: str) -> go.Figure:
         name="members",
         mode="markers",
         marker={"color": FRONT_COLOUR, "size": 9},
-        error_y=_error_bars(known, scale, FRONT_COLOUR) if name == "latency_ms" else None,
+        error_y=_bars(known, name, key, FRONT_COLOUR),
         text=[row.id for row in known],
+        customdata=[row.id for row in known],
         hovertemplate="%{text}<br>predicted %{x:.4g}, measured %{y:.4g}<extra></extra>",
     )
     return finished(figure, x=f"predicted {title}", y=f"measured {title}")
@@ -114,7 +145,7 @@ def _add_points(
     look: tuple[str, str, str],
 ) -> None:
     name, colour, symbol = look
-    with_bars = cost == "latency_ms" and key == "val_accuracy"  # once per artifact
+    once = key == "val_accuracy"  # intervals are drawn once per artifact
     figure.add_scatter(
         x=[scale * row.measured[cost] for row in rows],
         y=[100 * row.measured[key] for row in rows],
@@ -126,25 +157,37 @@ def _add_points(
             "symbol": symbol,
             "line": {"width": 1.5, "color": colour},
         },
-        error_x=_error_bars(rows, scale, colour) if with_bars else None,
+        error_x=_bars(rows, cost, cost, colour) if once else None,
+        error_y=_bars(rows, "accuracy", key, colour) if once else None,
         text=[row.id for row in rows],
+        customdata=[row.id for row in rows],
         hovertemplate=f"%{{text}} ({name})<br>%{{x:.4g}}, %{{y:.2f}} %<extra></extra>",
     )
 
 
-def _error_bars(rows: Sequence[ArtifactRow], scale: float, colour: str) -> dict[str, Any]:
-    """Return the 95 % intervals of measured latencies as plotly's error bars."""
-    centres = [row.measured["latency_ms"] for row in rows]
-    intervals = [row.measured.get("latency_ci95_ms") for row in rows]
-    known = [
-        (centre, interval or (centre, centre))
-        for centre, interval in zip(centres, intervals, strict=True)
-    ]
+def _bars(rows: Sequence[ArtifactRow], name: str, key: str, colour: str) -> dict[str, Any] | None:
+    """Return 95 % intervals as plotly's error bars; None for what is exact.
+
+    Args:
+        rows: Artifacts.
+        name: "accuracy" or a cost.
+        key: Name of the measured value.
+        colour: Of the bars.
+    """
+    if name not in ("accuracy", "latency_ms"):
+        return None
+    scale = 100.0 if name == "accuracy" else cost_axis(name)[1]
+    ends = []
+    for row in rows:
+        centre = row.measured[key]
+        known = row.accuracy_interval if name == "accuracy" else row.measured.get("latency_ci95_ms")
+        low, high = known or (centre, centre)
+        ends.append((scale * (centre - low), scale * (high - centre)))
     return {
         "type": "data",
         "symmetric": False,
-        "array": [scale * (high - centre) for centre, (_, high) in known],
-        "arrayminus": [scale * (centre - low) for centre, (low, _) in known],
+        "array": [above for _, above in ends],
+        "arrayminus": [below for below, _ in ends],
         "thickness": 1.2,
         "width": 3,
         "color": colour,

@@ -9,9 +9,20 @@ import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
+from autocompress.report.explanations import (
+    importance_figure,
+    layers_figure,
+    sensitivity_figure,
+)
+from autocompress.report.explorer import as_script, explorer_data
 from autocompress.report.figures import front_figure, prediction_figure
+from autocompress.report.importance import trial_importances
+from autocompress.report.markdown import render_markdown
 from autocompress.report.progress import correlation_figure, hypervolume_figure
-from autocompress.report.summary import Member, baseline_rows, member_rows
+from autocompress.report.summary import ArtifactRow, Member, baseline_rows, member_rows
+
+EXPLAINED = 0.2
+"""Explained variance of left-out trials from which importances are shown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +44,10 @@ class StudyContents:
         rounds: What each fit of the sampler's predictor showed, in order.
         outlook: Hypervolume by trial, and what more would add; {} before the
             trials have ended.
+        study_dir: The study's folder, as commands name it.
+        structure: Layers and groups of the model, as `check_json` has them;
+            {} where the study kept none.
+        sensitivities: What each change did alone, as `keep_sensitivities` keeps it.
     """
 
     baseline: Mapping[str, Mapping[str, Any]]
@@ -47,6 +62,9 @@ class StudyContents:
     objectives: Sequence[str]
     rounds: Sequence[Mapping[str, Any]] = ()
     outlook: Mapping[str, Any] = field(default_factory=dict)
+    study_dir: str = "STUDY_DIR"
+    structure: Mapping[str, Any] = field(default_factory=dict)
+    sensitivities: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,39 +108,44 @@ def render_report(study: StudyContents) -> str:
     Returns:
         A whole HTML document.
     """
-    front = member_rows(study.front, "front", study.baseline)
-    others = [
-        *member_rows(study.dominated, "dominated", study.baseline),
-        *member_rows(study.infeasible, "infeasible", study.baseline),
-    ]
-    rows = [*baseline_rows(study.baseline), *others, *front]
-    costs = [name for name in study.objectives if name != "accuracy"]
-    plots = [
-        _plot(f"Accuracy against {_words(cost)}", front_figure(rows, study.rows, cost))
-        for cost in costs
-    ]
-    compared = [
-        name
-        for name in dict.fromkeys(("accuracy", "latency_ms", *costs))
-        if any(name in row.predicted for row in rows)
-    ]
-    plots += [
-        _plot(f"Predicted against measured {_words(name)}", prediction_figure(rows, name))
-        for name in compared
-    ]
-    if study.outlook:
-        plots.append(_plot("Hypervolume against trials", hypervolume_figure(study.outlook)))
-    if study.rounds:
-        plots.append(_plot("Rank correlation of the predictor", correlation_figure(study.rounds)))
+    front, others = artifact_rows(study)
+    rows, costs = [*others, *front], _costs(study)
+    explorer = explorer_data(
+        {"front": study.front, "dominated": study.dominated, "infeasible": study.infeasible},
+        costs,
+        study.structure,
+        study.study_dir,
+    )
+    importances = trial_importances(study.rows, costs)
+    explained = [found for found in importances if found.explained >= EXPLAINED]
+    layers = None
+    if explorer["members"] and explorer["layers"]:
+        layers = _plot("Layers", layers_figure(explorer["layers"], explorer["members"][0]))
     templates = Environment(
         loader=PackageLoader("autocompress.report"), autoescape=True, undefined=StrictUndefined
     )
     return templates.get_template("report.html.j2").render(
-        rows=[*baseline_rows(study.baseline), *front],
+        study_dir=study.study_dir,
+        rows=front,
         others=others,
         constraints=study.constraints,
         continued_by=study.continued_by,
-        plots=plots,
+        fronts={
+            cost: _plot(f"Accuracy against {_words(cost)}", front_figure(rows, study.rows, cost))
+            for cost in costs
+        },
+        layers=layers,
+        explorer=explorer,
+        explorer_script=as_script(explorer),
+        compared=_compared(rows, costs),
+        course=_course(study),
+        importance=_plot("Importance", importance_figure(explained)) if explained else None,
+        unexplained=[found.quantity for found in importances if found not in explained],
+        sensitivity=_plot(
+            "Sensitivity", sensitivity_figure(study.sensitivities, explorer["layers"])
+        )
+        if study.sensitivities
+        else None,
         origins=_origins(study.rows),
         failures=Counter(str(row["reason"]) for row in study.rows if row.get("reason")),
         environment=study.environment,
@@ -130,6 +153,57 @@ def render_report(study: StudyContents) -> str:
         outlook=study.outlook.get("words", ""),
         plotly_script=get_plotlyjs(),
     )
+
+
+def write_markdown(study: StudyContents) -> str:
+    """Write the tables of the page as Markdown.
+
+    Args:
+        study: What the page tells.
+    """
+    front, others = artifact_rows(study)
+    return render_markdown(
+        front,
+        others,
+        _costs(study),
+        constraints=study.constraints,
+        notes=study.notes,
+        environment=study.environment,
+    )
+
+
+def artifact_rows(study: StudyContents) -> tuple[list[ArtifactRow], list[ArtifactRow]]:
+    """List baselines and the front, and the members that are not on it."""
+    front = [*baseline_rows(study.baseline), *member_rows(study.front, "front", study.baseline)]
+    others = [
+        *member_rows(study.dominated, "dominated", study.baseline),
+        *member_rows(study.infeasible, "infeasible", study.baseline),
+    ]
+    return front, others
+
+
+def _costs(study: StudyContents) -> list[str]:
+    return [name for name in study.objectives if name != "accuracy"]
+
+
+def _compared(rows: Sequence[ArtifactRow], costs: Sequence[str]) -> list[Plot]:
+    """Plot what was predicted against what was measured of it."""
+    names = dict.fromkeys(("accuracy", "latency_ms", *costs))
+    return [
+        _plot(f"Predicted against measured {_words(name)}", prediction_figure(rows, name))
+        for name in names
+        if any(name in row.predicted for row in rows)
+    ]
+
+
+def _course(study: StudyContents) -> list[Plot]:
+    """Plot how the trials went on."""
+    plots = []
+    if study.outlook:
+        plots.append(_plot("Hypervolume against trials", hypervolume_figure(study.outlook)))
+    if study.rounds:
+        plots.append(_plot("Rank correlation of the predictor", correlation_figure(study.rounds)))
+    return plots
 
 
 def _plot(heading: str, figure: go.Figure) -> Plot:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from autocompress.controller.preflight import Preflight
-from autocompress.graph.structure import ChannelGroup, ModelGraph
+from autocompress.graph.structure import ChannelGroup, Layer, ModelGraph
 from autocompress.report.savings import savings_json, savings_tables, search_time
 
 WIDTH = 100
@@ -113,13 +113,19 @@ def check_summary(found: ModelGraph) -> str:
 
 
 def check_json(found: ModelGraph) -> dict[str, Any]:
-    """Return the same as plain JSON."""
+    """Return the same as plain JSON; "outputs" of a group are shares of its layers' outputs."""
+    layers = {layer.name: layer for layer in found.layers}
     return {
         "groups": [
             {
                 "name": group.name,
                 "channels": group.channels,
                 "members": _modules(group),
+                "outputs": {
+                    member.module: sum(map(len, member.indices)) / _outputs(layers[member.module])
+                    for member in group.members
+                    if member.axis == "out" and member.module in layers
+                },
                 "prunable": group.prunable,
                 "reason": group.reason,
             }
@@ -146,6 +152,11 @@ def check_json(found: ModelGraph) -> dict[str, Any]:
             for layer in found.layers
         ],
     }
+
+
+def _outputs(layer: Layer) -> int:
+    """Count the output channels of a layer."""
+    return layer.weight_shape[1] * layer.groups if layer.inputs_first else layer.weight_shape[0]
 
 
 def _modules(group: ChannelGroup) -> list[str]:

@@ -1,5 +1,6 @@
 """What a study found, ready for any table: one row per artifact, baselines first."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -62,6 +63,12 @@ class ArtifactRow:
         return None if predicted is None or measured is None else measured - predicted
 
     @property
+    def accuracy_interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the accuracy on `val`; None where its images were not counted."""
+        accuracy, images = self.measured.get("val_accuracy"), self.measured.get("val_images")
+        return None if accuracy is None or not images else binomial_interval(accuracy, images)
+
+    @property
     def latency_error(self) -> float | None:
         """Measured minus predicted latency, as a fraction of the predicted one."""
         predicted, measured = self.predicted.get("latency_ms"), self.measured.get("latency_ms")
@@ -114,6 +121,25 @@ def member_rows(
         )
         for member in members
     ]
+
+
+def binomial_interval(fraction: float, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a fraction of independent successes (Wilson 1927).
+
+    Args:
+        fraction: The fraction that was seen, [0, 1].
+        count: Of how many, >= 1.
+
+    Example:
+        >>> low, high = binomial_interval(0.9, 1000)
+        >>> round(low, 4), round(high, 4)
+        (0.8798, 0.9171)
+    """
+    z = 1.959964
+    centre = (fraction + z**2 / (2 * count)) / (1 + z**2 / count)
+    spread = math.sqrt(fraction * (1 - fraction) / count + z**2 / (4 * count**2))
+    half = z * spread / (1 + z**2 / count)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def describe(candidate: Candidate) -> str:

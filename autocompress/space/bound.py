@@ -1,7 +1,6 @@
 """A search space bound to one model: flat parameters to and from candidates."""
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from autocompress.core.candidate import (
     DEFAULT_CRITERION,
+    METHODS,
     UNIFORM,
     Candidate,
     DistillConfig,
@@ -34,9 +34,12 @@ from autocompress.space.knobs import (
     sparsity_apart,
     values_of,
 )
-from autocompress.space.parameter import Parameter
+from autocompress.space.parameter import Parameter, check_params
 
 FloatArray = NDArray[np.float64]
+
+NO_FEATURES = Parameter(name="feature_weight", kind="float", low=0.0, high=0.0)
+"""Range of the weight of features where they are not compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,8 @@ class BoundSpace:
     `prune:<group>`, an index into the group's `pruning_choices`;
     `drop:<block>`, 0 or 1; `precision:<layer>`, an index into
     `layer_precisions`; `sparsity:<layer>`, an index into `sparsity_levels`;
-    `criterion`, an index, if there are several; `temperature` and `kd_weight`.
+    `criterion`, an index, if there are several; `temperature`, `kd_weight` and
+    `feature_weight`, where they have a range.
     What is tied has one parameter, named by its first member.
 
     Attributes:
@@ -61,6 +65,8 @@ class BoundSpace:
         criteria: Ways to rank channels.
         temperature: Range of the temperature.
         kd_weight: Range of the distillation weight.
+        feature_weight: Range of the weight of features.
+        method: How these are compared.
         sparse_layers: Names of the layers whose sparsity varies.
         sparsity_levels: (sparsity, pattern) pairs, from the dense one up.
         pruning_ties: Sets of groups that share a ratio, each as near to it
@@ -88,6 +94,8 @@ class BoundSpace:
     end_bits: int = 1
     weight_format: str = UNIFORM
     group_size: int = 0
+    feature_weight: Parameter = NO_FEATURES
+    method: str = METHODS[0]
 
     def __post_init__(self) -> None:
         if not (self.pruning_choices or self.blocks or self.layers or self.sparse_layers):
@@ -112,8 +120,12 @@ class BoundSpace:
             Parameter(name=name, kind="int", low=0, high=count - 1)
             for name, count in counts.items()
         ]
-        continuous = [p for p in (self.temperature, self.kd_weight) if p.low < p.high]
-        return (*discrete, *continuous)
+        return (*discrete, *(p for p in self.distillation if p.low < p.high))
+
+    @property
+    def distillation(self) -> tuple[Parameter, ...]:
+        """The ranges of the distillation, those that are fixed included."""
+        return self.temperature, self.kd_weight, self.feature_weight
 
     @cached_property
     def pruning_knobs(self) -> tuple[Knob[float], ...]:
@@ -167,6 +179,8 @@ class BoundSpace:
             parts = (*parts, self.sparsity_levels, ties)
         grids = (self.end_bits, self.weight_format, self.group_size)
         parts = (*parts, grids) if grids != (1, UNIFORM, 0) else parts
+        features = (self.feature_weight, self.method)
+        parts = (*parts, features) if features != (NO_FEATURES, METHODS[0]) else parts
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     def from_params(self, params: Mapping[str, float]) -> Candidate:
@@ -179,15 +193,11 @@ class BoundSpace:
             InvalidInputError: If a name is unknown or missing, or a value is
                 out of range.
         """
-        self._check_params(params)
+        check_params(self.parameters, params)
 
         def value(name: str, default: float = 0) -> float:
             return params.get(name, default)
 
-        distill = DistillConfig(
-            temperature=self.temperature.settle(value("temperature", self.temperature.low)),
-            kd_weight=self.kd_weight.settle(value("kd_weight", self.kd_weight.low)),
-        )
         names = [
             *(knob.name for knob in self.pruning_knobs),
             *(knob.name for knob in self.precision_knobs),
@@ -199,7 +209,7 @@ class BoundSpace:
             dropped_blocks=tuple(name for name in self.blocks if value(f"drop:{name}")),
             criterion=self.criteria[int(value("criterion"))],
             layers=self._layer_configs(levels),
-            distill=distill,
+            distill=self._distill({p.name: value(p.name, p.low) for p in self.distillation}),
         ).canonical()
 
     def to_params(self, candidate: Candidate) -> dict[str, float]:
@@ -213,8 +223,7 @@ class BoundSpace:
         params |= {f"drop:{name}": int(name in near.dropped_blocks) for name in self.blocks}
         params |= {
             "criterion": self.criteria.index(near.criterion) if near.pruning_ratios else 0,
-            "temperature": near.distill.temperature,
-            "kd_weight": near.distill.kd_weight,
+            **{p.name: getattr(near.distill, p.name) for p in self.distillation},
         }
         return {parameter.name: params[parameter.name] for parameter in self.parameters}
 
@@ -247,11 +256,15 @@ class BoundSpace:
             dropped_blocks=known.dropped_blocks,
             criterion=candidate.criterion,
             layers=self._layer_configs(levels),
-            distill=DistillConfig(
-                temperature=self.temperature.settle(candidate.distill.temperature),
-                kd_weight=self.kd_weight.settle(candidate.distill.kd_weight),
+            distill=self._distill(
+                {p.name: getattr(candidate.distill, p.name) for p in self.distillation}
             ),
         ).canonical()
+
+    def _distill(self, values: Mapping[str, float]) -> DistillConfig:
+        """Settle the distillation's numbers into their ranges."""
+        settled = {p.name: p.settle(values[p.name]) for p in self.distillation}
+        return DistillConfig(method=self.method, **settled)
 
     def _levels(self, candidate: Candidate) -> dict[str, int]:
         """Find the level of every knob that is nearest to a candidate."""
@@ -372,25 +385,6 @@ class BoundSpace:
                 layers=layer_configs(bits, dict.fromkeys(self.sparse_layers, sparsity)),
             )
         )
-
-    def _check_params(self, params: Mapping[str, float]) -> None:
-        known = {parameter.name: parameter for parameter in self.parameters}
-        for name in params:
-            if name not in known:
-                raise InvalidInputError(unknown_name("parameter", str(name), known))
-        for name, parameter in known.items():
-            value = params.get(name, math.nan)
-            integral = parameter.kind == "float" or value == value // 1
-            if not (parameter.low <= value <= parameter.high and integral):
-                kind = "an integer" if parameter.kind == "int" else "a number"
-                raise InvalidInputError(
-                    explain(
-                        f"parameter '{name}'",
-                        expected=f"{kind} in [{parameter.low:g}, {parameter.high:g}]",
-                        got=params.get(name, "none"),
-                        remedy="give every parameter of the space a value in its range",
-                    )
-                )
 
 
 def _nearest(choices: Sequence[float], ratio: float) -> float:

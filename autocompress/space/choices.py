@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 
+from autocompress.core.plugins import plugin_names
 from autocompress.core.sparsity import UNSTRUCTURED, pattern_sparsity
 from autocompress.core.target import FLOAT, Target
 
@@ -103,7 +104,7 @@ def offered_precisions(
     pairs = {(w, a) for w in weight_bits for a in activation_bits if w != FLOAT}
     if target is not None:
         pairs = {pair for pair in pairs if pair[1] in target.activation_bits}
-        if costs is not None and not _BIT_COSTS & set(costs):
+        if costs is not None and not {*_BIT_COSTS, *plugin_names("costs")} & set(costs):
             pairs = {pair for pair in pairs if target.executed(*pair, group_size) == pair}
     return tuple(sorted(pairs | {(FLOAT, FLOAT)}))
 

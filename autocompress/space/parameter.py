@@ -1,8 +1,12 @@
 """One number that a sampler chooses: its range, and its scale."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from autocompress.core.schema import unknown_name
+from autocompress.errors import InvalidInputError, explain
 
 _DECIMALS = 6
 """Distillation values are settled to this, so that encodings invert exactly."""
@@ -46,3 +50,28 @@ class Parameter:
         """Clip a value into the range and round it, if it is a float."""
         rounded = round(value) if self.kind == "int" else round(value, _DECIMALS)
         return min(max(rounded, self.low), self.high)
+
+
+def check_params(parameters: Sequence[Parameter], params: Mapping[str, float]) -> None:
+    """Refuse values that are not one for each parameter, in its range.
+
+    Raises:
+        InvalidInputError: With the first name or value that does not fit.
+    """
+    known = {parameter.name: parameter for parameter in parameters}
+    for name in params:
+        if name not in known:
+            raise InvalidInputError(unknown_name("parameter", str(name), known))
+    for name, parameter in known.items():
+        value = params.get(name, math.nan)
+        integral = parameter.kind == "float" or value == value // 1
+        if not (parameter.low <= value <= parameter.high and integral):
+            kind = "an integer" if parameter.kind == "int" else "a number"
+            raise InvalidInputError(
+                explain(
+                    f"parameter '{name}'",
+                    expected=f"{kind} in [{parameter.low:g}, {parameter.high:g}]",
+                    got=params.get(name, "none"),
+                    remedy="give every parameter of the space a value in its range",
+                )
+            )

@@ -224,6 +224,8 @@ class SearchSpace(Section):
             criteria=tuple(dict.fromkeys(self.pruning.criteria)),
             temperature=_parameter("temperature", self.distillation.temperature),
             kd_weight=_parameter("kd_weight", self.distillation.kd_weight),
+            feature_weight=_parameter("feature_weight", self.distillation.feature_weight),
+            method=self.distillation.method,
             sparse_layers=tuple(sparse) if len(levels) > 1 else (),
             sparsity_levels=levels,
             pruning_ties=tied_sets(tuple(pruned), self.pruning.ties),

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, model_validator
 
-from autocompress.core.candidate import DEFAULT_CRITERION, CriterionName
+from autocompress.core.candidate import DEFAULT_CRITERION, known_criteria
 from autocompress.core.sparsity import parse_pattern
 from autocompress.core.target import FLOAT
 
@@ -14,6 +14,15 @@ Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Count = Annotated[int, Strict(), Field(ge=1)]
 Globs = tuple[Text, ...]
 Ties = tuple[Annotated[Globs, Field(min_length=1)], ...]
+
+
+def _criterion(name: str) -> str:
+    if name not in known_criteria():
+        raise ValueError(" or ".join(f"'{known}'" for known in known_criteria()))
+    return name
+
+
+KnownCriterion = Annotated[str, Strict(), AfterValidator(_criterion)]
 
 
 def _bits(lowest: int) -> AfterValidator:
@@ -58,7 +67,7 @@ class Pruning(Section):
 
     ratios: tuple[Annotated[Number, Field(ge=0.0, lt=1.0)], ...] = (0.0, 0.25, 0.5, 0.75)
     round_to: Count | None = None
-    criteria: Annotated[tuple[CriterionName, ...], Field(min_length=1)] = (DEFAULT_CRITERION,)
+    criteria: Annotated[tuple[KnownCriterion, ...], Field(min_length=1)] = (DEFAULT_CRITERION,)
     include: Globs = ("*",)
     exclude: Globs = ()
     ties: Ties = ()
@@ -149,10 +158,14 @@ class Distillation(Section):
     Attributes:
         temperature: Softens teacher and student, > 0.
         kd_weight: Share of the distillation term in the loss, within [0, 1].
+        method: What is matched beside logits; see `DistillConfig`.
+        feature_weight: Weight of that in the loss, >= 0.
     """
 
     temperature: Range = Range(low=1.0, high=8.0, log=True)
     kd_weight: Range = Range(low=0.0, high=0.95)
+    method: Literal["logits", "features", "attention", "relation"] = "logits"
+    feature_weight: Range = Range(low=0.0, high=0.0)
 
     @model_validator(mode="after")
     def _inside(self) -> "Distillation":
@@ -160,4 +173,8 @@ class Distillation(Section):
             raise ValueError("a temperature within [0.001, 1000]")
         if not 0.0 <= self.kd_weight.low <= self.kd_weight.high <= 1.0:
             raise ValueError("a kd_weight within [0, 1]")
+        if self.feature_weight.low < 0.0:
+            raise ValueError("a feature_weight >= 0")
+        if self.method == "logits" and self.feature_weight.high > 0.0:
+            raise ValueError("feature_weight 0 with method 'logits'")
         return self

@@ -193,10 +193,21 @@ class CompressedModel(nn.Module):
                 step = torch.tensor(quantiser.scale, device=device)
                 self.steps[_tensor_key(site)] = nn.Parameter(step)
 
-    def inherit_steps(self, parent: "CompressedModel") -> None:
-        """Take the learned steps of a model that runs the same operations."""
-        for key, step in parent.steps.items():
+    def learned_grids(self) -> dict[str, Tensor]:
+        """Return range, step and zero of activation grids with learned steps, by their keys."""
+        return {
+            _tensor_key(site): quantiser.get_extra_state()
+            for site, quantiser in self.sites()
+            if self._learned(site)
+        }
+
+    def set_steps(self, steps: Mapping[str, Tensor], grids: Mapping[str, Tensor]) -> None:
+        """Take learned steps, and what `learned_grids` returned of the model that they are from."""
+        for key, step in steps.items():
             self.steps[key] = nn.Parameter(step.detach().clone())
+        for site, quantiser in self.sites():
+            if (grid := grids.get(_tensor_key(site))) is not None:
+                quantiser.set_extra_state(grid)
         self._apply_steps()
 
     def train(self, mode: bool = True) -> "CompressedModel":

@@ -5,6 +5,7 @@ import pytest
 from autocompress.controller.designs import (
     counts,
     first_designs,
+    given_designs,
     ladder_start,
     plain_int8,
     sobol_points,
@@ -102,6 +103,13 @@ def test_channels_of_all_groups_compete_in_global_designs(space: BoundSpace) -> 
 
 def _distill(space: BoundSpace) -> object:
     return unmodified(space).distill
+
+
+def test_given_candidates_follow_the_baselines_once(space: BoundSpace) -> None:
+    half = space.uniform(8, 8, 0.5)
+    designs = given_designs(space, [half, plain_int8(space), half])
+    assert [design.candidate for design in designs] == [unmodified(space), plain_int8(space), half]
+    assert [design.origin for design in designs] == ["unmodified", "plain int8", "given"]
 
 
 def test_there_are_more_designs_where_there_are_more_trials(space: BoundSpace) -> None:

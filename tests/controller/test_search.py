@@ -15,7 +15,7 @@ from autocompress.controller.ledger import Ledger
 from autocompress.core.evaluation import FidelityResult
 from autocompress.core.files import read_json
 from autocompress.errors import InvalidInputError, SearchFailedError, StudyError
-from autocompress.evaluation import evaluator
+from autocompress.evaluation import course
 from autocompress.evaluation.evaluator import Evaluator
 from zoo import ResidualNet
 
@@ -312,13 +312,13 @@ def test_sparsity_is_searched_and_a_schedule_trains_towards_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stages: list[ac.Candidate] = []
-    whole = evaluator.fine_tune
+    whole = course.fine_tune
 
     def noting(student: ac.CompressedModel, *rest: Any, **options: Any) -> int:
         stages.append(student.record.candidate)
         return whole(student, *rest, **options)
 
-    monkeypatch.setattr(evaluator, "fine_tune", noting)
+    monkeypatch.setattr(course, "fine_tune", noting)
     choose = finish.choose_finalists
     monkeypatch.setattr(  # so that a finalist is trained, whatever it has lost
         finish, "choose_finalists", lambda *args: [replace(f, share=1.0) for f in choose(*args)]
@@ -425,3 +425,23 @@ def test_a_forward_of_the_task_reaches_the_artifact_too(
     result = _search(_TwoOutputs(model), wrapped, tmp_path / "x", budget=ac.Budget(trials=2))
     assert result.baseline["fp32"]["val_accuracy"] > 0.5
     assert result.front
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
+def test_a_search_on_two_workers_ends_with_all_its_trials(
+    model: torch.nn.Module, task: ac.Task, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    workers = ac.Executor(name="ray", workers=2, seconds_per_trial=120.0)
+    result = _search(
+        model, task, tmp_path, budget=ac.Budget(trials=6), executor=workers, sampler="tpe"
+    )
+    rows = result.rows()
+    assert [row["slot"] for row in rows] == list(range(6))
+    assert {row["state"] for row in rows} <= {"complete", "pruned"}
+    trained = [row["slot"] for row in rows if row.get("accuracy_1") is not None]
+    assert trained
+    assert {f"{slot:05d}" for slot in trained} <= {
+        path.stem for path in (tmp_path / "checkpoints").glob("*.safetensors")
+    }
+    assert len(result.members) >= 3

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
+from autocompress.core.candidate import METHODS, Candidate, DistillConfig, LayerConfig
 from autocompress.errors import InvalidInputError, WrongTypeError
 
 names = st.sampled_from(["conv1", "layer1.0.conv1", "layer1.1.conv2", "layer2.0", "fc"])
@@ -24,6 +24,7 @@ distill_configs = st.builds(
     temperature=st.floats(0.1, 20.0) | st.integers(1, 20),
     kd_weight=st.floats(0.0, 1.0) | st.integers(0, 1),
     feature_weight=st.floats(0.0, 10.0),
+    method=st.sampled_from(METHODS[1:]),
 )
 candidates = st.builds(
     Candidate,
@@ -131,7 +132,8 @@ def test_layer_values_out_of_range_are_refused(values: dict[str, Any]) -> None:
         {"temperature": float("inf")},
         {"kd_weight": 1.5},
         {"feature_weight": -1.0},
-        {"method": "features"},
+        {"feature_weight": 1.0},
+        {"method": "feature"},
     ],
 )
 def test_distillation_values_out_of_range_are_refused(values: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.training import TrainingConfig
+from autocompress.evaluation import course as course_module
 from autocompress.evaluation import evaluator as evaluator_module
 from autocompress.evaluation.checkpoints import list_checkpoints
 from autocompress.evaluation.evaluator import Evaluator
@@ -134,7 +135,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
         )
         return seen
 
-    monkeypatch.setattr(evaluator_module, "fine_tune", noting)
+    monkeypatch.setattr(course_module, "fine_tune", noting)
     return noted
 
 
@@ -218,7 +219,7 @@ def test_the_penalties_shrink_what_will_be_cut(tmp_path: Path) -> None:
             return count
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(evaluator_module, "fine_tune", noting)
+            patch.setattr(course_module, "fine_tune", noting)
             evaluator.train(Candidate(pruning_ratios={"fc1": 0.5}), slot=0, images=2048, fidelity=2)
         norms.append(seen[0])
     assert norms[1] < 0.8 * norms[0]

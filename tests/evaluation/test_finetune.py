@@ -1,5 +1,7 @@
 import copy
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +11,16 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
-from autocompress.errors import InvalidInputError, TrainingError
-from autocompress.evaluation.finetune import FineTuneConfig, distillation_loss, fine_tune
+from autocompress.core.recipe import Recipe
+from autocompress.errors import TrainingError
+from autocompress.evaluation import finetune
+from autocompress.evaluation.distillation import distillation_loss
+from autocompress.evaluation.finetune import FineTuneConfig, fine_tune
 from autocompress.evaluation.proxy import score, settle
+from autocompress.evaluation.snapshot import Snapshots
 from autocompress.evaluation.task import Task
 from autocompress.graph.tracing import trace
+from autocompress.transform.compress import compress_model
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.record import Cut
 from blobs import batches, make_task, trained_model
@@ -52,7 +59,7 @@ def test_training_improves_a_pruned_student(kd_weight: float) -> None:
         teacher,
         task,
         DistillConfig(kd_weight=kd_weight),
-        FineTuneConfig(images=3000, learning_rate=0.05),
+        FineTuneConfig(images=3000, recipe=Recipe(learning_rate=0.05)),
         seed=0,
         on_step=shares.append,
     )
@@ -131,7 +138,7 @@ def test_a_rate_that_diverges_is_an_error() -> None:
     task = make_task()
     teacher = trained_model(task)
     student = _student(teacher, task)
-    config = FineTuneConfig(images=10_000, learning_rate=1e12)
+    config = FineTuneConfig(images=10_000, recipe=Recipe(learning_rate=1e12))
     with pytest.raises(TrainingError, match=r"expected a finite loss.*lower the learning rate"):
         fine_tune(student, teacher, task, DistillConfig(kd_weight=0.5), config, seed=0)
     assert not student.training
@@ -143,13 +150,6 @@ def test_time_cuts_the_schedule_short() -> None:
     config = FineTuneConfig(images=10**9, seconds=0.2)
     seen = fine_tune(_student(teacher, task), teacher, task, DistillConfig(), config, seed=0)
     assert 0 < seen < 10**7
-
-
-def test_what_this_version_cannot_distil_is_refused() -> None:
-    task, distill = make_task(), DistillConfig(feature_weight=0.5)
-    teacher = trained_model(task)
-    with pytest.raises(InvalidInputError, match="distil from logits"):
-        fine_tune(_student(teacher, task), teacher, task, distill, CONFIG, seed=0)
 
 
 @pytest.mark.parametrize("bits", [32, 8, 2])
@@ -185,7 +185,7 @@ def test_the_rate_runs_through_its_part_of_the_cycle(monkeypatch: pytest.MonkeyP
         return step(self, *args, **kwargs)
 
     monkeypatch.setattr(torch.optim.SGD, "step", noting)
-    whole = FineTuneConfig(images=1024, learning_rate=1.0, clip_norm=1e-6)
+    whole = FineTuneConfig(images=1024, recipe=Recipe(learning_rate=1.0, clip_norm=1e-6))
     for config in (
         whole,
         replace(whole, images=512, cycle=(0.0, 0.5)),
@@ -233,7 +233,7 @@ def test_learned_steps_are_trained_and_applied() -> None:
     teacher = trained_model(task)
     student = _low_bits(teacher, task, LayerConfig(weight_bits=2, activation_bits=3))
     before = score(student, task, task.val)
-    config = FineTuneConfig(images=4000, learning_rate=0.05, learned_steps=True)
+    config = FineTuneConfig(images=4000, recipe=Recipe(learning_rate=0.05), learned_steps=True)
     student.learn_steps()
     began = {key: step.detach().clone() for key, step in student.steps.items()}
     fine_tune(student, teacher, task, DistillConfig(), config, seed=0)
@@ -277,3 +277,186 @@ def test_without_learned_steps_nothing_is_added() -> None:
     student = _low_bits(teacher, task, LayerConfig(weight_bits=4, activation_bits=4))
     fine_tune(student, teacher, task, DistillConfig(), FineTuneConfig(images=64), seed=0)
     assert not student.steps
+
+
+class KilledError(Exception):
+    """The process has ended."""
+
+
+RECIPES = {
+    "plain": Recipe(),
+    "adamw": Recipe(optimiser="adamw", learning_rate=0.01, curve="cosine"),
+    "average": Recipe(ema=0.8),
+    "accumulated": Recipe(accumulate=3),
+    "patient": Recipe(patience=3),
+    "float32": Recipe(low_precision=False),
+}
+
+
+@pytest.mark.parametrize("name", [*RECIPES, "features", "steps"])
+def test_an_interrupted_training_ends_as_it_would_have(name: str, tmp_path: Path) -> None:
+    points, labels = batches(1, 512, seed=0)[0]
+    loader = DataLoader(TensorDataset(points, labels), batch_size=64, shuffle=True)
+    task, val = Task(train=loader, val=batches(1, 64, seed=1)), batches(1, 64, seed=1)
+    teacher = trained_model(make_task())
+    recipe = replace(RECIPES.get(name, Recipe()), checkpoint_seconds=1e-3)
+    config = FineTuneConfig(images=1500, recipe=recipe, learned_steps=name == "steps")
+    distill = DistillConfig()
+    if name == "features":
+        distill = DistillConfig(method="features", feature_weight=1.0)
+    ends = []
+    kills = (2, 3) if name == "accumulated" else (5, 13)
+    for stops in ((), kills):
+        snapshots = Snapshots(tmp_path / "x.training", {"of": name}, recipe.checkpoint_seconds)
+        for stop in (*stops, None):
+            student = _student(teacher, make_task(), 4 if name == "steps" else 32)
+            steps: list[float] = []
+
+            def step(share: float, stop=stop, steps=steps) -> None:  # type: ignore[no-untyped-def]
+                time.sleep(0.002)
+                steps.append(share)
+                if len(steps) == stop:
+                    raise KilledError
+
+            options = {"seed": 3, "val": val, "on_step": step, "snapshots": snapshots}
+            if stop is not None:
+                with pytest.raises(KilledError):
+                    fine_tune(student, teacher, task, distill, config, **options)
+                torch.manual_seed(stop)
+            else:
+                seen = fine_tune(student, teacher, task, distill, config, **options)
+        ends.append((seen, student.state_dict(), len(steps)))
+        snapshots.drop()
+    (seen, undisturbed, whole), (resumed_seen, resumed, last) = ends
+    assert resumed_seen == seen
+    assert last <= whole - sum(kills) + len(kills)
+    for key, tensor in undisturbed.items():
+        assert torch.equal(tensor.nan_to_num(), resumed[key].nan_to_num()), key
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_improves_a_student_and_repeats_itself(name: str) -> None:
+    task = make_task()
+    teacher = trained_model(task)
+    runs = []
+    for _ in range(2):
+        student = _student(teacher, task)
+        before = score(student, task, task.val)
+        config = FineTuneConfig(images=3000, recipe=RECIPES[name])
+        seen = fine_tune(
+            student, teacher, task, DistillConfig(), config, seed=0, val=tuple(task.val)
+        )
+        assert seen <= 3008
+        assert score(student, task, task.val) > before
+        runs.append(student.network.state_dict())
+    assert all(torch.equal(tensor, runs[1][key]) for key, tensor in runs[0].items())
+
+
+def test_accumulated_gradients_are_those_of_larger_batches() -> None:
+    task = make_task()
+    halves = [half for x, y in task.train for half in zip(x.split(32), y.split(32), strict=True)]
+    teacher = trained_model(task)
+    runs = []
+    for data, accumulate in ((task, 1), (Task(train=halves, val=task.val), 2)):
+        student = _student(teacher, task)
+        recipe = Recipe(accumulate=accumulate, low_precision=False)
+        fine_tune(
+            student,
+            teacher,
+            data,
+            DistillConfig(),
+            FineTuneConfig(images=512, recipe=recipe),
+            seed=0,
+        )
+        runs.append(student.network.state_dict())
+    for key, tensor in runs[0].items():
+        torch.testing.assert_close(tensor, runs[1][key], rtol=1e-3, atol=1e-4)
+
+
+def test_patience_ends_a_training_and_keeps_the_best_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = make_task()
+    teacher = trained_model(task)
+    student = _student(teacher, task)
+    found = iter([0.5, 0.7, 0.6, 0.65, 0.9])
+    weights = []
+
+    def scored(model: nn.Module, *_: object, **__: object) -> float:
+        weights.append(copy.deepcopy(model.state_dict()))
+        return next(found)
+
+    monkeypatch.setattr(finetune, "score", scored)
+    config = FineTuneConfig(images=20_000, recipe=Recipe(patience=2))
+    seen = fine_tune(student, teacher, task, DistillConfig(), config, seed=0, val=tuple(task.val))
+    assert len(weights) == 4
+    assert 0.2 * 20_000 <= seen < 0.25 * 20_000
+    for key, tensor in student.state_dict().items():
+        assert torch.equal(tensor, weights[1][key]), key
+
+
+def test_the_moving_average_teaches_in_self_distillation() -> None:
+    task = make_task()
+    teacher = trained_model(task)
+    wrong = trained_model(task, seed=5)
+    runs = []
+    for given in (teacher, wrong):
+        student = _student(teacher, task)
+        config = FineTuneConfig(images=640, self_taught=True)
+        fine_tune(student, given, task, DistillConfig(kd_weight=0.5), config, seed=0)
+        runs.append(student.network.state_dict())
+    assert all(torch.equal(tensor, runs[1][key]) for key, tensor in runs[0].items())
+
+
+def test_without_grids_a_narrow_student_is_trained_in_floating_point() -> None:
+    task = make_task()
+    teacher = trained_model(task)
+    student = _student(teacher, task, 2)
+    flags: list[bool] = []
+    config = FineTuneConfig(images=128, learned_steps=True, quantised=False)
+    fine_tune(
+        student,
+        teacher,
+        task,
+        DistillConfig(),
+        config,
+        seed=0,
+        on_step=lambda _: flags.append(student.quantise_weights),
+    )
+    assert set(flags) == {False}
+    assert not student.steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["logits", "features", "attention", "relation"])
+def test_dict_batches_and_hugging_face_outputs_are_trained(method: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    settings = transformers.BertConfig(
+        vocab_size=20,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_labels=3,
+    )
+    teacher = transformers.BertForSequenceClassification(settings).eval()
+    ids = torch.randint(0, 20, (64, 6))
+    batch = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "labels": ids[:, 0] % 3,
+    }
+    task = Task(train=[batch], val=[batch])
+    inputs = {key: value for key, value in batch.items() if key != "labels"}
+    graph = trace(teacher, inputs)
+    candidate = Candidate(pruning_ratios=pruned(graph, 0.5))
+    student = compress_model(teacher, graph, candidate, ((), inputs))
+    before = float(task.loss(task.run(student, batch), batch).detach())
+    distill = DistillConfig(
+        kd_weight=0.1, method=method, feature_weight=0.0 if method == "logits" else 0.1
+    )
+    recipe = Recipe(optimiser="adamw", learning_rate=0.01)
+    fine_tune(
+        student, teacher, task, distill, FineTuneConfig(images=64 * 40, recipe=recipe), seed=0
+    )
+    assert float(task.loss(task.run(student, batch), batch).detach()) < before

@@ -82,8 +82,8 @@ def _first(output: object) -> Tensor:
 
 
 def _write_row(architecture: Architecture, graph: ModelGraph, status: str) -> None:
-    """Append a line of Markdown to the file that AUTOCOMPRESS_ZOO_TABLE names."""
-    path = os.environ.get("AUTOCOMPRESS_ZOO_TABLE")
+    """Append a line of Markdown to the file that ZOO_TABLE names."""
+    path = os.environ.get("ZOO_TABLE")
     if not path:
         return
     prunable = [group for group in graph.groups if group.prunable]

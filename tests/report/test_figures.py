@@ -43,7 +43,10 @@ def test_every_cost_has_an_axis_with_a_unit() -> None:
 def test_the_front_has_val_test_baseline_and_predicted_trials() -> None:
     figure = front_figure([ORIGINAL, MEMBER], TRIALS, "latency_ms")
     traces = {trace.name: trace for trace in figure.data}
-    assert set(traces) == {"trials, predicted", "front, val", "front, test", "original, val"}
+    assert set(traces) == {
+        *("trials, predicted", "front, val", "front, test", "original, val"),
+        "chosen member",
+    }
     assert traces["front, val"].y[0] == pytest.approx(89.0)
     assert traces["front, test"].y[0] == pytest.approx(87.0)
     assert list(traces["trials, predicted"].x) == [1.5]
@@ -58,7 +61,7 @@ def test_members_off_the_front_are_drawn_apart() -> None:
     ]
     figure = front_figure([ORIGINAL, *others], [], "latency_ms")
     traces = {trace.name: trace for trace in figure.data}
-    assert set(traces) == {"dominated, val", "infeasible, val", "original, val"}
+    assert set(traces) == {"dominated, val", "infeasible, val", "original, val", "chosen member"}
     assert list(traces["infeasible, val"].text) == ["0003"]
     assert traces["infeasible, val"].marker.symbol != traces["dominated, val"].marker.symbol
 

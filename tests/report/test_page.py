@@ -7,7 +7,8 @@ import pytest
 
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.evaluation import MeasuredMember, baselines
-from autocompress.report.page import StudyContents, render_report
+from autocompress.report import page as page_module
+from autocompress.report.page import StudyContents, render_report, write_markdown
 
 BASELINE = {
     "val_accuracy": 0.9,
@@ -151,6 +152,9 @@ def test_there_is_a_plot_for_each_cost_and_each_prediction(html: str) -> None:
     assert re.findall("<h3>(.*?)</h3>", html) == [
         "Accuracy against latency",
         "Accuracy against size",
+        "Limits",
+        'Member <span id="picked-id"></span>',
+        'Layers of member <span id="layers-id"></span>',
         "Predicted against measured accuracy",
         "Predicted against measured latency",
     ]
@@ -187,3 +191,24 @@ def test_a_study_without_members_says_how_to_continue() -> None:
 
 def test_the_same_study_gives_the_same_page(html: str) -> None:
     assert render_report(contents()) == html
+
+
+def test_a_page_of_500_trials_is_below_six_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_module, "trial_importances", lambda rows, costs: [])
+    rows = [
+        ROWS[0]
+        | {"slot": n, "predicted_accuracy": 0.9 - n / 7e3, "latency_ms_predicted": 2 / (n + 1)}
+        for n in range(500)
+    ]
+    outlook = {"curve": [n / 501 for n in range(500)], "more": 500, "words": "little"}
+    html = render_report(contents(rows=rows, outlook=outlook))
+    assert len(html.encode()) < 6_000_000
+
+
+def test_a_study_in_markdown_has_the_same_members() -> None:
+    near = dataclasses.replace(MEMBER, id="0050")
+    text = write_markdown(contents(infeasible=[near]))
+    assert re.findall(r"^\| (\w[^|]*?) \|", text, re.MULTILINE)[1:4] == [
+        *("original", "plain int8", "0042")
+    ]
+    assert "| 0050 | infeasible |" in text

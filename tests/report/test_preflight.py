@@ -93,6 +93,7 @@ def test_the_json_says_the_same() -> None:
             "name": "conv1",
             "channels": 16,
             "members": ["conv1", "fc"],
+            "outputs": {"conv1": 1 / 16},
             "prunable": False,
             "reason": "masked and pruned outputs differ",
         }

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from autocompress.core.plugins import load_plugin, plugin_names
 from autocompress.core.schema import check_name
 from autocompress.errors import InvalidInputError, explain
 from autocompress.transform.criteria.apoz import apoz_scores
@@ -65,8 +66,8 @@ def find_criterion(name: str) -> Criterion:
     Raises:
         InvalidInputError: If there is none of that name.
     """
-    check_name("criterion", name, CRITERIA)
-    return CRITERIA[name]
+    check_name("criterion", name, (*CRITERIA, *plugin_names("criteria")))
+    return CRITERIA[name] if name in CRITERIA else load_plugin("criteria", name, Criterion)
 
 
 def check_evidence(name: str, evidence: Evidence) -> None:

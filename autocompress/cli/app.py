@@ -1,0 +1,109 @@
+"""The command line's application: shared options, output and exit codes."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from autocompress.errors import (
+    AutocompressError,
+    InvalidInputError,
+    MissingExtraError,
+    MissingFileError,
+    StudyError,
+    TraceError,
+    WrongTypeError,
+)
+
+FAILED, WRONG_INPUT, INFEASIBLE, INTERRUPTED = 1, 2, 3, 130
+"""Exit codes besides 0."""
+
+WRONG_INPUT_ERRORS = (
+    InvalidInputError,
+    WrongTypeError,
+    MissingFileError,
+    TraceError,
+    MissingExtraError,
+    StudyError,
+)
+
+app = typer.Typer(
+    name="autocompress",
+    help="Search joint compressions of a PyTorch model for one target, and measure them on it. "
+    "Begin with 'init MODULE:FUNCTION', or with 'check CONFIG' and 'search CONFIG'.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong input, 3 no candidate meets the constraints, "
+    "130 interrupted (the same command continues).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+ConfigArgument = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="A YAML file such as examples/digits.yaml.")
+]
+StudyArgument = Annotated[
+    Path, typer.Argument(metavar="STUDY_DIR", help="The folder of a study, such as runs/digits.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress, only the result.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Write JSON to standard output, not tables.")
+]
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show the version and exit.",
+            is_eager=True,
+            callback=lambda wanted: _show_version() if wanted else None,
+        ),
+    ] = False,
+) -> None:
+    """Options that come before a command."""
+
+
+def _show_version() -> None:
+    typer.echo(f"autocompress {version('autocompress')}")
+    raise typer.Exit
+
+
+def examples(*commands: str) -> str:
+    """Write commands as the epilog of a verb's help."""
+    return "Examples:\n\n" + "\n\n".join(f"    {command}" for command in commands)
+
+
+def say(console: Console, line: str) -> None:
+    """Print a line as it is, however long."""
+    console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Return a console that is wide enough for our tables where width is unlimited."""
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr) if terminal else Console(width=100, stderr=stderr)
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn errors into one line on standard error and the fitting exit code."""
+    try:
+        yield
+    except WRONG_INPUT_ERRORS as error:
+        raise _stopped(error, WRONG_INPUT) from error
+    except (AutocompressError, OSError) as error:
+        raise _stopped(error, FAILED) from error
+    except KeyboardInterrupt as error:
+        typer.echo("interrupted; run the same command again to continue", err=True)
+        raise typer.Exit(INTERRUPTED) from error
+
+
+def _stopped(error: Exception, code: int) -> typer.Exit:
+    typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+    return typer.Exit(code)

@@ -1,0 +1,68 @@
+"""The verb that compares joint search with what one would do instead."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autocompress.cli.app import (
+    ConfigArgument,
+    JsonOption,
+    QuietOption,
+    app,
+    examples,
+    exit_codes,
+    make_console,
+    say,
+)
+
+
+@app.command(
+    epilog=examples(
+        "autocompress benchmark digits.yaml --minutes 3",
+        "autocompress benchmark digits.yaml --methods joint,int8 --seeds 3",
+    )
+)
+def benchmark(
+    config: ConfigArgument,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Where all is written; else runs/<name of CONFIG>-benchmark."),
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(help="Names joined by commas; else joint,random,sequential,uniform,int8."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each method.")] = 1,
+    minutes: Annotated[
+        float | None, typer.Option(help="Minutes of every run; else those of the budget.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Trials of one search at most.")] = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare joint search with what one would do instead, at the same minutes.
+
+    Every file is measured in one interleaved run; the same command continues what was stopped.
+    """
+    with exit_codes():
+        from autocompress.comparison import benchmark as compare
+        from autocompress.config import load_config
+        from autocompress.contest import contest_of
+        from autocompress.controller.methods import USUAL
+        from autocompress.report.comparison import comparison_table
+
+        console = make_console()
+        place = folder or Path("runs") / f"{config.stem}-benchmark"
+        found = compare(
+            contest_of(load_config(config, minutes=minutes, trials=trials), place),
+            methods=USUAL if methods is None else methods.split(","),
+            seeds=range(seeds),
+            on_message=(lambda _: None) if quiet or as_json else lambda line: say(console, line),
+        )
+        if as_json:
+            typer.echo(json.dumps(found, indent=2))
+        else:
+            console.print(comparison_table(found))
+            say(console, f"files and figures: {place / 'comparison.json'}")

@@ -1,0 +1,131 @@
+"""The verbs that look at a model and a target before a search: `check` and `profile`."""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autocompress.cli.app import (
+    ConfigArgument,
+    JsonOption,
+    QuietOption,
+    app,
+    examples,
+    exit_codes,
+    make_console,
+    say,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from autocompress.config import SearchConfig
+    from autocompress.evaluation.task import Task
+    from autocompress.graph.inputs import ModelInputs
+
+
+@app.command(epilog=examples("autocompress check digits.yaml", "autocompress check a.yaml --json"))
+def check(
+    config: ConfigArgument,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what can be compressed in a model, and what cannot and why.
+
+    What a search would refuse is refused: a task at once, a model that cannot be exported, or
+    of which nothing can vary, at the end.
+    """
+    with exit_codes():
+        from autocompress import api
+        from autocompress.artifact.onnx_file import check_exportable
+        from autocompress.config import load_config
+        from autocompress.evaluation.original import frozen_copy
+        from autocompress.report.preflight import check_summary
+        from autocompress.report.savings import search_time
+        from autocompress.space.preset import SearchSpace
+
+        loaded = load_config(config)
+        model, task, inputs = load_parts(loaded)
+        found = api.check(
+            model,
+            inputs,
+            space=loaded.space_name_or_path(),
+            task=task,
+            budget=loaded.make_budget(),
+        )
+        if as_json:
+            typer.echo(json.dumps(found.to_dict(), indent=2))
+        else:
+            console = make_console()
+            for table in found.tables():
+                console.print(table)
+            console.print(search_time(found))
+            say(console, check_summary(found))
+        SearchSpace.load(loaded.space_name_or_path()).bind_graph(found)
+        check_exportable(frozen_copy(model, "cpu", inputs), (inputs.args, inputs.kwargs))
+
+
+@app.command(
+    epilog=examples(
+        "autocompress profile digits.yaml --out laptop.json",
+        "autocompress profile digits.yaml --bundle phone/",
+        "autocompress profile digits.yaml --from measured.json",
+    )
+)
+def profile(
+    config: ConfigArgument,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; else <name of CONFIG>.profile.json.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Time for the kernels.")] = 60.0,
+    networks: Annotated[int, typer.Option(help="Whole networks to time.")] = 40,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="Measure nothing; write models and a runner for another device here."),
+    ] = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option("--from", help="Measure nothing; read what the runner of a bundle wrote."),
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Profile the target of a configuration; 'target: {profile: FILE}' uses what it writes."""
+    with exit_codes():
+        from autocompress import api
+        from autocompress.config import load_config
+        from autocompress.report.live import ProgressBars
+
+        loaded = load_config(config)
+        model, _, inputs = load_parts(loaded)
+        target = loaded.target.describe(Path(loaded.folder))
+        space = api.SearchSpace.load(loaded.space_name_or_path()).bind(model, inputs, target)
+        path = out or Path(f"{config.stem}.profile.json")
+        with nullcontext() if quiet else ProgressBars(make_console()) as bars:
+            found = api.profile(
+                target,
+                space=space,
+                model=model,
+                example_inputs=inputs,
+                out=None if bundle else path,
+                seconds=seconds,
+                networks=networks,
+                measured=measured,
+                bundle=bundle,
+                on_progress=bars,
+            )
+        if found is None:
+            say(make_console(), f"on the device: cd {bundle} && python runner.py; then, here: ")
+            say(make_console(), f"autocompress profile {config} --from measured.json")
+        elif isinstance(found, api.DeviceProfile):
+            say(make_console(), f"{path}: {found.describe_model(space)}")
+
+
+def load_parts(config: "SearchConfig") -> "tuple[nn.Module, Task, ModelInputs]":
+    """Make the model, in eval mode, its task, and the arguments of a call of two examples."""
+    from autocompress.evaluation.splits import example_inputs, take
+    from autocompress.graph.inputs import ModelInputs
+
+    model, task = config.make_model().eval(), config.make_task()
+    args, kwargs = example_inputs(task, model, tuple(take(task.val, 2, "val", "cpu")))
+    return model, task, ModelInputs(args=args, kwargs=kwargs)

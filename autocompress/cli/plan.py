@@ -1,0 +1,37 @@
+"""What a search would do, without doing it: stages, time and disk."""
+
+import json
+from typing import TYPE_CHECKING
+
+import typer
+
+from autocompress.cli.app import make_console, say
+from autocompress.cli.model import load_parts
+
+if TYPE_CHECKING:
+    from autocompress.config import SearchConfig
+
+
+def show_plan(config: "SearchConfig", *, as_json: bool) -> None:
+    """Check a configuration as a search would, and tell what it would do.
+
+    Args:
+        config: The configuration.
+        as_json: Write JSON, not tables.
+    """
+    from autocompress import api
+    from autocompress.report.plan import SearchPlan
+    from autocompress.report.savings import search_time
+
+    model, task, inputs = load_parts(config)
+    config.make_target()
+    space, budget = config.space_name_or_path(), config.make_budget()
+    found = api.check(model, inputs, space=space, task=task, budget=budget)
+    plan = SearchPlan.of(found, budget, config.study_dir)
+    if as_json:
+        typer.echo(json.dumps(plan.to_dict(), indent=2))
+        return
+    console = make_console()
+    console.print(plan.table())
+    say(console, search_time(found))
+    say(console, plan.disk())

@@ -1,0 +1,136 @@
+"""Whether proxies use weights that all candidates share: trained, compared, kept."""
+
+from dataclasses import replace
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from autocompress.controller.run import Run
+from autocompress.core.candidate import Candidate
+from autocompress.core.seeds import derive_seed
+from autocompress.evaluation.elastic import ElasticConfig, SharedWeights, train_elastic
+from autocompress.space.bound import BoundSpace
+
+FILE = "elastic.safetensors"
+"""Where a study keeps shared weights."""
+
+SHARED_SHARE = 0.12
+"""Share of the minutes in which shared weights are trained, at most."""
+
+SHARED_EPOCHS = 2.0
+"""Length of their training where only trials are budgeted."""
+
+POOL = 24
+"""Random candidates that they are trained on."""
+
+COMPARED = 6
+"""Candidates that are trained to compare the two proxies."""
+
+MOST_PRUNED = 0.99
+"""Fraction of channels asked for of the smallest candidate; the space offers the nearest."""
+
+
+def share_weights(run: Run) -> None:
+    """Train shared weights if they are wanted, and use them where they rank better.
+
+    "auto" trains a few random candidates for a short while, and takes the
+    proxy whose accuracies have the higher Kendall's tau with theirs. The
+    decision and the weights are kept in the study.
+    """
+    wanted = run.setup.training.elastic
+    if wanted == "off":
+        return
+    path = run.setup.study_dir / FILE
+    decision = run.ledger.get("elastic")
+    if decision is None or (decision["used"] and not path.is_file()):
+        shared = _train(run)
+        decision = {"used": True} if wanted == "on" else _compare(run, shared)
+        shared.save(path)
+        run.ledger.set("elastic", decision)
+    if decision["used"]:
+        run.evaluator.shared = SharedWeights.load(path, run.setup.model)
+    words = decision_words(decision)
+    run.ledger.set("notes", [*run.ledger.get("notes", []), f"{words[0].upper()}{words[1:]}."])
+    run.say("sharing", words)
+
+
+def decision_words(decision: dict[str, float]) -> str:
+    """Say whether shared weights are used, and why.
+
+    Example:
+        >>> decision_words({"used": True})
+        'proxies use elastic weights'
+    """
+    used = "elastic" if decision["used"] else "the original"
+    if "plain" not in decision:
+        return f"proxies use {used} weights"
+    first, second = ("elastic", "plain") if decision["used"] else ("plain", "elastic")
+    names = {"elastic": "elastic ones", "plain": "the original's"}
+    return (
+        f"proxies use {used} weights: they rank {decision['candidates']} trained candidates "
+        f"with tau {decision[first]:.2f}, {names[second]} with {decision[second]:.2f}"
+    )
+
+
+def smallest_candidate(space: BoundSpace) -> Candidate:
+    """Return the candidate with the narrowest bits and the fewest channels, all blocks standing."""
+    weights, activations = space.layer_precisions[0]
+    return space.uniform(weights, activations, MOST_PRUNED)
+
+
+def _train(run: Run) -> SharedWeights:
+    setup, total = run.setup, run.schedule.total_seconds
+    run.say("sharing", "training weights that all candidates share")
+    seconds = None if total is None else SHARED_SHARE * total
+    images = SHARED_EPOCHS if total is None else 100.0
+    return train_elastic(
+        setup.model,
+        setup.task,
+        run.evaluator.compress,
+        smallest_candidate(setup.space),
+        [setup.space.sample(_seed(run, f"shared {number}")) for number in range(POOL)],
+        ElasticConfig(
+            images=max(1, int(images * setup.epoch_images)),
+            recipe=setup.training.recipe,
+            seconds=seconds,
+        ),
+        seed=_seed(run, "shared weights"),
+        device=setup.device,
+        on_step=run.watch("sharing", "what is shared"),
+    )
+
+
+def _compare(run: Run, shared: SharedWeights) -> dict[str, float]:
+    """Rank trained candidates by both proxies."""
+    evaluator, schedule = run.evaluator, run.schedule
+    plain, elastic, trained = [], [], []
+    for number in range(COMPARED):
+        drawn = run.setup.space.sample(_seed(run, f"compared {number}"))
+        candidate = replace(drawn, distill=Candidate().distill)
+        evaluator.shared = None
+        plain.append(evaluator.proxy(candidate).accuracy)
+        evaluator.shared = shared
+        elastic.append(evaluator.proxy(candidate).accuracy)
+        evaluator.shared = None
+        slot = -1 - number
+        found = evaluator.train(
+            candidate,
+            slot=slot,
+            images=schedule.short_images,
+            seconds=None if schedule.short_seconds is None else 0.5 * schedule.short_seconds,
+            on_step=run.watch("sharing", f"candidate {number + 1} of {COMPARED}"),
+            inherit=False,
+        )[1]
+        evaluator.forget(slot)
+        trained.append(found.accuracy)
+    taus = [float(np.nan_to_num(kendalltau(trained, v).statistic)) for v in (plain, elastic)]
+    return {
+        "used": taus[1] > taus[0],
+        "plain": taus[0],
+        "elastic": taus[1],
+        "candidates": COMPARED,
+    }
+
+
+def _seed(run: Run, purpose: str) -> int:
+    return derive_seed(run.setup.seed, -1, purpose)

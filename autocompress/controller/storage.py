@@ -1,0 +1,197 @@
+"""Where the trials of a study are kept: a file beside it, a journal, or a database server."""
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import sqlalchemy
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+
+from autocompress.core.environment import STORAGE_PASSWORD
+from autocompress.core.files import read_json, write_json
+from autocompress.core.schema import SCHEMA_VERSION, check_record
+from autocompress.errors import (
+    InvalidInputError,
+    MissingExtraError,
+    StorageError,
+    StudyError,
+    explain,
+)
+
+SERVERS = {"postgresql": "postgresql+psycopg2", "mysql": "mysql+pymysql"}
+"""Kinds of database servers, and the drivers that the extra "storage" installs."""
+
+JOURNAL = "journal:"
+"""What the address of a journal begins with, before its path."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Storage:
+    """A study outside of its folder; the folder keeps where it is.
+
+    Attributes:
+        url: Address without a password: a database server's, for example
+            "postgresql://me@host/db", or "journal:/path/of/a/file".
+        study: The study's name there.
+    """
+
+    url: str
+    study: str
+
+    @classmethod
+    def new(cls, url: str, folder: Path) -> "Storage":
+        """Name a new study at an address, after its folder.
+
+        Raises:
+            InvalidInputError: If studies cannot be kept there.
+        """
+        check_url(url)
+        if url.startswith(JOURNAL):
+            url = JOURNAL + str(_journal_path(url).absolute())
+        return cls(url=url, study=f"autocompress-{folder.name}-{secrets.token_hex(4)}")
+
+    @classmethod
+    def of(cls, path: Path) -> "Storage | None":
+        """Read where a study is kept if not in its own file.
+
+        Args:
+            path: The study's own file; the note is beside it.
+        """
+        note = _note(path)
+        if not note.is_file():
+            return None
+        keys = ("url", "study")
+        found = check_record(read_json(note), what=f"'{note}'", keys=keys, required=keys)
+        check_url(str(found["url"]))
+        return cls(url=str(found["url"]), study=str(found["study"]))
+
+    def keep(self, path: Path) -> None:
+        """Note beside a study's own file where it is kept."""
+        record = {"schema_version": SCHEMA_VERSION, "url": self.url, "study": self.study}
+        write_json(_note(path), record)
+
+    def connect(self) -> BaseStorage:
+        """Open the storage.
+
+        Raises:
+            MissingExtraError: If the server's driver is not installed.
+            StorageError: If it cannot be reached.
+        """
+        try:
+            if self.url.startswith(JOURNAL):
+                return _journal(_journal_path(self.url))
+            url = sqlalchemy.make_url(self.url)
+            driver = SERVERS.get(url.drivername, url.drivername)
+            url = url.set(drivername=driver, password=os.environ.get(STORAGE_PASSWORD))
+            text = url.render_as_string(hide_password=False)
+            return RDBStorage(
+                text.replace("{", "{{").replace("}", "}}"), engine_kwargs={"pool_pre_ping": True}
+            )
+        except ImportError as error:
+            raise MissingExtraError(
+                explain(
+                    f"storage '{self.url}'",
+                    expected="its driver to be installed",
+                    got=str(error).splitlines()[0],
+                    remedy="pip install 'autocompress[storage]'",
+                )
+            ) from error
+        except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, OSError) as error:
+            raise StorageError(
+                explain(
+                    f"storage '{self.url}'",
+                    expected="to reach it",
+                    got=str(error.__cause__ or error).splitlines()[0],
+                    remedy=f"check the address, and the password in {STORAGE_PASSWORD}",
+                )
+            ) from error
+
+
+def study_exists(path: Path) -> bool:
+    """Tell whether there is a study, in its own file or where a note beside it says."""
+    return path.is_file() or _note(path).is_file()
+
+
+def check_url(url: str) -> None:
+    """Refuse an address at which studies are not kept, or that holds a password.
+
+    Raises:
+        InvalidInputError: With what would do.
+
+    Example:
+        >>> check_url("postgresql://me@localhost/trials")
+        >>> check_url("journal:/mnt/shared/trials.log")
+    """
+    if url.startswith(JOURNAL) and len(url) > len(JOURNAL):
+        return
+    try:
+        parsed = sqlalchemy.make_url(url)
+        kind, password = parsed.get_backend_name(), parsed.password
+    except sqlalchemy.exc.ArgumentError:
+        kind, password = "", None
+    if kind not in SERVERS:
+        raise InvalidInputError(
+            explain(
+                "'storage'",
+                expected="'postgresql://user@host/database', 'mysql://...' or 'journal:/a/file'",
+                got="another address",
+                remedy="leave it out to keep the study in a file of its folder",
+            )
+        )
+    if password is not None:
+        raise InvalidInputError(
+            explain(
+                "'storage'",
+                expected="an address without a password",
+                got="one with a password, which would be written to files",
+                remedy=f"set the environment variable {STORAGE_PASSWORD} instead",
+            )
+        )
+
+
+def check_place(path: Path, url: str | None) -> None:
+    """Refuse to continue a study at another place than it is kept at.
+
+    Args:
+        path: The study's own file.
+        url: Where it is said to be kept; None says nothing.
+
+    Raises:
+        StudyError: If it is kept elsewhere.
+    """
+    place = Storage.of(path)
+    if url is not None and (place is None or Storage.new(url, path.parent).url != place.url):
+        raise StudyError(
+            explain(
+                f"study '{path.parent}'",
+                expected=f"to be kept at '{url}'",
+                got=f"'{path if place is None else place.url}'",
+                remedy="leave the storage out, or use another study_dir",
+            )
+        )
+    if place is not None:
+        path.unlink(missing_ok=True)  # a copy of what the study was when it was last closed
+
+
+def _note(path: Path) -> Path:
+    return path.with_name("storage.json")
+
+
+def _journal_path(url: str) -> Path:
+    path = url.removeprefix(JOURNAL)
+    return Path("/" + path.lstrip("/") if path.startswith("/") else path)
+
+
+def _journal(path: Path) -> JournalStorage:
+    """Open a journal; what a killed process left half-written at its end is cut off."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.stat().st_size > 0:
+        with path.open("rb+") as file:
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                file.truncate(whole)
+    return JournalStorage(JournalFileBackend(str(path)))

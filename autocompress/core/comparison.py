@@ -1,0 +1,131 @@
+"""Fronts of several methods compared: chosen on `val`, judged on `test`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from autocompress.core.pareto import hypervolume, non_dominated_mask
+from autocompress.core.schema import check_record
+
+ACCURACY_ROOM = 0.05
+"""Accuracy below the original's at which the reference point lies."""
+
+LATENCY_ROOM = 1.1
+"""Latency of the reference point, as a multiple of the original's."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """One file, measured beside all others.
+
+    Attributes:
+        method: What made it.
+        seed: Seed of the run that made it.
+        name: What the method calls it.
+        path: The file, relative to the folder of the comparison.
+        val_accuracy: Accuracy on `val`, [0, 1].
+        accuracy: Accuracy on `test`, [0, 1].
+        latency_ms: Median latency.
+        latency_ci95_ms: Its 95 % confidence interval.
+        file_bytes: Size of the file that runs.
+    """
+
+    method: str
+    seed: int
+    name: str
+    path: str
+    val_accuracy: float
+    accuracy: float
+    latency_ms: float
+    latency_ci95_ms: tuple[float, float]
+    file_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the point as a JSON object."""
+        return asdict(self) | {"latency_ci95_ms": list(self.latency_ci95_ms)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Point":
+        """Read a point from what `to_json` returned."""
+        keys = [field.name for field in fields(cls)]
+        values = dict(check_record(record, what="point", keys=keys, required=keys))
+        low, high = values.pop("latency_ci95_ms")
+        return cls(**values, latency_ci95_ms=(low, high))
+
+
+def chosen(points: Sequence[Point]) -> list[Point]:
+    """Return the points that nothing beats on `val` accuracy and latency, fastest first."""
+    if not points:
+        return []
+    losses = np.array([[-point.val_accuracy, point.latency_ms] for point in points])
+    front = [p for p, on in zip(points, non_dominated_mask(losses), strict=True) if on]
+    return sorted(front, key=lambda point: (point.latency_ms, point.val_accuracy))
+
+
+def front_volume(points: Sequence[Point], baseline: Point) -> float:
+    """Measure what a method's front is worth, on `test`, as a fraction of an ideal.
+
+    The members are chosen on `val`; the hypervolume is that of their accuracy
+    on `test` and their latency. Its reference point lies `ACCURACY_ROOM`
+    below the original's accuracy and at `LATENCY_ROOM` times its latency. One
+    that is as accurate as the original and takes no time is worth 1.
+
+    Args:
+        points: What the method made.
+        baseline: The original in fp32, measured in the same run.
+
+    Returns:
+        0 if no point is within the reference; above 1 only for files that are
+        more accurate than the original.
+    """
+    front = chosen(points)
+    if not front:
+        return 0.0
+    losses = np.array([[1.0 - p.accuracy, p.latency_ms / baseline.latency_ms] for p in front])
+    corner = np.array([1.0 - baseline.accuracy + ACCURACY_ROOM, LATENCY_ROOM])
+    return hypervolume(losses, corner) / (ACCURACY_ROOM * LATENCY_ROOM)
+
+
+def volumes(points: Sequence[Point], baseline: Point) -> dict[str, list[float]]:
+    """Return `front_volume` of every method and seed.
+
+    Args:
+        points: What all methods made, in any order.
+        baseline: The original, measured with them; it belongs to no method.
+
+    Returns:
+        By method, one value per seed in the order of the seeds.
+    """
+    cells: dict[str, dict[int, list[Point]]] = {}
+    for point in points:
+        cells.setdefault(point.method, {}).setdefault(point.seed, []).append(point)
+    return {
+        method: [front_volume(seeds[seed], baseline) for seed in sorted(seeds)]
+        for method, seeds in cells.items()
+    }
+
+
+def mean_difference(first: Sequence[float], second: Sequence[float]) -> dict[str, float] | None:
+    """Bound the mean of paired differences by Student's t, at 95 % confidence.
+
+    Args:
+        first: One value per seed.
+        second: As many, of the same seeds.
+
+    Returns:
+        "mean", "low" and "high" of first minus second; None below two seeds
+        or where their numbers differ.
+
+    Example:
+        >>> mean_difference([3.0, 4.0, 5.0], [1.0, 2.0, 3.0])
+        {'mean': 2.0, 'low': 2.0, 'high': 2.0}
+    """
+    if len(first) != len(second) or len(first) < 2:
+        return None
+    differences = np.subtract(first, second)
+    mean, error = float(differences.mean()), differences.std(ddof=1) / np.sqrt(len(differences))
+    reach = float(student.ppf(0.975, len(differences) - 1) * error)
+    return {"mean": mean, "low": mean - reach, "high": mean + reach}

@@ -1,0 +1,77 @@
+"""Environment variables that replace values of a configuration."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from autocompress.core.environment import STORAGE_PASSWORD
+from autocompress.errors import InvalidInputError, explain
+
+PREFIX = "AUTOCOMPRESS_"
+"""What their names begin with; sections and keys follow, with two underscores between."""
+
+
+def read_overrides(environment: Mapping[str, str]) -> dict[tuple[str, ...], Any]:
+    """Read what environment variables say of a configuration.
+
+    Args:
+        environment: Variables by name; values are YAML.
+
+    Returns:
+        Values by key, outer sections first.
+
+    Raises:
+        InvalidInputError: If a value is not YAML.
+
+    Example:
+        >>> read_overrides({"AUTOCOMPRESS_BUDGET__TRIALS": "20", "HOME": "/root"})
+        {('budget', 'trials'): 20}
+    """
+    found = {}
+    for name, text in sorted(environment.items()):
+        if name.startswith(PREFIX) and name != STORAGE_PASSWORD:
+            keys = tuple(name.removeprefix(PREFIX).lower().split("__"))
+            try:
+                found[keys] = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise InvalidInputError(
+                    explain(
+                        f"environment variable {name}",
+                        expected="a value as in YAML",
+                        got=f"'{text}'",
+                        remedy="correct it, or unset it",
+                    )
+                ) from error
+    return found
+
+
+def override(record: Mapping[str, Any], keys: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """Replace one value of a nested record, which stays as it was.
+
+    Args:
+        record: The record.
+        keys: Where the value goes; a text on the way there is the name of its section.
+        value: The value.
+
+    Example:
+        >>> override({"target": "openvino-cpu"}, ("target", "threads"), 2)
+        {'target': {'name': 'openvino-cpu', 'threads': 2}}
+    """
+    first, *rest = keys
+    if not rest:
+        return {**record, first: value}
+    inner = record.get(first)
+    section = {"name": inner} if isinstance(inner, str) else inner
+    within = section if isinstance(section, Mapping) else {}
+    return {**record, first: override(within, tuple(rest), value)}
+
+
+def variable_name(keys: tuple[str, ...]) -> str:
+    """Return the name of the variable that stands for a key.
+
+    Example:
+        >>> variable_name(("budget", "trials"))
+        'AUTOCOMPRESS_BUDGET__TRIALS'
+    """
+    return PREFIX + "__".join(keys).upper()

@@ -1,0 +1,65 @@
+"""What a comparison of methods found, as tables."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from autocompress.core.comparison import Point, chosen
+
+DROPS = (0.0, 0.01, 0.02)
+"""Losses of accuracy on `val` that the table tells the fastest file for."""
+
+
+def comparison_table(record: Mapping[str, Any]) -> Table:
+    """Lay out hypervolumes, and the fastest file within some points of accuracy.
+
+    Args:
+        record: The content of `comparison.json`.
+    """
+    points = [Point.from_json(point) for point in record["points"]]
+    baseline, rest = points[0], points[1:]
+    table = Table(width=None, caption="latency as a multiple of the original's, test accuracy in %")
+    table.add_column("method", overflow="fold", max_width=34)
+    table.add_column("hypervolume (quartiles)", justify="right", no_wrap=True)
+    table.add_column("joint minus it, 95 %", justify="right", no_wrap=True)
+    for drop in DROPS:
+        table.add_column(f"val -{100 * drop:.0f} pt", justify="right", no_wrap=True)
+    for name, values in record["hypervolume"].items():
+        made = [point for point in rest if point.method == name]
+        table.add_row(
+            record["titles"].get(name, name),
+            spread(values),
+            interval(record["joint_minus"].get(name)),
+            *(fastest(made, baseline, drop) for drop in DROPS),
+        )
+    for cell in record["failed"]:
+        table.add_row(f"{cell['method']}, seed {cell['seed']}: {cell['error']}", "failed")
+    return table
+
+
+def spread(values: Sequence[float]) -> str:
+    """Write the median, and the quartiles of more than one value.
+
+    Example:
+        >>> spread([0.2, 0.3, 0.7]), spread([0.5])
+        ('0.300 (0.250 to 0.500)', '0.500')
+    """
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
+    return f"{middle:.3f}" + (f" ({low:.3f} to {high:.3f})" if len(values) > 1 else "")
+
+
+def interval(difference: Mapping[str, float] | None) -> str:
+    """Write a mean difference and its interval; nothing where there is none."""
+    if difference is None:
+        return ""
+    return "{mean:+.3f} ({low:+.3f} to {high:+.3f})".format(**difference)
+
+
+def fastest(points: Sequence[Point], baseline: Point, drop: float) -> str:
+    """Write latency and test accuracy of the fastest point within a loss on `val`."""
+    within = [p for p in chosen(points) if p.val_accuracy >= baseline.val_accuracy - drop - 1e-9]
+    if not within:
+        return "none"
+    return f"{within[0].latency_ms / baseline.latency_ms:.2f}x {100 * within[0].accuracy:.1f}"

@@ -1,0 +1,84 @@
+"""The report as Markdown, for a pull request or a note."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autocompress.report.figures import cost_axis
+from autocompress.report.summary import ArtifactRow
+
+
+def render_markdown(
+    front: Sequence[ArtifactRow],
+    others: Sequence[ArtifactRow],
+    costs: Sequence[str],
+    *,
+    constraints: str,
+    notes: Sequence[str],
+    environment: Mapping[str, Any],
+) -> str:
+    """Write the tables of a report as Markdown.
+
+    Args:
+        front: Baselines and the front.
+        others: Members that are not on it.
+        costs: The costs to show; latency, predicted and measured, is always among them.
+        constraints: The constraints in words; "" for none.
+        notes: What the reader has to know.
+        environment: Versions, processor and the like, by name.
+
+    Returns:
+        A Markdown document.
+    """
+    lines = [
+        "# autocompress report",
+        "",
+        "Predicted values were computed before the artifact existed; all others are measured on "
+        "the artifact. Choices saw `val` only, never `test`.",
+        "",
+        *_table(front, costs),
+    ]
+    if constraints:
+        lines += ["", f"Constraints: {constraints}."]
+    if others:
+        lines += ["", "## Not on the front", "", *_table(others, costs)]
+    if notes:
+        lines += ["", "## Notes", "", *(f"* {_cell(note)}" for note in notes)]
+    lines += ["", "## Environment", "", "| | |", "|---|---|"]
+    lines += [f"| {_cell(name)} | {_cell(value)} |" for name, value in environment.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: Sequence[ArtifactRow], costs: Sequence[str]) -> list[str]:
+    shown = list(dict.fromkeys(("latency_ms", *costs)))
+    heads = ["id", "standing", "val % predicted", "val %", "95 % interval", "test %"]
+    for cost in shown:
+        title = cost_axis(cost)[0]
+        heads += [f"{title} predicted", title]
+    heads += ["x original", "what was done"]
+    table = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for row in rows:
+        interval = row.accuracy_interval
+        cells = [
+            row.id,
+            row.kind,
+            _number(row.predicted.get("accuracy"), 100.0, ".2f"),
+            _number(row.measured.get("val_accuracy"), 100.0, ".2f"),
+            " to ".join(f"{100 * end:.2f}" for end in interval) if interval else "",
+            _number(row.measured.get("accuracy"), 100.0, ".2f"),
+        ]
+        for cost in shown:
+            scale = cost_axis(cost)[1]
+            cells += [_number(row.predicted.get(cost), scale, ".4g")]
+            cells += [_number(row.measured.get(cost), scale, ".4g")]
+        cells += [_number(row.latency_ratio, 1.0, ".2f"), row.done]
+        table.append(f"| {' | '.join(map(_cell, cells))} |")
+    return table
+
+
+def _number(value: float | None, scale: float, digits: str) -> str:
+    return "" if value is None else f"{scale * value:{digits}}"
+
+
+def _cell(text: object) -> str:
+    """Keep a text inside its cell."""
+    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")

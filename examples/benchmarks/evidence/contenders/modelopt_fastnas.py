@@ -1,0 +1,50 @@
+"""NVIDIA ModelOpt's FastNAS at several FLOPs, fine-tuned; int8 follows elsewhere."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import modelopt.torch.prune as mtp
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bundle import Bundle, finish, train, write_onnx
+
+FLOPS = ("80%", "60%", "40%")
+SCORED = 500
+"""Images of `val` that score a candidate of its search."""
+
+
+def main() -> None:
+    """Prune to each limit, fine-tune for an equal share of the time, and write each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.manual_seed(options.seed)
+    bundle, files = Bundle(options.bundle), []
+    for flops in FLOPS:
+        pruned, _ = mtp.prune(
+            model=bundle.model(),
+            mode="fastnas",
+            constraints={"flops": flops},
+            dummy_input=bundle.calibration(1)[0],
+            config={
+                "data_loader": [(batch,) for batch in bundle.calibration()],
+                "collect_func": lambda batch: batch[0],
+                "score_func": lambda model: bundle.val_accuracy(model.eval(), SCORED),
+                "checkpoint": str(options.out / "sensitivities.pt"),
+                "verbose": False,
+            },
+        )
+        train(pruned, bundle, seconds=60 * options.minutes / len(FLOPS))
+        path = write_onnx(pruned, bundle, options.out / f"flops{flops.rstrip('%')}.onnx")
+        files.append({"path": path.name, "quantise": True})
+    finish(options.out, files)
+
+
+if __name__ == "__main__":
+    main()

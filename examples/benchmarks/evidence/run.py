@@ -1,0 +1,200 @@
+"""Joint search, its ablations and other tools on the same networks, at the same minutes.
+
+    python examples/benchmarks/evidence/environments.py ENVIRONMENTS
+    python examples/benchmarks/evidence/run.py --data DIR --work WORK --environments ENVIRONMENTS
+
+Every cell (network, target, method, seed) is kept in WORK as it ends and is not run again; what
+failed is tried again. All files of one network and target are then measured in one interleaved run.
+`--json` writes what was found, and page.py makes the page of the documentation from it.
+"""
+
+import argparse
+import importlib.metadata
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from contend import CONTENDERS, cells_for, run_contender
+
+import autocompress as ac
+from autocompress.comparison import measure, run_cell, write_comparison
+from autocompress.contest import Contest, export_original
+from autocompress.controller.methods import METHODS
+from autocompress.core.comparison import Point, chosen, front_volume
+from autocompress.core.files import read_json, write_json
+from autocompress.report.comparison import comparison_table
+from subjects import Subject, make_subject
+
+ABLATIONS = {"resnet20": [*METHODS], "resnet56": ["joint", "sequential", "random", "int8"]}
+"""Methods of ours by network; the others take `FEW`."""
+
+FEW = ["joint", "int8"]
+NETWORKS = ("resnet20", "resnet56", "mobilenet", "vit", "text", "tabular")
+TARGETS = ("onnxruntime-cpu", "openvino-cpu")
+PACKAGES = ("autocompress", "torch", "onnx", "onnxruntime", "openvino", "optuna")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """One network on one target.
+
+    Attributes:
+        subject: The network.
+        root: Its folder, which all its targets share.
+        contest: What methods of ours are given.
+    """
+
+    subject: Subject
+    root: Path
+    contest: Contest
+
+
+def main() -> None:
+    """Run what is missing, measure, and write the evidence."""
+    options = _options()
+    torch.set_num_threads(options.threads)
+    console = Console(width=130)
+    evidence: dict[str, Any] = {"schema_version": 1, "minutes": options.minutes, "models": {}}
+    evidence["seeds"], evidence["threads"] = options.seeds, options.threads
+    evidence["versions"] = {name: _version(name) for name in PACKAGES}
+    for network in options.networks:
+        for target in options.targets:
+            place = make_place(network, target, options)
+            console.rule(f"{network} on {target}")
+            found = run_place(place, options, console)
+            evidence["models"].setdefault(network, {})[target] = found
+    if options.json:
+        kept = read_json(options.json)["models"] if options.json.is_file() else {}
+        merged = {n: kept.get(n, {}) | evidence["models"].get(n, {}) for n in NETWORKS}
+        evidence["models"] = {name: found for name, found in merged.items() if found}
+        write_json(options.json, evidence)
+        console.print(f"written: {options.json}")
+
+
+def make_place(network: str, target: str, options: argparse.Namespace) -> Place:
+    """Load or train a network, and set the contest up."""
+    root = options.work / network
+    subject = make_subject(
+        network, options.data, root, minutes=options.train_minutes, images=options.images
+    )
+    contest = Contest(
+        model=subject.model,
+        task=subject.task,
+        folder=root / target,
+        minutes=options.minutes,
+        target=ac.Target.named(target, threads=1),
+        space=subject.space,
+        trials=options.trials,
+    )
+    return Place(subject=subject, root=root, contest=contest)
+
+
+def run_place(place: Place, options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Run the cells of one network and target, measure them, and summarise."""
+    contest, root, network = place.contest, place.root, place.subject.name
+    export_original(contest)
+    original = root / "bundle" / "original.onnx"
+    if not original.is_file():
+        original.write_bytes((contest.folder / "original.onnx").read_bytes())
+    methods = options.methods if options.methods is not None else ABLATIONS.get(network, FEW)
+    cells, others = [], []
+    for seed in options.seeds:
+        cells += [run_cell(contest, name, seed, console.print) for name in methods]
+        for name in options.contenders:
+            console.print(f"{name}, seed {seed}: {CONTENDERS[name].title}")
+            environments = options.environments
+            others.append(
+                run_contender(name, network, root, environments, seed=seed, minutes=options.minutes)
+            )
+    cells += cells_for(contest.resolved.name, others, contest.folder)
+    points = measure(contest, cells, seconds=options.measuring_seconds)
+    record = write_comparison(contest, cells, points)
+    record["titles"] |= {name: contender.title for name, contender in CONTENDERS.items()}
+    record |= against_contenders(points[0], points[1:])
+    record["contenders"] = [*CONTENDERS]
+    write_json(contest.folder / "comparison.json", record)
+    console.print(comparison_table(record))
+    return record
+
+
+def against_contenders(baseline: Point, points: list[Point]) -> dict[str, Any]:
+    """Compare the joint fronts with the union of all contenders, seed by seed.
+
+    Returns:
+        "union_of_contenders" by seed, beside the other hypervolumes of `write_comparison`,
+        and under "dominated" the members of joint fronts that a contender's file beats.
+    """
+    names = {"int8", *CONTENDERS}
+    seeds = sorted({point.seed for point in points})
+    unions = {s: [p for p in points if p.method in names and p.seed == s] for s in seeds}
+    dominated = [
+        {"path": ours.path, "by": [p.path for p in unions[ours.seed] if beats(p, ours)]}
+        for seed in seeds
+        for ours in chosen([p for p in points if p.method == "joint" and p.seed == seed])
+    ]
+    return {
+        "union_of_contenders": [front_volume(unions[seed], baseline) for seed in seeds],
+        "dominated": [entry for entry in dominated if entry["by"]],
+    }
+
+
+def beats(theirs: Point, ours: Point) -> bool:
+    """Tell whether a point is at least as accurate on `test`, and faster beyond both intervals."""
+    return theirs.accuracy >= ours.accuracy and theirs.latency_ci95_ms[1] < ours.latency_ci95_ms[0]
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _names(known: Any) -> Any:
+    def read(text: str) -> list[str]:
+        names = [name for name in text.split(",") if name]
+        if unknown := [name for name in names if name not in known]:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}; known: {', '.join(known)}")
+        return names
+
+    return read
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--data", type=Path, help="folder of cifar10_jpeg.npz and of the ResNets' weights")
+    add("--work", type=Path, default=Path("runs/evidence"), help="where cells are kept")
+    add("--environments", type=Path, default=Path("runs/environments"))
+    add("--networks", type=_names(NETWORKS), default=["resnet20", "resnet56"])
+    add("--targets", type=_names(TARGETS), default=[*TARGETS])
+    add("--methods", type=_names(METHODS), help="of ours; else as the network deserves")
+    add("--contenders", type=_names(CONTENDERS), default=[*CONTENDERS])
+    add("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2])
+    add("--minutes", type=float, default=10.0, help="of every cell")
+    add("--trials", type=int, help="trials of one search at most")
+    add("--train-minutes", type=float, default=20.0, help="of networks without given weights")
+    add("--measuring-seconds", type=float, default=180.0)
+    add("--threads", type=int, default=2, help="threads that train; one runs what is measured")
+    add("--images", type=int, help="training and test images that are used at most")
+    add("--json", type=Path, help="where the evidence is written")
+    add("--smoke", action="store_true", help="two methods on a small table, in a minute")
+    options = parser.parse_args()
+    if options.smoke:
+        options.networks, options.targets, options.seeds = ["tabular"], ["onnxruntime-cpu"], [0]
+        options.methods, options.contenders, options.images = ["joint", "int8"], [], 2000
+        options.minutes, options.trials, options.train_minutes = 0.3, 3, 0.05
+        options.measuring_seconds, options.work = 2.0, options.work / "smoke"
+    elif options.data is None:
+        parser.error("--data is needed, or --smoke")
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from autocompress.cli import app
+from autocompress.controller.ledger import Ledger
+from autocompress.core.candidate import Candidate
+from autocompress.core.evaluation import MeasuredMember, front_document
+from autocompress.core.files import write_json, write_text
+
+FP32 = {"val_accuracy": 0.90, "accuracy": 0.91, "latency_ms": 1.0, "size_bytes": 1000.0}
+
+
+def member(name: str, accuracy: float, latency: float) -> MeasuredMember:
+    measured = FP32 | {"val_accuracy": accuracy, "latency_ms": latency, "latency_samples_ms": [1.0]}
+    return MeasuredMember(
+        id=name,
+        candidate=Candidate(),
+        predicted={"accuracy": accuracy},
+        measured=measured,
+        path=f"front/{name}/model.onnx",
+    )
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A study of two members on the front and one beside it, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("study")
+    ledger = Ledger.open(
+        folder / "study.db", metric_names=["1 - accuracy", "latency_ms"], identity={}, seed=0
+    )
+    ledger.set("settings", {"objectives": ["accuracy", "latency_ms"]})
+    ledger.close()
+    front = [member("0001", 0.89, 0.8), member("0002", 0.80, 0.2)]
+    document = front_document(FP32, front)
+    write_json(folder / "front.json", {**document, "others": [member("0003", 0.7, 0.3).to_json()]})
+    for name in ("0001", "0002", "0003"):
+        write_text(folder / "front" / name / "model.onnx", name)
+        write_text(folder / "front" / name / "candidate.json", "{}")
+    return folder
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_a_member_is_copied_with_all_its_files(study: Path) -> None:
+    result = invoke("export", study, "0002", "--out", "deployed")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "member 0002: deployed\n"
+    assert Path("deployed/model.onnx").read_text() == "0002"
+    assert Path("deployed/candidate.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("limits", "name"),
+    [
+        ([], "0001"),
+        (["--limit", "latency_ms=0.5"], "0002"),
+        (["--limit", "latency_ms=50%"], "0002"),
+        (["--limit", "accuracy=0.85"], "0001"),
+    ],
+)
+def test_without_a_member_the_best_under_the_limits_is_copied(
+    study: Path, limits: list[str], name: str
+) -> None:
+    assert invoke("export", study, *limits).exit_code == 0
+    assert Path(name, "model.onnx").read_text() == name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["0009"], "expected one of '0001', '0002', '0003'"),
+        (["0001", "--limit", "latency_ms=1"], "a member or limits, got both"),
+        (["--limit", "latency_ms"], "write --limit latency_ms=0.05"),
+        (["--limit", "latency_ms=0.01"], "the nearest is '0002'"),
+        (["--limit", "latency=1"], "did you mean 'latency_ms'"),
+        (["0001", "--out", "study"], "a folder that is new or empty"),
+    ],
+)
+def test_a_wrong_export_is_refused(study: Path, arguments: list[str], words: str) -> None:
+    result = invoke("export", study, *arguments)
+    assert result.exit_code == 2
+    assert words in result.stderr
+
+
+def test_a_report_is_written_as_json_without_raw_samples(study: Path) -> None:
+    result = invoke("report", study, "--json")
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    assert [found["id"] for found in record["front"]] == ["0001", "0002"]
+    assert [found["id"] for found in record["dominated"]] == ["0003"]
+    assert "latency_samples_ms" not in record["front"][0]["measured"]
+    assert Path(record["report"]).is_file()
+    assert (study / "report.md").is_file()

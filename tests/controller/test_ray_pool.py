@@ -1,0 +1,72 @@
+"""Ray workers: failures stay alone, dead and hanging workers are replaced, a search ends."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from autocompress.controller.work import Outcome, Work
+from autocompress.core.candidate import Candidate
+from autocompress.core.evaluation import FidelityResult
+from autocompress.core.executor import Executor
+from autocompress.errors import InvalidInputError, SearchFailedError
+
+ray_pool = pytest.importorskip("autocompress.controller.ray_pool", reason="Ray is not installed")
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
+
+
+def _prepare(seconds: float) -> Callable[[Work], Outcome]:
+    def evaluate(work: Work) -> Outcome:
+        if work.slot == 1:
+            raise ValueError("wrong")
+        if work.slot == 2:
+            os._exit(3)
+        time.sleep(60.0 if work.slot == 3 else seconds)
+        result = FidelityResult(accuracy=0.5, images=1, trained_images=0, seconds=seconds)
+        return Outcome(slot=work.slot, fidelity=work.fidelity, result=result, weights=b"w")
+
+    return evaluate
+
+
+@pytest.mark.ray
+def test_what_fails_fails_alone() -> None:
+    pool = ray_pool.RayPool(
+        partial(_prepare, 0.05), Executor(name="ray", workers=2, seconds_per_trial=3.0)
+    )
+    try:
+        for slot in range(8):
+            pool.submit(Work(slot=slot, candidate=Candidate(), fidelity=0))
+        outcomes: dict[int, Outcome] = {}
+        until = time.monotonic() + 120.0
+        while len(outcomes) < 8 and time.monotonic() < until:
+            outcome = pool.wait(1.0)
+            if outcome is not None:
+                outcomes[outcome.slot] = outcome
+    finally:
+        pool.close()
+    assert {slot: outcome.failure for slot, outcome in sorted(outcomes.items())} == {
+        0: "",
+        1: "ValueError: wrong",
+        2: "its worker died",
+        3: "it took longer than 3 s",
+        **dict.fromkeys(range(4, 8), ""),
+    }
+    assert outcomes[7].weights == b"w"
+
+
+def test_what_cannot_be_sent_is_refused_before_anything_starts() -> None:
+    lock = threading.Lock()
+    with pytest.raises(InvalidInputError, match="a task that can be sent to workers"):
+        ray_pool.RayPool(lambda: lock, Executor(name="ray"))
+
+
+@pytest.mark.ray
+def test_an_address_without_a_cluster_is_refused() -> None:
+    with pytest.raises(SearchFailedError, match="ray start --head"):
+        ray_pool.RayPool(
+            partial(_prepare, 0.1), Executor(name="ray", address="127.0.0.1:1", workers=1)
+        )

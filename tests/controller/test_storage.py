@@ -1,0 +1,173 @@
+"""Studies outside of their folder: a journal, and a PostgreSQL server."""
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import optuna
+import pytest
+
+from autocompress.controller.ledger import Ledger
+from autocompress.controller.sampler import make_sampler
+from autocompress.controller.storage import Storage, check_url
+from autocompress.controller.study_file import STUDY_NAME
+from autocompress.core.environment import STORAGE_PASSWORD
+from autocompress.core.evaluation import FidelityResult
+from autocompress.core.files import read_json
+from autocompress.errors import InvalidInputError, StorageError, StudyError
+from autocompress.space.preset import SearchSpace
+from toy_graphs import residual_graph
+
+SPACE = SearchSpace.load("cnn").bind_graph(residual_graph(2, 32))
+SAMPLER = partial(make_sampler, "random", 0)
+PROXY = FidelityResult(accuracy=0.8, images=100, trained_images=0, seconds=1.5)
+
+
+def _opened(path: Path, storage: str | None = None) -> Ledger:
+    return Ledger.open(
+        path,
+        metric_names=["accuracy", "latency_ms"],
+        identity={"space": SPACE.fingerprint},
+        seed=0,
+        storage=storage,
+    )
+
+
+def _trial(ledger: Ledger) -> int:
+    ticket = ledger.ask(SPACE, SAMPLER)
+    ledger.record(ticket, 0, PROXY)
+    ledger.complete(ticket, [0.2, 1.0], {"latency_ms": 1.0}, 0.85)
+    return ticket.slot
+
+
+def _two_drivers_in_turn(path: Path, url: str) -> None:
+    ledger = _opened(path, url)
+    slots = [_trial(ledger), _trial(ledger)]
+    interrupted = ledger.ask(SPACE, SAMPLER)
+    assert not path.exists()
+    ledger.close()
+    ledger = _opened(path, url)
+    again = ledger.ask(SPACE, SAMPLER)
+    assert (again.slot, again.params) == (interrupted.slot, interrupted.params)
+    ledger.complete(again, [0.1, 2.0], {}, None)
+    slots.append(_trial(ledger))
+    assert slots == [0, 1, 3]
+    ledger.close()
+    reader = Ledger.read(path)
+    assert [e.slot for e in reader.evaluations()] == [0, 1, 2, 3]
+    reader.close()
+
+
+def _open_copies(path: Path) -> list[str]:
+    return list(optuna.get_all_study_names(f"sqlite:///{path}"))
+
+
+def test_a_journal_holds_a_study_that_goes_on_and_leaves_a_copy(tmp_path: Path) -> None:
+    path, journal = tmp_path / "study" / "study.db", tmp_path / "shared" / "trials.log"
+    _two_drivers_in_turn(path, f"journal:{journal}")
+    assert journal.stat().st_size > 0
+    assert _open_copies(path) == [STUDY_NAME]
+    place = Storage.of(path)
+    assert place is not None
+    assert place.study.startswith("autocompress-study-")
+
+
+def test_what_a_killed_process_left_half_written_in_a_journal_is_cut_off(tmp_path: Path) -> None:
+    path, journal = tmp_path / "study.db", tmp_path / "trials.log"
+    ledger = _opened(path, f"journal:{journal}")
+    _trial(ledger)
+    ledger.close()
+    with journal.open("ab") as file:
+        file.write(b'{"op_code": 5, "wor')
+    ledger = _opened(path)
+    assert _trial(ledger) == 1
+    ledger.close()
+    assert [json for json in journal.read_bytes().splitlines() if not json.endswith(b"}")] == []
+
+
+def test_a_study_stays_where_it_is_kept(tmp_path: Path) -> None:
+    path, url = tmp_path / "a" / "study.db", f"journal:{tmp_path / 'one.log'}"
+    _opened(path, url).close()
+    with pytest.raises(StudyError, match=r"one\.log.*leave the storage out"):
+        _opened(path, f"journal:{tmp_path / 'two.log'}")
+    other = tmp_path / "b" / "study.db"
+    _opened(other).close()
+    with pytest.raises(StudyError, match="leave the storage out"):
+        _opened(other, url)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("sqlite:///x.db", "leave it out"),
+        ("nonsense", "leave it out"),
+        ("journal:", "leave it out"),
+        ("postgresql://me:secret@host/db", f"set the environment variable {STORAGE_PASSWORD}"),
+    ],
+)
+def test_addresses_that_will_not_do(url: str, words: str) -> None:
+    with pytest.raises(InvalidInputError, match=words) as caught:
+        check_url(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg2", reason="the driver of PostgreSQL is not installed")
+    with pytest.raises(StorageError, match=STORAGE_PASSWORD):
+        _opened(tmp_path / "study.db", "postgresql://me@127.0.0.1:1/none")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Start a PostgreSQL server of our own, with a password."""
+    pytest.importorskip("psycopg2", reason="the driver of PostgreSQL is not installed")
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not folders:
+        pytest.skip("Debian's postgresql is not installed")
+    data = tmp_path / "server"
+    data.mkdir()
+    as_other: list[str] = []
+    if os.getuid() == 0:
+        as_other = ["runuser", "-u", "postgres", "--"]
+        shutil.chown(data, "postgres")
+        for parent in (tmp_path, *tmp_path.parents):
+            if parent.stat().st_uid == 0 and parent.is_relative_to("/tmp/"):
+                parent.chmod(0o755)
+    secret = tmp_path / "secret"
+    secret.write_text("a {strange} p@ss/word%")
+    secret.chmod(0o644)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def command(name: str, *options: str) -> None:
+        subprocess.run(
+            [*as_other, str(folders[-1] / name), "-D", str(data / "db"), *options],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=data,
+        )
+
+    command("initdb", "-U", "me", "-A", "scram-sha-256", f"--pwfile={secret}")
+    options = f"-p {port} -k {data} -c listen_addresses=127.0.0.1"
+    command("pg_ctl", "-w", "-l", str(data / "log"), "-o", options, "start")
+    monkeypatch.setenv(STORAGE_PASSWORD, secret.read_text())
+    yield f"postgresql://me@127.0.0.1:{port}/postgres"
+    command("pg_ctl", "-m", "immediate", "stop")
+
+
+@pytest.mark.slow
+def test_a_server_holds_a_study_and_its_password_is_never_written(
+    server: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "study" / "study.db"
+    _two_drivers_in_turn(path, server)
+    assert read_json(path.with_name("storage.json"))["url"] == server
+    assert _open_copies(path) == [STUDY_NAME]
+    for file in path.parent.iterdir():
+        assert b"p@ss" not in file.read_bytes()

@@ -1,0 +1,77 @@
+"""Volumes of fronts that are chosen on val and judged on test, against areas counted by hand."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from autocompress.core.comparison import Point, chosen, front_volume, mean_difference, volumes
+from autocompress.errors import InvalidInputError
+
+
+def point(val: float, test: float, ms: float, method: str = "a", seed: int = 0) -> Point:
+    return Point(
+        method=method,
+        seed=seed,
+        name="0001",
+        path="a/0/front/0001/model.onnx",
+        val_accuracy=val,
+        accuracy=test,
+        latency_ms=ms,
+        latency_ci95_ms=(0.9 * ms, 1.1 * ms),
+        file_bytes=1000,
+    )
+
+
+BASELINE = point(0.9, 0.9, 2.0, method="original")
+
+
+def test_val_chooses_and_test_does_not() -> None:
+    lucky = point(0.80, 0.99, 1.5)  # the best on test, beaten on val
+    kept = [point(0.85, 0.84, 1.0), point(0.90, 0.89, 1.4)]
+    assert chosen([kept[1], lucky, kept[0]]) == kept
+    assert chosen([]) == []
+
+
+def test_a_front_is_worth_its_area_in_units_of_the_ideal() -> None:
+    # Above 0.85 and left of 2.2 ms: 0.04 x (2.2 - 1.4) and 0.02 x (1.4 - 1.0), over 0.05 x 2.2.
+    front = [point(0.88, 0.87, 1.0), point(0.90, 0.89, 1.4)]
+    assert front_volume(front, BASELINE) == pytest.approx((0.04 * 0.8 + 0.02 * 0.4) / (0.05 * 2.2))
+    assert front_volume([BASELINE], BASELINE) == pytest.approx(0.1 / 1.1)
+
+
+@pytest.mark.parametrize("points", [[], [point(0.7, 0.84, 1.0)], [point(0.9, 0.9, 2.3)]])
+def test_what_lies_beyond_the_reference_is_worth_nothing(points: list[Point]) -> None:
+    assert front_volume(points, BASELINE) == 0.0
+
+
+def test_volumes_are_listed_by_method_in_the_order_of_seeds() -> None:
+    points = [point(0.9, 0.9, 1.1, seed=1), point(0.9, 0.9, 2.0), point(0.9, 0.9, 1.0, "b")]
+    assert volumes(points, BASELINE) == {
+        "a": [pytest.approx(0.1 / 1.1), pytest.approx(0.5)],
+        "b": [pytest.approx(1.2 / 2.2)],
+    }
+
+
+def test_the_interval_of_paired_differences_is_that_of_the_t_test() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 6))
+    expected = stats.ttest_rel(first, second).confidence_interval(0.95)
+    found = mean_difference(first.tolist(), second.tolist())
+    assert found is not None
+    assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high))
+    assert found["mean"] == pytest.approx(first.mean() - second.mean())
+
+
+@pytest.mark.parametrize(("first", "second"), [([1.0], [2.0]), ([1.0, 2.0], [1.0])])
+def test_too_few_seeds_bound_nothing(first: list[float], second: list[float]) -> None:
+    assert mean_difference(first, second) is None
+
+
+def test_points_go_through_json() -> None:
+    whole = point(0.9, 0.88, 1.25)
+    record = json.loads(json.dumps(whole.to_json()))
+    assert Point.from_json(record) == whole
+    with pytest.raises(InvalidInputError, match="point, key"):
+        Point.from_json(record | {"speed": 1})

@@ -1,0 +1,39 @@
+from collections.abc import Iterator
+from itertools import islice
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from autocompress.evaluation.feed import Feed
+
+
+class Augmented:
+    """Five batches of two in random order, with noise that is drawn as they are read."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for index in torch.randperm(10).split(2):
+            yield index + torch.randn(2), index
+
+
+def test_a_feed_goes_on_where_it_was_in_any_epoch() -> None:
+    loader = DataLoader(TensorDataset(torch.arange(10.0), torch.arange(10)), 2, shuffle=True)
+    for batches in (Augmented(), loader):
+        for stop in (1, 4, 5, 8):
+            feed = Feed(batches, "cpu")
+            stream = iter(feed)
+            for _ in range(stop):
+                next(stream)
+                torch.randn(3)  # as dropout draws
+            position = feed.position()
+            expected = [(x, y, torch.randn(1)) for x, y in islice(stream, 7)]
+            torch.manual_seed(99)
+            other = Feed(batches, "cpu")
+            other.go_to(position)
+            found = [(x, y, torch.randn(1)) for x, y in islice(iter(other), 7)]
+            for one, two in zip(expected, found, strict=True):
+                assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True)), stop
+
+
+def test_an_empty_loader_ends_the_feed() -> None:
+    assert list(Feed([], "cpu")) == []
