@@ -30,7 +30,7 @@ from autocompress.cost.staircase import measure_step
 from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import ModelGraph
 
-MAX_KERNELS = 400
+MAX_KERNELS = 800
 """Kernels that a profile measures at most; widths between are interpolated."""
 
 MOST_WANTED = 1200
