@@ -142,6 +142,8 @@ class Course:
         for known in list_checkpoints(self.assistants):
             if known.record == assistant.record:
                 load_weights(assistant, known, self.teachers[0])
+                assistant.quantise_activations = False  # nothing has calibrated them
+                assistant.quantise_weights = any(b < 8 for b in assistant.record.quantised.values())
                 return assistant, self.images - images
         seconds = None if self.seconds is None else ASSISTANT_SHARE * self.seconds
         seen = fine_tune(
