@@ -60,7 +60,7 @@ class TargetSection(Section):
     batch_size: int = 1
     profile: str | None = None
     simulation: dict[str, Any] | None = None
-    precisions: tuple[str, ...] | None = None
+    precisions: tuple[str, ...] | None = Field(default=None, strict=False)
 
     def describe(self, folder: Path) -> Target:
         """Return the target itself, whether it was profiled or not."""
