@@ -367,10 +367,3 @@ def test_options_go_before_the_configured_executor(
     record = {"model": {"factory": "m:f"}, "task": {"factory": "m:f"}, "budget": {"trials": 1}}
     path.write_text(yaml.safe_dump(record | {"executor": configured}))
     assert load_config(path, **options).make_executor() == expected
-
-
-def test_the_precisions_of_a_target_are_a_list_in_the_file(tmp_path: Path) -> None:
-    target = {"name": "onnxruntime-cpu", "precisions": ["32x32"]}
-    made = load_config(write(tmp_path / "study.yaml", changed(target=target))).make_target()
-    assert isinstance(made, Target)
-    assert made.precisions == ((32, 32),)
