@@ -32,7 +32,7 @@ _VERBS_AND_DATA = frozenset(
         *("Accelerator", "LookupTable", "Roofline", "SimulatedProfile", "Stop"),
         *("Cost", "Criterion"),
         *("allocate", "check", "compress", "export", "load", "measure_latency", "open", "profile"),
-        *("resume", "search"),
+        *("resume", "search", "synthesise"),
     }
 )
 

@@ -19,6 +19,7 @@ from autocompress.controller.sampler import SAMPLER_NAMES
 from autocompress.controller.search import run_search
 from autocompress.controller.setup import (
     SearchSetup,
+    check_labels,
     kept_settings,
     study_identity,
     study_settings,
@@ -49,8 +50,9 @@ from autocompress.cost.simulated import SimulatedProfile
 from autocompress.devices import measure_latency, profile, warn_of_mismatches
 from autocompress.errors import check_type
 from autocompress.evaluation.original import check_device, frozen_copy, weights_digest
-from autocompress.evaluation.splits import check_splits, epoch_images, make_splits
+from autocompress.evaluation.splits import check_splits, epoch_images, make_splits, take
 from autocompress.evaluation.splits import example_inputs as first_inputs
+from autocompress.evaluation.synthesis import synthesise
 from autocompress.evaluation.task import Task
 from autocompress.graph.inputs import ModelInputs
 from autocompress.graph.tracing import trace
@@ -109,6 +111,7 @@ __all__ = [
     "profile",
     "resume",
     "search",
+    "synthesise",
 ]
 
 
@@ -194,6 +197,10 @@ def search(
     folder = Path(study_dir)
 
     check_device(device)
+    if training.data == "synthetic":
+        args, kwargs = first_inputs(task, model, tuple(take(task.val, 2, "val", "cpu")))
+        given_inputs = ModelInputs(args=args, kwargs=kwargs)
+        task = task.with_train(synthesise(model, given_inputs, seed=seed, device=device))
     splits = make_splits(task, seed=seed, device=device)
     inputs = first_inputs(task, model, splits.val)
     original = frozen_copy(model, device, ModelInputs(args=inputs[0], kwargs=inputs[1]))
@@ -224,6 +231,7 @@ def search(
         quantisation=quantisation,
         teachers=tuple(frozen_copy(teacher, device) for teacher in teachers),
     )
+    check_labels(setup)
     identity = study_identity(setup, weights_digest(original))
     if not study_exists(folder / "study.db"):
         setup = replace(setup, earlier=read_earlier(warm_start, bound, identity))

@@ -261,6 +261,16 @@ class SearchResult:
             )
         return read_predictor(self.study_dir, bound)
 
+    @property
+    def rounds(self) -> list[dict[str, Any]]:
+        """What each fit of the sampler's predictor showed: "trials", "rank_correlations", ..."""
+        return [dict(found) for found in self._kept["rounds"]]
+
+    @property
+    def outlook(self) -> dict[str, Any]:
+        """Hypervolume by trial ("curve"), and what as many more trials would add ("words", ...)."""
+        return dict(self._kept["outlook"])
+
     def report(self) -> Path:
         """Write `report.html`, `report.md` and `trials.csv` into the study's folder.
 

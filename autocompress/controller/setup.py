@@ -17,9 +17,9 @@ from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.target import Target
 from autocompress.core.training import TrainingConfig
 from autocompress.cost.resolve import Profile
-from autocompress.errors import StudyError, explain
+from autocompress.errors import InvalidInputError, StudyError, explain
 from autocompress.evaluation.splits import Splits, data_digest
-from autocompress.evaluation.task import Task
+from autocompress.evaluation.task import Task, has_targets
 from autocompress.graph.structure import ModelGraph
 from autocompress.space.bound import BoundSpace
 
@@ -73,6 +73,25 @@ class SearchSetup:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     quantisation: QuantisationConfig = field(default_factory=QuantisationConfig)
     teachers: tuple[nn.Module, ...] = ()
+
+
+def check_labels(setup: SearchSetup) -> None:
+    """Refuse to learn from labels where training batches have none.
+
+    Raises:
+        InvalidInputError: If the distillation leaves the labels some weight.
+    """
+    taught = setup.space.kd_weight.low == 1.0 and setup.training.teach == "throughout"
+    if not taught and not all(map(has_targets, setup.splits.recalibration)):
+        raise InvalidInputError(
+            explain(
+                "task 'train'",
+                expected="targets, which some candidates learn from",
+                got="batches of inputs alone",
+                remedy="write distillation: {kd_weight: {low: 1, high: 1}} in the search space, "
+                "and teach throughout",
+            )
+        )
 
 
 def study_settings(

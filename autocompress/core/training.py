@@ -20,6 +20,9 @@ LESSONS = ("throughout", "first", "last", "qkd")
 QUANTISING = ("throughout", "last", "after")
 """When narrow grids are on."""
 
+DATA = ("task", "synthetic")
+"""What is trained on."""
+
 ELASTIC = ("auto", "on", "off")
 """Whether weights are shared among candidates."""
 
@@ -73,6 +76,8 @@ class TrainingConfig:
         elastic: Whether proxies use weights shared by all candidates, trained
             before the trials: "on", "off", or "auto", where they rank
             trained candidates better than the plain proxy does.
+        data: "task", or "synthetic": inputs that are made of the original's batch
+            norms take the place of the task's `train`; they need a `kd_weight` of 1.
         recipe: How weights are updated.
     """
 
@@ -89,6 +94,7 @@ class TrainingConfig:
     full_epochs: float | None = None
     learning_share: float = 0.15
     elastic: str = "off"
+    data: str = "task"
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
@@ -100,6 +106,7 @@ class TrainingConfig:
             ("teach", LESSONS),
             ("quantise", QUANTISING),
             ("elastic", ELASTIC),
+            ("data", DATA),
         ):
             check_name(f"training '{name}'", getattr(self, name), known)
         check_type("training 'stages'", self.stages, int)

@@ -5,7 +5,8 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping
 
 from autocompress.core.candidate import Candidate
-from autocompress.cost.kernels import KernelKey, KernelPlan, Site
+from autocompress.cost.kernel_key import KernelKey
+from autocompress.cost.kernels import KernelPlan, Site
 from autocompress.errors import InvalidInputError, explain
 
 

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
-from autocompress.cost.kernels import KernelKey
+from autocompress.cost.kernel_key import KernelKey
 from autocompress.cost.latency_table import interpolate
 
 BEND = 0.03

@@ -21,7 +21,7 @@ from autocompress.evaluation.finetune import begin_steps, seeded
 from autocompress.evaluation.optimisation import rate_factor
 from autocompress.evaluation.precision import arithmetic
 from autocompress.evaluation.splits import size
-from autocompress.evaluation.task import Task
+from autocompress.evaluation.task import Task, has_targets
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.surgery import cut_model
 from autocompress.transform.weights import WeightLayout
@@ -203,7 +203,8 @@ def train_elastic(
 ) -> SharedWeights:
     """Train the weights of all candidates at once.
 
-    In each step the original learns from the labels, and the smallest and two
+    In each step the largest learns from the labels (or from the original
+    as it was, where there are none), and the smallest and two
     random candidates from its present outputs: the sandwich rule with in-place
     distillation (Yu and Huang 2019; Yu et al. 2020). Batch norms see the
     statistics of their batch; a candidate's own are recalibrated before it is used.
@@ -238,7 +239,12 @@ def train_elastic(
             shared.network.train()
             with arithmetic(device, low_precision=config.recipe.low_precision):
                 outputs = task.run(shared.network, batch)
-                loss = task.loss(outputs, batch)
+                if has_targets(batch):
+                    loss = task.loss(outputs, batch)
+                else:
+                    with torch.no_grad():
+                        target = task.run(model, batch)
+                    loss = distillation_loss(outputs, target, 1.0)
             torch.autograd.backward(loss)
             chosen = rng.choice(len(pool), size=min(RANDOM, len(pool)), replace=False)
             for candidate in (smallest, *(pool[index] for index in chosen)):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from autocompress.core.seeds import derive_seed
 from autocompress.errors import AutocompressError, InvalidInputError, WrongTypeError, explain
-from autocompress.evaluation.task import Batch, Task, inputs_of, targets_of
+from autocompress.evaluation.task import Batch, Task, has_targets, inputs_of, targets_of
 from autocompress.graph.inputs import one_line
 
 PROXY_IMAGES = 2000
@@ -192,7 +192,7 @@ def odd_batches(batches: Iterable[Batch]) -> Iterator[Batch]:
     seen = set()
     for batch in batches:
         args, kwargs = inputs_of(batch)
-        values = (*args, *kwargs.values(), targets_of(batch))
+        values = (*args, *kwargs.values(), targets_of(batch) if has_targets(batch) else None)
         form = tuple((v.shape[1:], v.dtype) if isinstance(v, Tensor) else type(v) for v in values)
         if form not in seen:
             seen.add(form)
@@ -200,12 +200,16 @@ def odd_batches(batches: Iterable[Batch]) -> Iterator[Batch]:
 
 
 def check_batch(task: Task, model: nn.Module, name: str, batch: Batch) -> None:
-    """Try one batch of a split: its outputs, its score and its loss."""
+    """Try one batch of a split: its outputs, its score and its loss.
+
+    Batches of `train` without targets have outputs alone.
+    """
     try:
         with torch.inference_mode():
             outputs = task.run(model, batch)
-            task.score(outputs, batch)
-            task.loss(outputs, batch)
+            if name != "train" or has_targets(batch):
+                task.score(outputs, batch)
+                task.loss(outputs, batch)
     except AutocompressError:
         raise
     except Exception as error:

@@ -24,7 +24,8 @@ class Task:
 
     A batch is `(inputs..., targets)`, or a mapping with the targets under
     "labels" (or "label", "targets", "target") and the inputs under the names
-    of the model's arguments. Loaders are iterated again and again, so
+    of the model's arguments. Batches of `train` may lack targets, as a tensor, `(inputs,)`
+    or such a mapping, if nothing is learned from labels. Loaders are iterated again and again, so
     they must be re-iterable: a list or a `DataLoader`, not a generator.
 
     Args:
@@ -69,6 +70,10 @@ class Task:
         self._loss = loss
         self._metric = metric
         self._forward = forward
+
+    def with_train(self, train: Iterable[Batch]) -> "Task":
+        """Return the same task with other training batches."""
+        return Task(train, self.val, self.test, self._loss, self._metric, self._forward)
 
     def run(self, model: nn.Module, batch: Batch) -> Tensor:
         """Call a model on one batch and return its outputs as a tensor.
@@ -208,8 +213,10 @@ def inputs_of(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Split the inputs off a batch, as positional and keyword arguments."""
     if isinstance(batch, Mapping):
         return (), {key: value for key, value in batch.items() if key not in LABEL_KEYS}
-    if isinstance(batch, (tuple, list)) and len(batch) >= 2:
-        return tuple(batch[:-1]), {}
+    if isinstance(batch, Tensor):
+        return (batch,), {}
+    if isinstance(batch, (tuple, list)) and batch:
+        return tuple(batch if len(batch) == 1 else batch[:-1]), {}
     raise WrongTypeError(
         explain(
             "batch",
@@ -234,7 +241,28 @@ def targets_of(batch: Batch) -> Any:
                 remedy="rename the key of the targets",
             )
         )
+    if not has_targets(batch):
+        raise InvalidInputError(
+            explain(
+                "batch",
+                expected="inputs and targets",
+                got="inputs alone",
+                remedy="give targets, or learn from the teacher alone, with kd_weight 1",
+            )
+        )
     return batch[-1]
+
+
+def has_targets(batch: Batch) -> bool:
+    """Tell whether a batch has targets.
+
+    Example:
+        >>> has_targets({"x": torch.zeros(2)}), has_targets((torch.zeros(2), torch.zeros(2)))
+        (False, True)
+    """
+    if isinstance(batch, Mapping):
+        return any(key in batch for key in LABEL_KEYS)
+    return isinstance(batch, (tuple, list)) and len(batch) > 1
 
 
 def _check_loader(name: str, loader: object) -> None:

@@ -20,6 +20,7 @@ from autocompress.evaluation.proxy import score, settle
 from autocompress.evaluation.snapshot import Snapshots
 from autocompress.evaluation.task import Task
 from autocompress.graph.tracing import trace
+from autocompress.transform.compress import compress_model
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.record import Cut
 from blobs import batches, make_task, trained_model
@@ -424,3 +425,38 @@ def test_without_grids_a_narrow_student_is_trained_in_floating_point() -> None:
     )
     assert set(flags) == {False}
     assert not student.steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["logits", "features", "attention", "relation"])
+def test_dict_batches_and_hugging_face_outputs_are_trained(method: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    settings = transformers.BertConfig(
+        vocab_size=20,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_labels=3,
+    )
+    teacher = transformers.BertForSequenceClassification(settings).eval()
+    ids = torch.randint(0, 20, (64, 6))
+    batch = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "labels": ids[:, 0] % 3,
+    }
+    task = Task(train=[batch], val=[batch])
+    inputs = {key: value for key, value in batch.items() if key != "labels"}
+    graph = trace(teacher, inputs)
+    candidate = Candidate(pruning_ratios=pruned(graph, 0.5))
+    student = compress_model(teacher, graph, candidate, ((), inputs))
+    before = float(task.loss(task.run(student, batch), batch).detach())
+    distill = DistillConfig(
+        kd_weight=0.1, method=method, feature_weight=0.0 if method == "logits" else 0.1
+    )
+    recipe = Recipe(optimiser="adamw", learning_rate=0.01)
+    fine_tune(
+        student, teacher, task, distill, FineTuneConfig(images=64 * 40, recipe=recipe), seed=0
+    )
+    assert float(task.loss(task.run(student, batch), batch).detach()) < before

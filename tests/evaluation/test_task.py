@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from autocompress.errors import InvalidInputError, WrongTypeError
-from autocompress.evaluation.task import Task, inputs_of, targets_of
+from autocompress.evaluation.task import Task, has_targets, inputs_of, targets_of
 
 X, Y = torch.linspace(-1, 1, 18).reshape(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
 
@@ -131,7 +131,7 @@ def test_an_unknown_metric_is_refused() -> None:
 
 
 def test_batches_of_another_form_are_refused() -> None:
-    for batch in (X, (X,), 3):
+    for batch in ((), 3):
         with pytest.raises(WrongTypeError, match="batch: expected"):
             inputs_of(batch)
     with pytest.raises(InvalidInputError, match=r"one of the keys labels.*got x, y"):
@@ -158,3 +158,12 @@ def test_a_forward_that_fails_is_refused_in_one_sentence() -> None:
 def test_a_forward_that_does_not_call_the_model_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="a call of the model"):
         _task(forward=lambda _, batch: batch[0]).arguments(nn.ReLU(), (X, Y))
+
+
+@pytest.mark.parametrize("batch", [X, (X,), [X], {"x": X}])
+def test_batches_without_targets_have_inputs_alone(batch: object) -> None:
+    args, kwargs = inputs_of(batch)
+    assert [*args, *kwargs.values()][0] is X
+    assert not has_targets(batch)
+    with pytest.raises(InvalidInputError, match="targets"):
+        targets_of(batch)
