@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 import openvino
 
-
 SUBSET = 300
 
 
