@@ -60,6 +60,7 @@ from autocompress.kept_config import text_to_keep
 from autocompress.models import check, compress, export, load
 from autocompress.predictor.ensemble import AccuracyPredictor
 from autocompress.report.environment import environment
+from autocompress.report.event_log import EventLog
 from autocompress.report.live import ProgressDisplay
 from autocompress.report.log_file import LogFile
 from autocompress.report.preflight import CheckReport, check_json
@@ -251,7 +252,8 @@ def search(
         write_text(folder / "config.yaml", text_to_keep(folder, settings))
         write_json(folder / "environment.json", environment(resolved, device, seed))
         with ExitStack() as stack:
-            listeners: list[Callback] = [LogFile(folder / "log.txt", splits.note), *callbacks]
+            logs: list[Callback] = [LogFile(folder / "log.txt", splits.note)]
+            listeners = [*logs, EventLog(folder / "log.jsonl"), *callbacks]
             if verbose:
                 listeners.append(stack.enter_context(ProgressDisplay()))
             try:

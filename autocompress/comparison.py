@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,8 @@ def _claim(contest: Contest) -> None:
         "objectives": list(contest.objectives),
         "constraints": dict(contest.constraints or {}),
         "space": SearchSpace.load(contest.space).model_dump(mode="json"),
+        "training": asdict(contest.training),
+        "quantisation": asdict(contest.quantisation),
     }
     if not path.is_file():
         write_json(path, mine)

@@ -68,6 +68,8 @@ class TargetSection(_Section):
             configuration's folder; None measures one.
         simulation: What simulated hardware consists of; keys as in `Roofline`,
             `Accelerator` or `LookupTable`, beside its kind.
+        precisions: Those of the runtime's that it may use, such as [32x32]
+            where it must not compute in integers; None for all.
     """
 
     name: str
@@ -75,6 +77,7 @@ class TargetSection(_Section):
     batch_size: int = 1
     profile: str | None = None
     simulation: dict[str, Any] | None = None
+    precisions: tuple[str, ...] | None = None
 
     def describe(self, folder: Path) -> Target:
         """Return the target itself, whether it was profiled or not."""
@@ -82,7 +85,24 @@ class TargetSection(_Section):
             named = Target(name=self.name, simulation=parse_simulation(self.simulation, folder))
         else:
             named = Target.named(self.name)
+        if self.precisions is not None:
+            named = replace(named, precisions=self._chosen(named))
         return replace(named, threads=self.threads, batch_size=self.batch_size)
+
+    def _chosen(self, named: Target) -> tuple[tuple[int, int], ...]:
+        """Return the precisions that are left of a target's; floats among them."""
+        known = {f"{weight}x{bits}": (weight, bits) for weight, bits in named.precisions}
+        chosen = self.precisions or ()
+        if named.simulation is not None or "32x32" not in chosen or not set(chosen) <= set(known):
+            raise InvalidInputError(
+                explain(
+                    "'target.precisions'",
+                    expected=f"32x32, for layers that are not quantised, and others of {[*known]}",
+                    got=list(chosen),
+                    remedy="leave it out to use all; simulated hardware says its own",
+                )
+            )
+        return tuple(pair for name, pair in known.items() if name in chosen)
 
 
 class BudgetSection(_Section):

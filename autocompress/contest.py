@@ -22,6 +22,7 @@ from autocompress.controller.methods import (
 )
 from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate
+from autocompress.core.executor import Executor
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.target import Target
 from autocompress.core.training import TrainingConfig
@@ -50,6 +51,8 @@ class Contest:
         space: The joint search space.
         training: How candidates are trained.
         quantisation: How grids are chosen.
+        teachers: Further teachers, as in `search`.
+        executor: Where trials run, as in `search`.
         device: Torch device that trains.
         trials: Trials of one search at most; None for no limit but the minutes.
     """
@@ -64,6 +67,8 @@ class Contest:
     space: str | Path | Mapping[str, Any] | SearchSpace = "cnn"
     training: TrainingConfig = field(default_factory=TrainingConfig)
     quantisation: QuantisationConfig = field(default_factory=QuantisationConfig)
+    teachers: tuple[nn.Module, ...] = ()
+    executor: str | Mapping[str, Any] | Executor = "inline"
     device: str = "cpu"
     trials: int | None = None
 
@@ -94,6 +99,8 @@ class Contest:
             "sampler": method.sampler,
             "training": training,
             "quantisation": self.quantisation,
+            "teachers": self.teachers,
+            "executor": self.executor,
             "device": self.device,
         }
         return api.search(
@@ -128,6 +135,8 @@ def contest_of(config: SearchConfig, folder: Path) -> Contest:
         space=config.space_name_or_path(),
         training=config.make_training(),
         quantisation=config.make_quantisation(),
+        teachers=tuple(config.make_teachers()),
+        executor=config.make_executor(),
         device=config.device,
     )
 

@@ -19,7 +19,7 @@ from autocompress.cost.process_memory import peak_growth
 from autocompress.cost.profile import DeviceProfile
 from autocompress.cost.resolve import Profile, resolve_target
 from autocompress.cost.simulated import SimulatedProfile
-from autocompress.errors import check_type
+from autocompress.errors import InvalidInputError, check_type, explain
 from autocompress.evaluation.original import frozen_copy
 from autocompress.graph.inputs import ModelInputs
 from autocompress.space.bound import BoundSpace
@@ -122,9 +122,16 @@ def measure_latency(
         example_inputs: A tensor, a tuple, or a dict of one forward call; the
             first examples are repeated to the target's batch size.
         seconds: Time for the measurement, > 0; at least one inference runs.
+
+    Raises:
+        InvalidInputError: If `seconds` is not positive, or the inputs do not fit.
     """
     if not isinstance(seconds, (int, float)):
         check_type("'seconds'", seconds, float)
+    if not seconds > 0:
+        raise InvalidInputError(
+            explain("'seconds'", expected="> 0", got=seconds, remedy="leave it out")
+        )
     resolved = resolve_target(target)[0]
     path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
     inputs, size = ModelInputs.of(example_inputs), resolved.batch_size

@@ -1,5 +1,6 @@
 """The configuration that a study keeps, and how it is continued with it."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import yaml
 
 from autocompress.config import SearchConfig, load_config
-from autocompress.errors import InvalidInputError, WrongTypeError, explain
+from autocompress.errors import InvalidInputError, StudyError, WrongTypeError, explain
 from autocompress.yaml_file import read_yaml
 
 KEPT = "config.yaml"
@@ -15,7 +16,11 @@ KEPT = "config.yaml"
 
 
 def load_kept_config(
-    study_dir: str | Path, *, trials: int | None = None, minutes: float | None = None
+    study_dir: str | Path,
+    *,
+    trials: int | None = None,
+    minutes: float | None = None,
+    trust: bool = False,
 ) -> SearchConfig:
     """Read the configuration that a study keeps.
 
@@ -23,12 +28,16 @@ def load_kept_config(
         study_dir: The folder of the study, wherever it is now.
         trials: Replaces the budget's trials, if given.
         minutes: Replaces the budget's minutes, if given.
+        trust: Whether the study may name factories although another user wrote it.
 
     Raises:
         InvalidInputError: If the study was started from Python, where model
             and task are objects, not factories.
+        StudyError: If another user wrote it, without `trust`.
     """
     path = Path(study_dir) / KEPT
+    if not trust:
+        _check_own(path)
     if not _has_factories(read_yaml(path)):
         raise InvalidInputError(
             explain(
@@ -71,6 +80,22 @@ def how_to_continue(study_dir: str | Path) -> str:
     if _has_factories(_kept(study_dir)):
         return f"autocompress resume {study_dir}"
     return _from_python(study_dir)
+
+
+def _check_own(path: Path) -> None:
+    """Refuse a configuration of another user: whose it is decides what code runs."""
+    if not hasattr(os, "getuid") or not path.is_file():
+        return
+    owner = path.stat().st_uid
+    if owner != os.getuid():
+        raise StudyError(
+            explain(
+                f"'{path}'",
+                expected="a study of your own, since resuming runs the code that it names",
+                got=f"one of the user with number {owner}",
+                remedy="read its 'model', 'task' and 'folder', then add --trust",
+            )
+        )
 
 
 def _kept(study_dir: str | Path) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from autocompress.core.environment import STORAGE_PASSWORD
 from autocompress.errors import InvalidInputError, explain
 
 PREFIX = "AUTOCOMPRESS_"
@@ -29,7 +30,7 @@ def read_overrides(environment: Mapping[str, str]) -> dict[tuple[str, ...], Any]
     """
     found = {}
     for name, text in sorted(environment.items()):
-        if name.startswith(PREFIX):
+        if name.startswith(PREFIX) and name != STORAGE_PASSWORD:
             keys = tuple(name.removeprefix(PREFIX).lower().split("__"))
             try:
                 found[keys] = yaml.safe_load(text)

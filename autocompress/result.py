@@ -14,7 +14,7 @@ from autocompress.core.evaluation import MeasuredMember, baselines
 from autocompress.core.files import read_json, write_text
 from autocompress.core.objective import Constraint, known_costs, parse_constraints
 from autocompress.core.schema import check_name, check_record
-from autocompress.errors import InvalidInputError, MissingFileError, explain
+from autocompress.errors import InvalidInputError, MissingFileError, check_type, explain
 from autocompress.kept_config import how_to_continue
 from autocompress.report.summary import describe
 
@@ -125,8 +125,13 @@ class SearchResult:
                 required=("baseline", "front"),
             )
         self._baseline = baselines(document["baseline"])
-        self._front = [MeasuredMember.from_json(record) for record in document["front"]]
-        self._others = [MeasuredMember.from_json(r) for r in document.get("others", [])]
+        self._front, self._others = (
+            [MeasuredMember.from_json(r) for r in check_type(f"'{path}', '{key}'", records, list)]
+            for key, records in (
+                ("front", document["front"]),
+                ("others", document.get("others", [])),
+            )
+        )
         self._original, self._space = original, space
 
     @property
@@ -255,6 +260,16 @@ class SearchResult:
                 )
             )
         return read_predictor(self.study_dir, bound)
+
+    @property
+    def rounds(self) -> list[dict[str, Any]]:
+        """What each fit of the sampler's predictor showed: "trials", "rank_correlations", ..."""
+        return [dict(found) for found in self._kept["rounds"]]
+
+    @property
+    def outlook(self) -> dict[str, Any]:
+        """Hypervolume by trial ("curve"), and what as many more trials would add ("words", ...)."""
+        return dict(self._kept["outlook"])
 
     def report(self) -> Path:
         """Write `report.html`, `report.md` and `trials.csv` into the study's folder.

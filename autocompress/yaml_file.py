@@ -6,7 +6,8 @@ from typing import Any
 
 import yaml
 
-from autocompress.errors import InvalidInputError, MissingFileError, WrongTypeError, explain
+from autocompress.core.files import MOST_INTEGER, read_text
+from autocompress.errors import InvalidInputError, WrongTypeError, explain
 
 
 class _Loader(yaml.SafeLoader):
@@ -22,6 +23,18 @@ class _Loader(yaml.SafeLoader):
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Refuse a number that cannot be computed with."""
+        value = int(super().construct_yaml_int(node))
+        if abs(value) > MOST_INTEGER:
+            raise yaml.MarkedYAMLError(
+                problem="a number beyond 64 bits", problem_mark=node.start_mark
+            )
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a mapping with string keys.
@@ -31,18 +44,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         InvalidInputError: If it is not YAML, or a key is written twice.
         WrongTypeError: If it holds something else.
     """
-    if not path.is_file():
-        raise MissingFileError(
-            explain(
-                f"'{path}'",
-                expected="a file",
-                got="a folder" if path.is_dir() else "nothing there",
-                remedy="check the path",
-            )
-        )
+    text = read_text(path, "YAML")
     try:
-        record = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        record = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         got: object = error
         if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
             got = f"a mistake in line {error.problem_mark.line + 1} ({error.problem})"
@@ -72,7 +77,7 @@ def line_of(path: Path, keys: Sequence[str | int], mentioned: str = "") -> int |
     Returns:
         The number of the line, from 1; None where not even the first key is there.
     """
-    node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
+    node = yaml.compose(read_text(path), Loader=_Loader)
     line, way = None, list(keys)
     while isinstance(node, (yaml.MappingNode, yaml.SequenceNode)):
         inner = _children(node)

@@ -175,7 +175,7 @@ def test_search_passes_the_configuration_on_and_shows_the_front(
     assert options["constraints"] == {"accuracy_drop": 0.02}
     assert options["target"].name == "onnxruntime-cpu"
     assert (options["budget"].trials, options["budget"].minutes) == (7, 2)
-    assert (options["seed"], options["space"], options["executor"]) == (5, "cnn", "inline")
+    assert (options["seed"], options["space"], options["executor"].name) == (5, "cnn", "inline")
     lines = result.stdout.splitlines()
     assert lines[0] == "[0:01] baseline: measured the original"
     assert any("0042" in line and "88.00" in line and "87.00" in line for line in lines)
@@ -193,7 +193,7 @@ def test_options_replace_values_of_the_file(api: FakeApi, config: Path, tmp_path
     (passed,) = api.calls
     assert passed["study_dir"] == str(other)
     assert (passed["budget"].trials, passed["budget"].minutes) == (3, 0.5)
-    assert (passed["seed"], passed["executor"]) == (9, "inline")
+    assert (passed["seed"], passed["executor"].name) == (9, "inline")
     assert passed["sampler"] == "tpe"
     assert passed["warm_start"] == (str(Path.cwd() / "runs" / "a"), str(tmp_path / "b"))
 

@@ -136,6 +136,20 @@ def test_a_target_may_say_its_threads(tmp_path: Path) -> None:
     assert config.make_target() == Target.named("onnxruntime-cpu", threads=2, batch_size=8)
 
 
+def test_a_target_may_be_kept_from_integers(tmp_path: Path) -> None:
+    target = {"name": "onnxruntime-cpu", "precisions": ["32x32"]}
+    config = load_config(write(tmp_path / "a.yaml", changed(target=target)))
+    made = config.make_target()
+    assert isinstance(made, Target)
+    assert made.precisions == ((32, 32),)
+    assert made.executed(8, 8) == (32, 32)
+    for wrong in (["8x8"], ["32x32", "4x4"]):
+        with pytest.raises(InvalidInputError, match=r"target\.precisions"):
+            load_config(
+                write(tmp_path / "a.yaml", changed(target=target | {"precisions": wrong}))
+            ).make_target()
+
+
 def test_command_line_values_replace_those_of_the_file(tmp_path: Path) -> None:
     path = write(tmp_path / "a.yaml", changed(budget={"trials": 5, "minutes": 1}, seed=3))
     config = load_config(

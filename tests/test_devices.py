@@ -5,7 +5,7 @@ import torch
 
 import autocompress as ac
 from autocompress.cost.resolve import load_profile
-from autocompress.errors import MissingFileError, WrongTypeError
+from autocompress.errors import InvalidInputError, MissingFileError, WrongTypeError
 from zoo import ResidualNet
 
 
@@ -34,6 +34,10 @@ def test_a_real_target_needs_a_space_and_a_bundle_the_model_and_its_inputs(
 def test_latency_is_not_measured_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError):
         ac.measure_latency(tmp_path / "none.onnx", "onnxruntime-cpu", torch.randn(1, 3, 8, 8))
+    with pytest.raises(InvalidInputError, match="'seconds': expected > 0, got 0"):
+        ac.measure_latency(
+            tmp_path / "none.onnx", "onnxruntime-cpu", torch.randn(1, 3, 8, 8), seconds=0
+        )
     with pytest.raises(WrongTypeError, match="'seconds'"):
         ac.measure_latency(
             tmp_path / "none.onnx",

@@ -64,7 +64,7 @@ def test_the_configuration_is_shown_with_every_key_and_its_default(tmp_path: Pat
     (tmp_path / "required.yaml").write_text(yaml.safe_dump(required))
     everything = load_config(tmp_path / "my_study.yaml").model_dump(exclude={"study_dir"})
     assert everything == load_config(tmp_path / "required.yaml").model_dump(exclude={"study_dir"})
-    for section in ("model", "task", "target", "budget"):
+    for section in ("model", "task", "target", "budget", "executor"):
         assert list(record[section]) == list(everything[section]), section
 
 

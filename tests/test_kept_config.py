@@ -6,7 +6,7 @@ import yaml
 
 from autocompress.config import load_config
 from autocompress.core.budget import Budget
-from autocompress.errors import InvalidInputError
+from autocompress.errors import InvalidInputError, StudyError
 from autocompress.kept_config import how_to_continue, load_kept_config, text_to_keep
 
 MINIMAL = {
@@ -73,3 +73,14 @@ def test_without_fitting_factories_the_settings_are_kept(tmp_path: Path, kept: s
     assert yaml.safe_load(text) == SETTINGS
     (tmp_path / "config.yaml").write_text(text)
     assert how_to_continue(tmp_path) == f"autocompress.resume('{tmp_path}', model, task)"
+
+
+def test_the_study_of_another_user_runs_no_code_unless_it_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(_written(tmp_path / "a.yaml", MINIMAL))
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    monkeypatch.setattr("os.getuid", lambda: (tmp_path / "config.yaml").stat().st_uid + 1)
+    with pytest.raises(StudyError, match="add --trust"):
+        load_kept_config(tmp_path)
+    assert load_kept_config(tmp_path, trust=True).model == config.model

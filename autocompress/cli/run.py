@@ -116,6 +116,9 @@ def resume(
     study_dir: StudyArgument,
     trials: TrialsOption = None,
     minutes: MinutesOption = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the code that another user's study names.")
+    ] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -123,7 +126,7 @@ def resume(
     with exit_codes():
         from autocompress.kept_config import load_kept_config
 
-        config = load_kept_config(study_dir, trials=trials, minutes=minutes)
+        config = load_kept_config(study_dir, trials=trials, minutes=minutes, trust=trust)
         _run(config, quiet=quiet, as_json=as_json)
 
 

@@ -21,12 +21,16 @@ _NO_TEACHER: Patch = {
     "distillation": {
         "temperature": {"low": 1.0, "high": 1.0},
         "kd_weight": {"low": 0.0, "high": 0.0},
+        "method": "logits",
+        "feature_weight": {"low": 0.0, "high": 0.0},
     }
 }
 _USUAL_TEACHER: Patch = {
     "distillation": {
         "temperature": {"low": 4.0, "high": 4.0},
         "kd_weight": {"low": 0.9, "high": 0.9},
+        "method": "logits",
+        "feature_weight": {"low": 0.0, "high": 0.0},
     }
 }
 
@@ -79,6 +83,8 @@ METHODS: Mapping[str, Method] = {
         title="distillation fixed at T 4, weight 0.9", space=_USUAL_TEACHER
     ),
     "no-predictor": Method(title="NSGA-II in place of the predictor", sampler="nsga2"),
+    "elastic": Method(title="elastic weights", training={"elastic": "on"}),
+    "no-elastic": Method(title="no elastic weights", training={"elastic": "off"}),
     "no-blocks": Method(title="no block dropping", space={"blocks": {"drop": False}}),
     "macs": Method(
         title="bit operations in place of latency", space=_EIGHT, objectives=("accuracy", "bops")

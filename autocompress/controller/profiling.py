@@ -7,13 +7,16 @@ from torch import nn
 
 from autocompress.core.target import Target
 from autocompress.cost.bundle import write_bundle
-from autocompress.cost.profile import MAX_KERNELS, DeviceProfile, profile_device, wanted_kernels
+from autocompress.cost.profile import DeviceProfile, profile_device, wanted_kernels
 from autocompress.evaluation.networks import NetworkWriter, measure_networks
 from autocompress.graph.inputs import ModelInputs
 from autocompress.space.bound import BoundSpace
 
 Progress = Callable[[str, int, int], None]
 """Told what is measured or written, how many are done, and of how many."""
+
+BUNDLE_KERNELS = 400
+"""Kernels that a bundle holds at most: each is two files, which travel."""
 
 NETWORK_SECONDS = 4.0
 """Time that one network may take at most, on average."""
@@ -91,7 +94,7 @@ def make_bundle(
         folder,
         target,
         space.graph,
-        wanted_kernels(space.graph, space.pruning_choices, target, MAX_KERNELS),
+        wanted_kernels(space.graph, space.pruning_choices, target, BUNDLE_KERNELS),
         list(writer.draw(networks)),
         writer.write,
         None if on_progress is None else lambda done, of: on_progress("files", done, of),

@@ -10,6 +10,7 @@ import sqlalchemy
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
+from autocompress.core.environment import STORAGE_PASSWORD
 from autocompress.core.files import read_json, write_json
 from autocompress.core.schema import SCHEMA_VERSION, check_record
 from autocompress.errors import (
@@ -19,9 +20,6 @@ from autocompress.errors import (
     StudyError,
     explain,
 )
-
-PASSWORD = "AUTOCOMPRESS_STORAGE_PASSWORD"
-"""Environment variable with the password of a database server; it is never written."""
 
 SERVERS = {"postgresql": "postgresql+psycopg2", "mysql": "mysql+pymysql"}
 """Kinds of database servers, and the drivers that the extra "storage" installs."""
@@ -87,7 +85,7 @@ class Storage:
                 return _journal(_journal_path(self.url))
             url = sqlalchemy.make_url(self.url)
             driver = SERVERS.get(url.drivername, url.drivername)
-            url = url.set(drivername=driver, password=os.environ.get(PASSWORD))
+            url = url.set(drivername=driver, password=os.environ.get(STORAGE_PASSWORD))
             text = url.render_as_string(hide_password=False)
             return RDBStorage(
                 text.replace("{", "{{").replace("}", "}}"), engine_kwargs={"pool_pre_ping": True}
@@ -107,7 +105,7 @@ class Storage:
                     f"storage '{self.url}'",
                     expected="to reach it",
                     got=str(error.__cause__ or error).splitlines()[0],
-                    remedy=f"check the address, and the password in {PASSWORD}",
+                    remedy=f"check the address, and the password in {STORAGE_PASSWORD}",
                 )
             ) from error
 
@@ -149,7 +147,7 @@ def check_url(url: str) -> None:
                 "'storage'",
                 expected="an address without a password",
                 got="one with a password, which would be written to files",
-                remedy=f"set the environment variable {PASSWORD} instead",
+                remedy=f"set the environment variable {STORAGE_PASSWORD} instead",
             )
         )
 

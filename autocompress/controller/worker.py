@@ -77,8 +77,8 @@ class Placement:
     training: TrainingConfig
     quantisation: QuantisationConfig
     threads: int
-    teachers: tuple[nn.Module, ...]
-    shared: SharedWeights | None
+    teachers: tuple[nn.Module, ...] = ()
+    shared: SharedWeights | None = None
 
     @classmethod
     def of(cls, setup: SearchSetup, shared: SharedWeights | None = None) -> "Placement":

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
+from autocompress.core.files import parse_json
 from autocompress.core.plugins import plugin_names
 from autocompress.core.schema import SCHEMA_VERSION, check_name, check_record, unknown_name
 from autocompress.core.sparsity import UNSTRUCTURED, parse_pattern, pattern_sparsity
@@ -280,7 +281,7 @@ class Candidate:
                 a value is out of range.
         """
         try:
-            decoded = json.loads(text)
+            decoded = parse_json(text)
         except (TypeError, ValueError) as error:
             raise InvalidInputError(
                 explain("candidate", expected="JSON", got=error, remedy="check the text")

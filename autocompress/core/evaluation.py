@@ -3,10 +3,12 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from autocompress.core.candidate import Candidate
 from autocompress.core.schema import SCHEMA_VERSION, check_record
+from autocompress.errors import InvalidInputError, check_type, explain
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,11 +101,30 @@ class MeasuredMember:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "MeasuredMember":
-        """Read a member from an entry of `front.json`."""
+        """Read a member from an entry of `front.json`.
+
+        Raises:
+            InvalidInputError: If it is none, or its path leaves the study's folder.
+            WrongTypeError: Likewise.
+        """
         keys = ("id", "candidate", "predicted", "measured", "path")
         fields = dict(check_record(record, what="front member", keys=keys, required=keys))
         fields["candidate"] = Candidate.from_json(json.dumps(fields["candidate"]))
+        for key in ("id", "path"):
+            parts = PurePath(check_type(f"front member '{key}'", fields[key], str)).parts
+            if not parts or ".." in parts or parts[0].startswith("/") or "\0" in fields[key]:
+                raise _wrong(key, "a name inside the study's folder", fields[key])
+        for key in ("predicted", "measured"):
+            check_type(f"front member '{key}'", fields[key], dict)
+        accuracy = fields["measured"].get("val_accuracy")
+        if not isinstance(accuracy, (int, float)):
+            raise _wrong("val_accuracy", "a number", accuracy)
         return cls(**fields)
+
+
+def _wrong(key: str, expected: str, got: object) -> InvalidInputError:
+    what, remedy = f"front member '{key}'", "restore the file"
+    return InvalidInputError(explain(what, expected=expected, got=repr(got), remedy=remedy))
 
 
 def front_document(baseline: Mapping[str, Any], members: list[MeasuredMember]) -> dict[str, Any]:
@@ -125,7 +146,8 @@ def baselines(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     Returns:
         Measured values by baseline: "fp32", then "int8" if it is there.
     """
-    int8 = record.get("int8")
+    check_type("'baseline'", record, dict)
+    int8 = check_type("'baseline', key 'int8'", record.get("int8") or {}, dict)
     fp32 = {key: value for key, value in record.items() if key != "int8"}
-    found = {"fp32": fp32, "int8": dict(int8 or {})}
+    found = {"fp32": fp32, "int8": dict(int8)}
     return {name: dict(values) for name, values in found.items() if values}

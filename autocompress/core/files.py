@@ -9,6 +9,12 @@ from typing import Any
 
 from autocompress.errors import InvalidInputError, MissingFileError, StorageError, explain
 
+MOST_TEXT = 256 * 2**20
+"""Bytes that a file of text may have."""
+
+MOST_INTEGER = 2**63 - 1
+"""Largest whole number that a file may hold."""
+
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     """Write a file through a temporary sibling that replaces it when complete.
@@ -67,6 +73,34 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, text + "\n")
 
 
+def read_text(path: Path, kind: str = "a text") -> str:
+    """Read a file of UTF-8 text, which may hold `MOST_TEXT` bytes.
+
+    Args:
+        path: The file.
+        kind: What it should be, for messages.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        InvalidInputError: If it is too large, or no such text.
+    """
+    if not path.is_file():
+        got = "a folder" if path.is_dir() else "nothing there"
+        raise MissingFileError(
+            explain(f"'{path}'", expected="a file", got=got, remedy="check the path")
+        )
+    with path.open("rb") as file:
+        content = file.read(MOST_TEXT + 1)
+    try:
+        if len(content) > MOST_TEXT:
+            raise ValueError(f"more than {MOST_TEXT} bytes")
+        return content.decode("utf-8")
+    except ValueError as error:
+        raise InvalidInputError(
+            explain(f"'{path}'", expected=kind, got=error, remedy="restore or delete the file")
+        ) from error
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
@@ -74,16 +108,33 @@ def read_json(path: Path) -> Any:
         MissingFileError: If there is no such file.
         InvalidInputError: If the file is not JSON.
     """
-    if not path.is_file():
-        raise MissingFileError(
-            explain(f"'{path}'", expected="a file", got="nothing there", remedy="check the path")
-        )
+    text = read_text(path, "JSON")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise InvalidInputError(
             explain(f"'{path}'", expected="JSON", got=error, remedy="restore or delete the file")
         ) from error
+
+
+def parse_json(text: str) -> Any:
+    """Decode JSON with numbers that can be computed with.
+
+    Raises:
+        ValueError: If it is none, is nested too deeply, or has a number that
+            is not finite or beyond 64 bits.
+    """
+    try:
+        return json.loads(text, parse_int=_integer, parse_constant=_integer)
+    except RecursionError as error:
+        raise ValueError("too many levels") from error
+
+
+def _integer(text: str) -> int:
+    value = int(text) if len(text) < 20 else MOST_INTEGER + 1
+    if abs(value) > MOST_INTEGER:
+        raise ValueError(f"a number of {len(text)} digits")
+    return value
 
 
 def _discard(_: object) -> None:

@@ -2,7 +2,8 @@
 
 from autocompress.cost.analytic import count_costs
 from autocompress.cost.correction import Anchor, Correction
-from autocompress.cost.kernels import KernelKey, executed_kernels
+from autocompress.cost.kernel_key import KernelKey
+from autocompress.cost.kernels import executed_kernels
 from autocompress.cost.measurement import (
     LatencyMeasurement,
     device_name,

@@ -9,7 +9,7 @@ from autocompress.core.files import read_json, write_bytes, write_json, write_te
 from autocompress.core.schema import SCHEMA_VERSION, check_record
 from autocompress.core.target import ONNXRUNTIME, Target
 from autocompress.cost import bundle_runner
-from autocompress.cost.kernels import KernelKey
+from autocompress.cost.kernel_key import KernelKey
 from autocompress.cost.profile import DeviceProfile, HasGraph
 from autocompress.cost.profiling import COPIES, kernel_model
 from autocompress.errors import InvalidInputError, explain

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.target import FLOAT, Target
 from autocompress.cost.executed_graph import ExecutedGraph, Execution, flow_of
-from autocompress.cost.kernels import INT8, KernelKey, KernelPlan
+from autocompress.cost.kernel_key import INT8, KernelKey
+from autocompress.cost.kernels import KernelPlan
 from autocompress.cost.latency_table import LatencyTable
 from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import ModelGraph

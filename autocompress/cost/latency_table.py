@@ -5,7 +5,8 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping
 
 from autocompress.core.candidate import Candidate
-from autocompress.cost.kernels import KernelKey, KernelPlan, Site
+from autocompress.cost.kernel_key import KernelKey
+from autocompress.cost.kernels import KernelPlan, Site
 from autocompress.errors import InvalidInputError, explain
 
 
@@ -45,7 +46,11 @@ class LatencyTable:
             return self._scaled(key)
         if key.in_channels == key.out_channels and all(list(v) == [k] for k, v in family.items()):
             return interpolate({k: v[k] for k, v in family.items()}, key.out_channels)
-        by_input = {width: interpolate(row, key.out_channels) for width, row in family.items()}
+        # Rows that reach as far are read between their widths; the others would be extended.
+        wide = {k: row for k, row in family.items() if min(row) <= key.out_channels <= max(row)}
+        by_input = {
+            width: interpolate(row, key.out_channels) for width, row in (wide or family).items()
+        }
         return interpolate(by_input, key.in_channels)
 
     def _scaled(self, key: KernelKey) -> float:

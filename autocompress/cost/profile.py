@@ -19,7 +19,8 @@ from autocompress.core.schema import SCHEMA_VERSION, check_record
 from autocompress.core.target import Target
 from autocompress.cost.correction import BOUNDARY_MS, Anchor, Correction, fit_correction
 from autocompress.cost.executed_graph import flow_of
-from autocompress.cost.kernels import KernelKey, KernelPlan, precision_class
+from autocompress.cost.kernel_key import KernelKey
+from autocompress.cost.kernels import KernelPlan, precision_class
 from autocompress.cost.latency_features import PRIOR, LatencyFeatures
 from autocompress.cost.latency_table import LatencyTable, check_times
 from autocompress.cost.learned import UNKNOWN_ERROR, LatencyModel, fit_latency
@@ -30,7 +31,7 @@ from autocompress.cost.staircase import measure_step
 from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import ModelGraph
 
-MAX_KERNELS = 400
+MAX_KERNELS = 800
 """Kernels that a profile measures at most; widths between are interpolated."""
 
 MOST_WANTED = 1200
@@ -316,7 +317,6 @@ def profile_device(
     keys = wanted_kernels(graph, widths, target)
     most, sorted_keys = min(MAX_KERNELS, len(keys)), sorted(keys, key=str)
     done = 0
-
     known: dict[KernelKey, float] = {}
 
     def measure(chosen: Sequence[KernelKey]) -> Mapping[KernelKey, float]:

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from autocompress.artifact.session import bound_call, open_model
 from autocompress.core.seeds import derive_seed
 from autocompress.core.target import ONNXRUNTIME, Target
-from autocompress.cost.kernels import INT8, KernelKey
+from autocompress.cost.kernel_key import INT8, KernelKey
 from autocompress.cost.measurement import Call, time_interleaved
 
 COPIES = 6

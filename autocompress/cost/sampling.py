@@ -3,14 +3,11 @@
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
-from autocompress.cost.kernels import KernelKey
+from autocompress.cost.kernel_key import KernelKey
 from autocompress.cost.latency_table import interpolate
 
 BEND = 0.03
 """Relative distance of a time from the line between its neighbours that calls for more."""
-
-FIRST_WIDTHS = 3
-"""Widths of each axis that are measured first: the ends and the middle."""
 
 ROUND_SHARE = 0.25
 """Share of the kernels that one round of refinement may add."""
@@ -24,8 +21,8 @@ def sample_kernels(
 ) -> dict[KernelKey, float]:
     """Measure as many kernels as it takes to follow their staircases.
 
-    Of every family, the narrowest, the middle and the widest of each axis are
-    measured. Where a measured width lies off the line between its neighbours,
+    Of every family, the narrowest, the middle and the widest output of every
+    number of inputs are measured. Where a measured width lies off the line between its neighbours,
     the widths beside it follow, those of the sharpest bends first, until
     nothing bends or the number is reached; the others are interpolated.
 
@@ -52,17 +49,12 @@ def sample_kernels(
 
 
 def _first(keys: Collection[KernelKey]) -> set[KernelKey]:
-    """Take the ends and the middle of both axes of every family."""
-    families: dict[Hashable, list[KernelKey]] = defaultdict(list)
+    """Take the ends and the middle of the outputs of every number of inputs."""
+    rows: dict[_Line, dict[int, KernelKey]] = defaultdict(dict)
     for key in keys:
-        families[key.family].append(key)
-    chosen = set()
-    for members in families.values():
-        inputs = _ends({key.in_channels for key in members})
-        outputs = _ends({key.out_channels for key in members})
-        picked = [k for k in members if k.in_channels in inputs and k.out_channels in outputs]
-        chosen |= set(picked or members)
-    return chosen
+        line, width = _lines(key)[0]
+        rows[line][width] = key
+    return {row[width] for row in rows.values() for width in _ends(row)}
 
 
 def _ends(widths: Collection[int]) -> set[int]:

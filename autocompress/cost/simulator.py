@@ -13,7 +13,7 @@ from autocompress.core.simulation import (
     Roofline,
     Simulation,
 )
-from autocompress.cost.kernels import KernelKey
+from autocompress.cost.kernel_key import KernelKey
 from autocompress.errors import InvalidInputError, explain
 
 PICO = 1e-9

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from autocompress.core.target import FLOAT, Target
-from autocompress.cost.kernels import INT8, KernelKey
+from autocompress.cost.kernel_key import INT8, KernelKey
 from autocompress.cost.profiling import measure_kernels
 
 STEPS = (16, 8, 4, 2)

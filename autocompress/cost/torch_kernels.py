@@ -11,7 +11,7 @@ from autocompress.artifact.runtime import InputNode
 from autocompress.artifact.torch_session import TorchSession
 from autocompress.core.seeds import derive_seed
 from autocompress.core.target import Target
-from autocompress.cost.kernels import KernelKey
+from autocompress.cost.kernel_key import KernelKey
 
 
 class _Kernels(nn.Module):

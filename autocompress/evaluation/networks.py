@@ -33,7 +33,10 @@ TOGETHER = 5
 RUN_SECONDS, WIDTH = 2.0, 0.03
 """Longest of these runs, and the relative width of the intervals at which it may end."""
 
-FEWEST_ROUNDS = 20
+FEWEST_ROUNDS = 24
+
+DISTURBED = 1.3
+"""Slowness of the original, over its best, in a run that is done again."""
 
 
 class NetworkWriter:
@@ -90,7 +93,8 @@ def measure_networks(
     """Time candidates of a model from end to end, and refit its profile to them.
 
     They are timed in turns with the original, and their ratios to it count,
-    so that the host may run faster or slower meanwhile.
+    so that the host may run faster or slower meanwhile. Runs in which the
+    original was much slower than at its best are done once more.
 
     Args:
         profile: The kernels of the model's space.
@@ -106,35 +110,36 @@ def measure_networks(
     """
     started, writer = time.monotonic(), NetworkWriter(model, space, examples, profile.target)
     drawn = list(writer.draw(count))
-    ratios: dict[Candidate, float] = {}
-    references: list[float] = []
+    batches = [drawn[first : first + TOGETHER] for first in range(1, len(drawn), TOGETHER)]
+    waiting, again = list(range(len(batches))), False
+    runs: dict[int, tuple[dict[Candidate, float], float]] = {}
+    longest, threads = min(RUN_SECONDS, 0.5 * seconds), profile.target.threads
     with tempfile.TemporaryDirectory() as folder:
         reference = _written(writer, drawn[0], Path(folder) / "reference")
-        rest = drawn[1:]
-        while rest and time.monotonic() - started < seconds:
-            batch, rest = rest[:TOGETHER], rest[TOGETHER:]
+        while waiting and time.monotonic() - started < seconds:
+            number = waiting.pop(0)
             calls: list[Call] = [reference]
             standing: list[Candidate] = []
-            for number, candidate in enumerate(batch):
+            for place, candidate in enumerate(batches[number]):
                 if standing and time.monotonic() - started > seconds:
                     break
                 try:
-                    calls.append(_written(writer, candidate, Path(folder) / str(number)))
+                    calls.append(_written(writer, candidate, Path(folder) / str(place)))
                 except ExportError:  # one that cannot be written tells nothing
                     continue
                 standing.append(candidate)
-            longest = min(RUN_SECONDS, 0.5 * seconds)
-            found, milliseconds = _ratios(calls, profile.target.threads, longest)
-            ratios |= dict(zip(standing, found, strict=True))
-            references.append(milliseconds)
+            found, milliseconds = ratios_to_first(calls, threads=threads, longest=longest)
+            runs[number] = dict(zip(standing, found, strict=True)), milliseconds
             if on_progress is not None:
-                on_progress(len(drawn) - len(rest), len(drawn))
-    if not references:
+                on_progress(1 + sum(len(batches[done]) for done in runs), len(drawn))
+            if not waiting and not again:
+                again, best = True, min(slow for _, slow in runs.values())
+                waiting = [done for done, (_, slow) in runs.items() if slow > DISTURBED * best]
+    if not runs:
         return profile
-    whole = float(np.median(references))
-    anchors = [profile.anchor(space, drawn[0], whole)]
-    anchors += [profile.anchor(space, c, whole * ratio) for c, ratio in ratios.items()]
-    return profile.refit(anchors)
+    whole = float(np.median([milliseconds for _, milliseconds in runs.values()]))
+    ratios = {drawn[0]: 1.0} | {c: ratio for run, _ in runs.values() for c, ratio in run.items()}
+    return profile.refit([profile.anchor(space, c, whole * r) for c, r in ratios.items()])
 
 
 def _written(writer: NetworkWriter, candidate: Candidate, path: Path) -> Call:
@@ -151,8 +156,19 @@ def _written(writer: NetworkWriter, candidate: Candidate, path: Path) -> Call:
     return bound_call(session, example_arrays(session, tensors))
 
 
-def _ratios(calls: Sequence[Call], threads: int, longest: float) -> tuple[list[float], float]:
-    """Time calls in turns; return the ratios to the first, and its milliseconds."""
+def ratios_to_first(
+    calls: Sequence[Call], *, threads: int, longest: float = RUN_SECONDS
+) -> tuple[list[float], float]:
+    """Time calls in turns, and compare all others with the first.
+
+    Args:
+        calls: The reference and the others.
+        threads: Processors that the calling thread is bound to meanwhile.
+        longest: Seconds after which no new round starts.
+
+    Returns:
+        The ratios of the others to the reference, and its milliseconds.
+    """
 
     def enough(table: np.ndarray) -> bool:
         if len(table) < FEWEST_ROUNDS:
@@ -161,7 +177,7 @@ def _ratios(calls: Sequence[Call], threads: int, longest: float) -> tuple[list[f
         return bool((widths[1:] <= WIDTH).all())
 
     table = time_interleaved(
-        calls, enough=enough, min_seconds=min(0.3, longest), max_seconds=longest, threads=threads
+        calls, enough=enough, min_seconds=min(0.5, longest), max_seconds=longest, threads=threads
     )
     ratios = np.median(table / table[:, :1], axis=0)
     return ratios[1:].tolist(), 1e3 * float(np.median(table[:, 0]))

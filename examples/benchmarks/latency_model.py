@@ -33,14 +33,9 @@ from autocompress.artifact.session import bound_call, open_model
 from autocompress.cost.analytic import count_costs
 from autocompress.cost.latency_features import PRIOR
 from autocompress.cost.learned import fit_latency
-from autocompress.cost.measurement import (
-    block_medians,
-    device_name,
-    relative_widths,
-    time_interleaved,
-)
+from autocompress.cost.measurement import device_name
 from autocompress.cost.profile import DeviceProfile, profile_device
-from autocompress.evaluation.networks import NetworkWriter
+from autocompress.evaluation.networks import DISTURBED, NetworkWriter, ratios_to_first
 from autocompress.graph.inputs import ModelInputs
 from cifar10_models import MobileNet, make_model
 
@@ -50,8 +45,8 @@ MODELS: dict[str, Callable[[], torch.nn.Module]] = {
     "mobilenet": lambda: _settled(MobileNet()),
 }
 RUNTIMES = ("onnxruntime-cpu", "openvino-cpu")
-HELD_OUT, TOGETHER, DISTURBED = 10_000, 10, 1.3
-"""First seed of the held-out candidates, candidates of one run, and slowness that voids it."""
+HELD_OUT, TOGETHER = 10_000, 10
+"""First seed of the held-out candidates, and candidates of one run."""
 
 VISITS = 4
 """Times that a held-out candidate is opened and timed anew for one measurement.
@@ -141,22 +136,13 @@ class Study:
         reference = self.call(runtime, -1) if todo else None
         while todo and reference and time.monotonic() < stop:
             batch = todo[:TOGETHER]
-            table = time_interleaved(
-                [reference, *(self.call(runtime, seed) for seed in batch)],
-                enough=lambda t: (
-                    len(t) >= 24
-                    and bool((relative_widths(block_medians(t / t[:, :1])) <= 0.03).all())
-                ),
-                min_seconds=0.5,
-                max_seconds=2.0,
-            )
-            ref = 1e3 * float(np.median(table[:, 0]))
+            calls = [reference, *(self.call(runtime, seed) for seed in batch)]
+            ratios, ref = ratios_to_first(calls, threads=1)
             best = min(best, ref)
             if ref > DISTURBED * best:
                 continue
-            ratios = np.median(table / table[:, :1], axis=0)[1:]
             with (self.folder / f"{runtime}.jsonl").open("a") as log:
-                for seed, ratio in zip(batch, ratios.tolist(), strict=True):
+                for seed, ratio in zip(batch, ratios, strict=True):
                     row = {"seed": seed, "repeat": turn[0], "visit": turn[1], "ratio": ratio}
                     row["ref"] = ref
                     log.write(json.dumps(row | {"t": time.time()}) + "\n")

@@ -21,7 +21,7 @@ from scipy.stats import kendalltau
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from autocompress.core.simulation import BUILT_IN, Accelerator
-from autocompress.cost.kernels import KernelKey
+from autocompress.cost.kernel_key import KernelKey
 from autocompress.cost.simulator import kernel_table
 
 STAGES = (

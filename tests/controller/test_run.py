@@ -27,8 +27,9 @@ def test_training_notes_the_time_often_and_speaks_seldom(monkeypatch: pytest.Mon
     fake = SimpleNamespace(
         ledger=_Ledger(),
         schedule=SimpleNamespace(elapsed=7.0),
-        say=lambda stage, message: said.append(f"{stage}: {message}"),
+        say=lambda stage, message, **_: said.append(f"{stage}: {message}"),
     )
+    fake.note_time = lambda: Run.note_time(fake)  # type: ignore[arg-type]
     step = Run.watch(fake, "finalists", "finalist 3")  # type: ignore[arg-type]
     step(0.1)
     assert (fake.ledger.notes, said) == (0, [])

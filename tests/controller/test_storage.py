@@ -13,8 +13,9 @@ import pytest
 
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.sampler import make_sampler
-from autocompress.controller.storage import PASSWORD, Storage, check_url
+from autocompress.controller.storage import Storage, check_url
 from autocompress.controller.study_file import STUDY_NAME
+from autocompress.core.environment import STORAGE_PASSWORD
 from autocompress.core.evaluation import FidelityResult
 from autocompress.core.files import read_json
 from autocompress.errors import InvalidInputError, StorageError, StudyError
@@ -105,7 +106,7 @@ def test_a_study_stays_where_it_is_kept(tmp_path: Path) -> None:
         ("sqlite:///x.db", "leave it out"),
         ("nonsense", "leave it out"),
         ("journal:", "leave it out"),
-        ("postgresql://me:secret@host/db", f"set the environment variable {PASSWORD}"),
+        ("postgresql://me:secret@host/db", f"set the environment variable {STORAGE_PASSWORD}"),
     ],
 )
 def test_addresses_that_will_not_do(url: str, words: str) -> None:
@@ -116,7 +117,7 @@ def test_addresses_that_will_not_do(url: str, words: str) -> None:
 
 def test_a_server_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     pytest.importorskip("psycopg2", reason="the driver of PostgreSQL is not installed")
-    with pytest.raises(StorageError, match=PASSWORD):
+    with pytest.raises(StorageError, match=STORAGE_PASSWORD):
         _opened(tmp_path / "study.db", "postgresql://me@127.0.0.1:1/none")
     assert not list(tmp_path.iterdir())
 
@@ -155,7 +156,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     command("initdb", "-U", "me", "-A", "scram-sha-256", f"--pwfile={secret}")
     options = f"-p {port} -k {data} -c listen_addresses=127.0.0.1"
     command("pg_ctl", "-w", "-l", str(data / "log"), "-o", options, "start")
-    monkeypatch.setenv(PASSWORD, secret.read_text())
+    monkeypatch.setenv(STORAGE_PASSWORD, secret.read_text())
     yield f"postgresql://me@127.0.0.1:{port}/postgres"
     command("pg_ctl", "-m", "immediate", "stop")
 

@@ -6,7 +6,7 @@ from torch import nn
 import autocompress as ac
 from autocompress.artifact.executed import integer_layers
 from autocompress.core.target import Target
-from autocompress.cost.kernels import KernelKey
+from autocompress.cost.kernel_key import KernelKey
 from autocompress.cost.latency_features import LatencyFeatures
 from autocompress.graph.operations import record_operations
 from autocompress.transform.discovery import plan_grids

@@ -6,7 +6,8 @@ from torch import nn
 
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.target import Target
-from autocompress.cost.kernels import KernelKey, KernelPlan, executed_kernels, precision_class
+from autocompress.cost.kernel_key import KernelKey
+from autocompress.cost.kernels import KernelPlan, executed_kernels, precision_class
 from autocompress.errors import InvalidInputError
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.tracing import trace
@@ -31,7 +32,13 @@ def _conv(
 
 def _add(channels: int, size: int, bits: int = 32) -> KernelKey:
     return KernelKey(
-        kind="add", in_channels=channels, out_channels=channels, size=(size, size), bits=bits
+        kind="add",
+        in_channels=channels,
+        out_channels=channels,
+        kernel=(1, 1),
+        stride=(1, 1),
+        size=(size, size),
+        bits=bits,
     )
 
 

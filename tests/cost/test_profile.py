@@ -9,7 +9,8 @@ from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.target import Target
 from autocompress.cost import profile as profile_module
 from autocompress.cost.correction import Anchor, fit_correction
-from autocompress.cost.kernels import KernelKey, executed_kernels
+from autocompress.cost.kernel_key import KernelKey
+from autocompress.cost.kernels import executed_kernels
 from autocompress.cost.profile import DeviceProfile, profile_device
 from autocompress.cost.resolve import resolve_target
 from autocompress.errors import InvalidInputError, MissingFileError

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 
 from autocompress.cost import profiling
-from autocompress.cost.kernels import KernelKey
+from autocompress.cost.kernel_key import KernelKey
 from autocompress.cost.profiling import COPIES, kernel_model, measure_kernels
 
 
@@ -81,6 +81,35 @@ def test_other_kernels_are_fused_and_none_is_merged(
     operators = _optimised(key, 4, tmp_path / "optimised.onnx")
     assert operators[operator] == 4
     assert not {"QuantizeLinear", "DequantizeLinear", "Gemm"} & set(operators)
+
+
+@pytest.mark.parametrize("bits", [8, 32])
+def test_additions_are_computed_as_among_convolutions(bits: int, tmp_path: Path) -> None:
+    key = KernelKey(
+        kind="add",
+        in_channels=16,
+        out_channels=16,
+        kernel=(1, 1),
+        stride=(1, 1),
+        size=(8, 8),
+        bits=bits,
+    )
+    few, many = (_optimised(key, kernels, tmp_path / "optimised.onnx") for kernels in (1, 4))
+    operator = "QLinearConv" if bits == 8 else "Conv"
+    assert few[operator] == many[operator] == 2 * (COPIES + 1)
+    if bits == 8:
+        assert many["QLinearAdd"] - few["QLinearAdd"] == 3
+    assert not {"QuantizeLinear", "DequantizeLinear", "Add"} & set(many)
+
+
+def test_conversions_to_floats_are_not_moved_to_smaller_tensors(tmp_path: Path) -> None:
+    key = KernelKey(kind="dequantise", in_channels=16, out_channels=16, size=(8, 8), bits=8)
+    for kernels in (1, 4):
+        operators = _optimised(key, kernels, tmp_path / "optimised.onnx")
+        assert operators["DequantizeLinear"] == kernels
+        assert operators["Add"] == COPIES
+    graph = onnx.load(tmp_path / "optimised.onnx").graph
+    assert {n.input[0] for n in graph.node if n.op_type == "DequantizeLinear"} == {"x"}
 
 
 def test_float_convolutions_run_with_their_activation_inside(tmp_path: Path) -> None:

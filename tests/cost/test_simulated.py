@@ -9,7 +9,7 @@ from autocompress.artifact.session import check_available
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.simulation import LookupTable, Roofline
 from autocompress.core.target import Target
-from autocompress.cost.kernels import KernelKey
+from autocompress.cost.kernel_key import KernelKey
 from autocompress.cost.resolve import load_profile, resolve_target
 from autocompress.cost.simulated import SimulatedProfile
 from autocompress.cost.simulator import simulate_kernel

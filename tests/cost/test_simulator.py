@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import kendalltau
 
 from autocompress.core.simulation import Accelerator, LookupTable, Roofline
-from autocompress.cost.kernels import KernelKey
+from autocompress.cost.kernel_key import KernelKey
 from autocompress.cost.simulator import (
     array_cycles,
     kernel_table,

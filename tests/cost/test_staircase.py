@@ -2,7 +2,7 @@ import pytest
 
 from autocompress.core.target import Target
 from autocompress.cost import staircase
-from autocompress.cost.kernels import KernelKey
+from autocompress.cost.kernel_key import KernelKey
 from autocompress.cost.staircase import PROBE_WIDTHS, measure_step, paying_step
 
 FLOAT_MS = (0.154, 0.232, 0.211, 0.607, 0.608, 0.609, 1.31, 1.26, 2.30, 2.26)

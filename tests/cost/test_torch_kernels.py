@@ -1,7 +1,7 @@
 import pytest
 
 from autocompress.core.target import Target
-from autocompress.cost.kernels import KernelKey
+from autocompress.cost.kernel_key import KernelKey
 from autocompress.cost.profiling import measure_kernels
 from autocompress.cost.torch_kernels import kernel_call
 

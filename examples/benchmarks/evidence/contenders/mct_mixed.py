@@ -4,12 +4,18 @@ import argparse
 import sys
 from pathlib import Path
 
-import model_compression_toolkit as mct
 import torch
+
+# MCT insists on torchvision, whose operators are built for CUDA; importing it needs these named.
+OPERATORS = torch.library.Library("torchvision", "DEF")
+for name in ("nms", "qnms"):
+    OPERATORS.define(f"{name}(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor")
+
+import model_compression_toolkit as mct  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bundle import Bundle, finish
+from bundle import Bundle, finish  # noqa: E402
 
 MEMORY = (1.0, 0.75, 0.5)
 """Memory of the weights, as fractions of that of plain int8."""

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bundle import Bundle, finish, train, write_onnx
 
 FLOPS = ("80%", "60%", "40%")
-SCORED = 1000
+SCORED = 500
 """Images of `val` that score a candidate of its search."""
 
 

@@ -1,0 +1,66 @@
+"""A search of a tiny network that the chaos test starts, kills and starts again.
+
+python chaos_search.py STUDY_DIR TRIALS EXECUTOR
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import autocompress as ac
+from autocompress.controller import finish, schedule
+
+schedule.SHORT_IMAGES = schedule.FULL_IMAGES = 64
+finish.FINALISTS = finish.MOST_FINALISTS = finish.FEWEST_FINALISTS = 2
+
+
+class Net(nn.Module):
+    """Two convolutions and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1)
+        self.conv2 = nn.Conv2d(16, 16, 3, padding=1)
+        self.fc = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Classify images by their colour."""
+        x = torch.relu(self.conv2(torch.relu(self.conv1(x))))
+        return self.fc(x.amax((2, 3)))
+
+
+def batches(count: int, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Draw images whose first channel tells the class."""
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(count):
+        labels = torch.randint(4, (32,), generator=generator)
+        images = 0.3 * torch.randn(32, 3, 8, 8, generator=generator)
+        images[:, 0] += labels.view(-1, 1, 1)
+        found.append((images, labels))
+    return found
+
+
+def main() -> None:
+    """Search, or continue."""
+    torch.set_num_threads(1)
+    folder, trials, executor = sys.argv[1:]
+    torch.manual_seed(0)
+    model = Net().eval()
+    options = {"workers": 2, "seconds_per_trial": 300.0} if executor == "ray" else {}
+    ac.search(
+        model,
+        ac.Task(train=batches(2, 0), val=batches(2, 1), test=batches(2, 2)),
+        target="bit-serial",
+        budget=ac.Budget(trials=int(trials)),
+        study_dir=Path(folder),
+        executor=ac.Executor(name=executor, **options),
+        sampler="tpe",
+        verbose=False,
+    )
+
+
+if __name__ == "__main__":
+    main()
