@@ -50,10 +50,10 @@ def _kill_a_worker(process: subprocess.Popen[bytes], rng: random.Random) -> None
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            group, command = os.getpgid(int(entry.name)), (entry / "cmdline").read_bytes()
+            session, command = os.getsid(int(entry.name)), (entry / "cmdline").read_bytes()
         except OSError:
             continue
-        if group == process.pid and b"ray::" in command and b"_Desk" not in command:
+        if session == process.pid and command.startswith(b"ray::") and b"Trainable" in command:
             found.append(int(entry.name))
     if found:
         os.kill(rng.choice(sorted(found)), signal.SIGKILL)
