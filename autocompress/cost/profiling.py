@@ -168,6 +168,7 @@ class _Builder:
         self.zero = self._constant("zero", np.zeros((), np.uint8))
         self.scale = self._constant("scale", np.array(SCALE, np.float32))
         self.middle = self._constant("middle", np.array(127, np.uint8))
+        self.steps: dict[str, float] = {}
         self.signed_scale = self._constant("signed_scale", np.array(1.7 * SCALE, np.float32))
 
     def add_kernel(self, index: int, *, counted: bool) -> None:
@@ -199,6 +200,8 @@ class _Builder:
             made = self._node("Gemm", read, *self._parameters(shape, str(index)), transB=1)
         else:
             made = self._convolution("x", str(index))
+        if self.chained:  # runtimes save themselves a step where a sum has its summand's grid
+            self.steps[f"result{index}"] = SCALE * (1.1 + 0.1 * index)
         self.results.append(self._write(self._node("Relu", made), f"result{index}"))
 
     def _signed(self, name: str) -> str:
@@ -221,7 +224,7 @@ class _Builder:
         return self._node(
             "Conv",
             self._read(read, f"x_read{name}"),
-            *self._parameters(shape, name),
+            *self._parameters(shape, name, self.steps.get(read, SCALE)),
             kernel_shape=key.kernel,
             strides=key.stride,
             group=key.groups,
@@ -283,7 +286,9 @@ class _Builder:
         totals = [max(k - s, 0) for k, s in zip(self.key.kernel, self.key.stride, strict=True)]
         return [*(t - t // 2 for t in totals), *(t // 2 for t in totals)]
 
-    def _parameters(self, shape: tuple[int, ...], index: str) -> tuple[str, str]:
+    def _parameters(
+        self, shape: tuple[int, ...], index: str, step: float = SCALE
+    ) -> tuple[str, str]:
         if not self.quantised:
             weight = self.rng.standard_normal(shape, dtype=np.float32)
             bias = self.rng.standard_normal(shape[0], dtype=np.float32)
@@ -293,7 +298,7 @@ class _Builder:
         scales = self.rng.uniform(5e-4, 2e-3, shape[0]).astype(np.float32)
         return (
             self._dequantised(f"w{index}", codes, scales),
-            self._dequantised(f"b{index}", offsets, (SCALE * scales).astype(np.float32)),
+            self._dequantised(f"b{index}", offsets, (step * scales).astype(np.float32)),
         )
 
     def _dequantised(
@@ -309,12 +314,16 @@ class _Builder:
     def _read(self, name: str, output: str) -> str:
         if not self.quantised:
             return name
-        return self._node("DequantizeLinear", name, self.scale, self.zero, output=output)
+        scale = f"{name}_scale" if name in self.steps else self.scale
+        return self._node("DequantizeLinear", name, scale, self.zero, output=output)
 
     def _write(self, name: str, output: str) -> str:
         if not self.quantised:
             return name
-        return self._node("QuantizeLinear", name, self.scale, self.zero, output=output)
+        scale = self.scale
+        if output in self.steps:
+            scale = self._constant(f"{output}_scale", np.array(self.steps[output], np.float32))
+        return self._node("QuantizeLinear", name, scale, self.zero, output=output)
 
     def _constant(self, name: str, value: npt.NDArray[np.generic]) -> str:
         self.constants.append(numpy_helper.from_array(np.asarray(value), name))
