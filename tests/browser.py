@@ -1,6 +1,7 @@
 """A headless Chromium, driven over a pair of pipes: just enough to load, click and look."""
 
 import base64
+import itertools
 import json
 import os
 import shutil
@@ -104,17 +105,30 @@ class Browser:
             place: The expression.
             ready: What must hold once the pointer is there.
         """
-        x, y = self.run(place)
-        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
-            self.until(ready)
+        given_up = time.monotonic() + 20.0
+        for nudge in itertools.cycle((0, 1)):  # the page may still be moving
+            x, y = self.run(place)
+            self._mouse("mouseMoved", x + nudge, y)
+            if self._comes(ready, 0.3):
+                break
+            assert time.monotonic() < given_up, f"never: {ready}"
+        for kind in ("mousePressed", "mouseReleased"):
+            self._mouse(kind, x, y)
+
+    def _mouse(self, kind: str, x: float, y: float) -> None:
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def _comes(self, script: str, seconds: float) -> bool:
+        given_up = time.monotonic() + seconds
+        while not self.run(script):
+            if time.monotonic() > given_up:
+                return False
+            time.sleep(0.02)
+        return True
 
     def until(self, script: str, seconds: float = 20.0) -> None:
         """Wait until an expression of the page holds."""
-        given_up = time.monotonic() + seconds
-        while not self.run(script):
-            assert time.monotonic() < given_up, f"never: {script}"
-            time.sleep(0.02)
+        assert self._comes(script, seconds), f"never: {script}"
 
     def picture(self, path: Path) -> None:
         """Write a picture of the whole page, a PNG."""

@@ -17,7 +17,8 @@ from autocompress.core.files import read_json
 
 SCRIPT = Path(__file__).parents[1] / "chaos_search.py"
 
-TRIALS = 60
+TRIALS = int(os.environ.get("CHAOS_TRIALS", "60"))
+"""Trials of the search."""
 
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "30"))
 """Times that a search is killed."""

@@ -108,7 +108,8 @@ def test_they_are_used_where_they_rank_better(tmp_path: Path, right: bool) -> No
     assert (run.evaluator.shared is not None) == right
     decision = run.values["elastic"]
     assert decision["used"] is right
-    assert decision["elastic"] == -decision["plain"] == (1.0 if right else -1.0)
+    assert decision["elastic"] == pytest.approx(1.0 if right else -1.0)
+    assert decision["plain"] == pytest.approx(-decision["elastic"])
     assert "rank 6 trained candidates with tau 1.00" in run.said[-1]
     assert run.values["notes"][0] == "first"
     assert "tau 1.00" in run.values["notes"][1]
