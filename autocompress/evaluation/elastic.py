@@ -55,15 +55,13 @@ class SharedWeights:
         """Say which of the weights are a student's."""
         indexed = copy.deepcopy(self.network)
         for module in indexed.modules():
-            for tensors in (module._parameters, module._buffers):
-                for name, tensor in tensors.items():
-                    if tensor is not None:
-                        numbers = torch.arange(tensor.numel(), dtype=torch.float64)
-                        numbers = numbers.reshape(tensor.shape)
-                        wrapped = isinstance(tensor, nn.Parameter)
-                        tensors[name] = (
-                            nn.Parameter(numbers, requires_grad=False) if wrapped else numbers
-                        )
+            for parameter_name, parameter in module._parameters.items():
+                if parameter is not None:
+                    numbers = _numbered(parameter)
+                    module._parameters[parameter_name] = nn.Parameter(numbers, requires_grad=False)
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = _numbered(buffer)
         record = student.record
         cut = cut_model(indexed, record.dropped_blocks, record.cuts, record.branches)
         device = next(self.network.parameters()).device
@@ -165,8 +163,7 @@ class Member:
             rows = layout.rows(self.places[f"{layer}.weight"])[:, 0] // columns
             found[key] = (key, rows, (len(rows), 1))
         for own, name in self._sites.items():
-            bits = own.rpartition(":")[2]
-            found[own] = (f"{name}:{bits}", first, ())
+            found[own] = (f"{name}:{own.rpartition(':')[2]}", first, ())
         return found
 
     def _outputs(self, key: str) -> int:
@@ -275,6 +272,11 @@ def _train_mode(student: CompressedModel) -> None:
     student.quantise_activations = False
 
 
+def _numbered(tensor: Tensor) -> Tensor:
+    """Return the positions in the flattened tensor, in its shape; exact in float64."""
+    return torch.arange(tensor.numel(), dtype=torch.float64).reshape(tensor.shape)
+
+
 def _add(whole: Tensor, places: Tensor, gradient: Tensor) -> None:
     """Add a gradient to that of the tensor that it is a part of."""
     if whole.grad is None:
@@ -292,7 +294,7 @@ def _step(
     nn.utils.clip_grad_norm_(present, recipe.clip_norm)
     with torch.no_grad():
         for tensor in present:
-            gradient = tensor.grad
+            gradient = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
             if tensor.dim() > 1:
                 gradient = gradient + recipe.weight_decay * tensor
             moved = velocity.setdefault(id(tensor), torch.zeros_like(tensor))

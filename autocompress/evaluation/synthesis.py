@@ -1,5 +1,6 @@
 """Inputs without data: made so that a model's batch norms see what they saw in training."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -93,7 +94,7 @@ def synthesise(
                 deviations.clear()
                 optimiser.zero_grad()
                 with arithmetic(device):
-                    given.map(lambda _, noise=noise: noise).run(frozen)
+                    given.map(functools.partial(_instead, noise)).run(frozen)
                 loss = torch.stack(deviations).mean() + SMOOTHNESS * _roughness(noise)
                 torch.autograd.backward(loss)
                 optimiser.step()
@@ -104,10 +105,14 @@ def synthesise(
     return made
 
 
+def _instead(noise: Tensor, _: Tensor) -> Tensor:
+    return noise
+
+
 def _watch(deviations: list[Tensor]) -> Callable[[nn.Module, Any], None]:
     """Return a hook that notes how far a batch norm's input is from its statistics."""
 
-    def note(norm: nn.Module, args: Any) -> None:
+    def note(norm: Any, args: Any) -> None:
         x = args[0].float()
         axes = [axis for axis in range(x.dim()) if axis != 1]
         mean, variance = x.mean(axes), x.var(axes, unbiased=False)
