@@ -215,13 +215,13 @@ class KernelPlan:
             last = carrier is not None and not carrier.kernel_size
             width = known.out_channels if known else place.shape[-1 if last else 0]
             size = place.shape[:-1] if last else place.shape[1:]
-            ones = tuple(1 for _ in size) if carrier and carrier.kernel_size else ()
+            kernel = carrier.kernel_size if carrier else ()
             return KernelKey(
                 kind="add",
                 in_channels=width,
                 out_channels=width,
-                kernel=ones,
-                stride=ones,
+                kernel=kernel,
+                stride=tuple(1 for _ in kernel),
                 size=size,
                 bits=bits,
             )

@@ -167,6 +167,8 @@ class _Builder:
         self.results: list[str] = []
         self.zero = self._constant("zero", np.zeros((), np.uint8))
         self.scale = self._constant("scale", np.array(SCALE, np.float32))
+        self.middle = self._constant("middle", np.array(127, np.uint8))
+        self.signed_scale = self._constant("signed_scale", np.array(1.7 * SCALE, np.float32))
 
     def add_kernel(self, index: int, *, counted: bool) -> None:
         """Add the kernel once more, or only what it stands among."""
@@ -186,8 +188,7 @@ class _Builder:
                 before = self._write(self._node("Relu", self._convolution(before, "s")), "started")
             made = self._convolution(self._narrowed(before, f"narrow{index}"), f"w{index}")
             if counted:
-                made = self._read(self._write(made, f"branch{index}"), f"branch{index}_read")
-                made = self._node("Add", made, self._read(before, f"skip{index}"))
+                made = self._node("Add", self._signed(made), self._read(before, f"skip{index}"))
         elif key.kind == "add":
             made = self._node(
                 "Add", self._read(before, f"x_read{index}"), self._read("y", f"y_read{index}")
@@ -199,6 +200,13 @@ class _Builder:
         else:
             made = self._convolution("x", str(index))
         self.results.append(self._write(self._node("Relu", made), f"result{index}"))
+
+    def _signed(self, name: str) -> str:
+        """Round a tensor to a grid of both signs, as a branch has before it is added."""
+        if not self.quantised:
+            return name
+        grid = (self.signed_scale, self.middle)
+        return self._node("DequantizeLinear", self._node("QuantizeLinear", name, *grid), *grid)
 
     def _narrowed(self, read: str, name: str) -> str:
         """Convolve a tensor to `NARROW` channels."""

@@ -78,9 +78,9 @@ def relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
         student: One embedding per example, n x channels.
         teacher: Likewise, with any channels; n alike.
     """
-    one, other = student.float(), teacher.float()
-    distance = F.smooth_l1_loss(_relative_distances(one), _relative_distances(other))
-    return distance + ANGLE_WEIGHT * F.smooth_l1_loss(_angles(one), _angles(other))
+    own, taught = student.float(), teacher.float()
+    distance = F.smooth_l1_loss(_relative_distances(own), _relative_distances(taught))
+    return distance + ANGLE_WEIGHT * F.smooth_l1_loss(_angles(own), _angles(taught))
 
 
 def _relative_distances(rows: Tensor) -> Tensor:

@@ -55,13 +55,11 @@ class SharedWeights:
         """Say which of the weights are a student's."""
         indexed = copy.deepcopy(self.network)
         for module in indexed.modules():
-            for parameter_name, parameter in module._parameters.items():
-                if parameter is not None:
-                    numbers = _numbered(parameter)
-                    module._parameters[parameter_name] = nn.Parameter(numbers, requires_grad=False)
-            for name, buffer in module._buffers.items():
-                if buffer is not None:
-                    module._buffers[name] = _numbered(buffer)
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                numbers = nn.Parameter(_numbered(parameter), requires_grad=False)
+                module.register_parameter(name, numbers)
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                setattr(module, name, _numbered(buffer))
         record = student.record
         cut = cut_model(indexed, record.dropped_blocks, record.cuts, record.branches)
         device = next(self.network.parameters()).device
@@ -272,11 +270,6 @@ def _train_mode(student: CompressedModel) -> None:
     student.quantise_activations = False
 
 
-def _numbered(tensor: Tensor) -> Tensor:
-    """Return the positions in the flattened tensor, in its shape; exact in float64."""
-    return torch.arange(tensor.numel(), dtype=torch.float64).reshape(tensor.shape)
-
-
 def _add(whole: Tensor, places: Tensor, gradient: Tensor) -> None:
     """Add a gradient to that of the tensor that it is a part of."""
     if whole.grad is None:
@@ -286,15 +279,21 @@ def _add(whole: Tensor, places: Tensor, gradient: Tensor) -> None:
     whole.grad.copy_(flat.reshape(whole.shape))
 
 
+def _numbered(tensor: Tensor) -> Tensor:
+    """Return the places of a tensor's elements, in its shape."""
+    return torch.arange(tensor.numel(), dtype=torch.float64).reshape(tensor.shape)
+
+
 def _step(
     tensors: Sequence[Tensor], velocity: dict[int, Tensor], recipe: Recipe, rate: float
 ) -> None:
     """Make a step of SGD with Nesterov momentum; steps of new bits join as they come."""
-    present = [tensor for tensor in tensors if tensor.grad is not None]
-    nn.utils.clip_grad_norm_(present, recipe.clip_norm)
+    nn.utils.clip_grad_norm_([t for t in tensors if t.grad is not None], recipe.clip_norm)
     with torch.no_grad():
-        for tensor in present:
-            gradient = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+        for tensor in tensors:
+            gradient = tensor.grad
+            if gradient is None:
+                continue
             if tensor.dim() > 1:
                 gradient = gradient + recipe.weight_decay * tensor
             moved = velocity.setdefault(id(tensor), torch.zeros_like(tensor))

@@ -17,7 +17,8 @@ from autocompress.core.files import read_json
 
 SCRIPT = Path(__file__).parents[1] / "chaos_search.py"
 
-TRIALS = 60
+TRIALS = int(os.environ.get("CHAOS_TRIALS", "60"))
+"""Trials of the search."""
 
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "30"))
 """Times that a search is killed."""
@@ -49,10 +50,10 @@ def _kill_a_worker(process: subprocess.Popen[bytes], rng: random.Random) -> None
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            group, command = os.getpgid(int(entry.name)), (entry / "cmdline").read_bytes()
+            session, command = os.getsid(int(entry.name)), (entry / "cmdline").read_bytes()
         except OSError:
             continue
-        if group == process.pid and b"ray::" in command and b"_Desk" not in command:
+        if session == process.pid and command.startswith(b"ray::") and b"Trainable" in command:
             found.append(int(entry.name))
     if found:
         os.kill(rng.choice(sorted(found)), signal.SIGKILL)

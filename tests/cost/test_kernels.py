@@ -30,12 +30,12 @@ def _conv(
     )
 
 
-def _add(channels: int, size: int, bits: int = 32) -> KernelKey:
+def _add(channels: int, size: int, bits: int = 32, kernel: int = 3) -> KernelKey:
     return KernelKey(
         kind="add",
         in_channels=channels,
         out_channels=channels,
-        kernel=(1, 1),
+        kernel=(kernel, kernel),
         stride=(1, 1),
         size=(size, size),
         bits=bits,
@@ -85,7 +85,8 @@ def test_the_kernels_of_a_residual_net_are_those_one_reads_off_it(residual: Mode
         _conv((16, 16), 8): 3,
         _conv((8, 16), 8, kernel=1, stride=2): 1,
         _add(8, 16): 2,
-        _add(16, 8): 2,
+        _add(16, 8): 1,
+        _add(16, 8, kernel=1): 1,  # after the convolution of its shortcut
         KernelKey(kind="linear", in_channels=16, out_channels=10): 1,
     }
 
@@ -118,7 +119,7 @@ def test_pruning_the_trunk_narrows_its_adds(residual: ModelGraph) -> None:
     candidate = Candidate(pruning_ratios={"conv1": 0.5})
     kernels = executed_kernels(residual, candidate, CPU)
     assert kernels[_add(4, 16)] == 2
-    assert kernels[_add(16, 8)] == 2
+    assert kernels[_add(16, 8)] == kernels[_add(16, 8, kernel=1)] == 1
     assert kernels[_conv((3, 4), 16)] == 1
 
 
@@ -140,6 +141,7 @@ def test_one_integer_layer_makes_the_adds_integer(residual: ModelGraph) -> None:
         str(KernelKey(kind="linear", in_channels=16, out_channels=10, bits=8)),
         str(_add(8, 16, bits=8)),
         str(_add(16, 8, bits=8)),
+        str(_add(16, 8, bits=8, kernel=1)),
     }
 
 

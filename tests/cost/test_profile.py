@@ -212,11 +212,11 @@ def test_too_many_widths_are_thinned_but_keep_their_ends(
         return dict.fromkeys(keys, 1.0)
 
     monkeypatch.setattr(profile_module, "measure_kernels", count)
-    monkeypatch.setattr(profile_module, "MAX_KERNELS", 120)
+    monkeypatch.setattr(profile_module, "MAX_KERNELS", 320)
     group = graph.group("layer3.0.conv1")
     ratios = [1 - n / group.channels for n in (1, 4, 8, 12, 16, 20, 24, 28, 32)]
     profile_device(graph, {g.name: ratios for g in graph.groups if g.prunable}, CPU)
-    assert 60 < len(measured) <= 130
+    assert 60 < len(measured) <= 330
     widths = {key.out_channels for key in measured if key.in_channels == 16 and key.kind == "conv"}
     assert {1, group.channels} <= widths
     assert {"quantise", "dequantise"} <= {key.kind for key in measured}

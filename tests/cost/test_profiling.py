@@ -83,13 +83,13 @@ def test_other_kernels_are_fused_and_none_is_merged(
     assert not {"QuantizeLinear", "DequantizeLinear", "Gemm"} & set(operators)
 
 
-@pytest.mark.parametrize("bits", [8, 32])
-def test_additions_are_computed_as_among_convolutions(bits: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("bits", "size"), [(8, 1), (8, 3), (32, 3)])
+def test_additions_are_computed_as_among_convolutions(bits: int, size: int, tmp_path: Path) -> None:
     key = KernelKey(
         kind="add",
         in_channels=16,
         out_channels=16,
-        kernel=(1, 1),
+        kernel=(size, size),
         stride=(1, 1),
         size=(8, 8),
         bits=bits,
