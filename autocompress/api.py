@@ -54,6 +54,7 @@ from autocompress.evaluation.splits import check_splits, epoch_images, make_spli
 from autocompress.evaluation.splits import example_inputs as first_inputs
 from autocompress.evaluation.synthesis import synthesise
 from autocompress.evaluation.task import Task
+from autocompress.front_member import FrontMember
 from autocompress.graph.inputs import ModelInputs
 from autocompress.graph.tracing import trace
 from autocompress.kept_config import text_to_keep
@@ -64,7 +65,7 @@ from autocompress.report.event_log import EventLog
 from autocompress.report.live import ProgressDisplay
 from autocompress.report.log_file import LogFile
 from autocompress.report.preflight import CheckReport, check_json
-from autocompress.result import FrontMember, SearchResult
+from autocompress.result import SearchResult
 from autocompress.space.bound import BoundSpace
 from autocompress.space.preset import SearchSpace
 from autocompress.transform.compressed import CompressedModel

@@ -188,7 +188,7 @@ def export_original(contest: Contest) -> Path:
     path = original_path(contest)
     if not path.is_file():
         compressed = api.compress(contest.model, Candidate(), _inputs(contest))
-        api.export(compressed, path, _inputs(contest), target=contest.target)
+        api.export(compressed, path, _inputs(contest), target=contest.resolved)
     return path
 
 

@@ -1,7 +1,6 @@
 """What a study found: the front, picks from it, and every trial as a table."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,14 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.members import worst_violation
 from autocompress.controller.storage import study_exists
-from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import MeasuredMember, baselines
 from autocompress.core.files import read_json, write_text
 from autocompress.core.objective import Constraint, known_costs, parse_constraints
 from autocompress.core.schema import check_name, check_record
 from autocompress.errors import InvalidInputError, MissingFileError, check_type, explain
+from autocompress.front_member import FrontMember
 from autocompress.kept_config import how_to_continue
-from autocompress.report.summary import describe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,65 +23,6 @@ if TYPE_CHECKING:
     from autocompress.controller.kept_predictor import CandidatePredictor
     from autocompress.report.page import StudyContents
     from autocompress.space.bound import BoundSpace
-    from autocompress.transform.compressed import CompressedModel
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class FrontMember:
-    """One artifact, with what was predicted of it and what was measured on it.
-
-    Attributes:
-        id: Name of its folder under `front/`.
-        candidate: How it was compressed.
-        predicted: Values predicted before the artifact existed.
-        measured: Values measured on the artifact: "val_accuracy", "accuracy"
-            (test), "latency_ms", "latency_ci95_ms", "size_bytes", ...
-        path: The ONNX file.
-        original: The original model, where the study was opened with one.
-    """
-
-    id: str
-    candidate: Candidate
-    predicted: Mapping[str, float]
-    measured: Mapping[str, Any]
-    path: Path
-    original: "nn.Module | None" = field(default=None, repr=False, compare=False)
-
-    def __repr__(self) -> str:
-        """Name it with its accuracy on `val`, its latency and what was done."""
-        accuracy, latency = self.measured.get("val_accuracy"), self.measured.get("latency_ms")
-        known = [] if accuracy is None else [f"val {100 * accuracy:.2f} %"]
-        known += [] if latency is None else [f"{latency:.4g} ms"]
-        return f"FrontMember('{self.id}': {', '.join([*known, describe(self.candidate)])})"
-
-    @property
-    def packed_path(self) -> Path:
-        """The bit-packed weights."""
-        return self.path.parent / "weights.packed"
-
-    def model(self, original: "nn.Module | None" = None) -> "CompressedModel":
-        """Rebuild the compressed torch module.
-
-        Args:
-            original: The original architecture; not needed where the result
-                came from a search in this process.
-
-        Raises:
-            InvalidInputError: If no architecture is known.
-        """
-        from autocompress.artifact.packed import read_packed
-
-        architecture = original if original is not None else self.original
-        if architecture is None:
-            raise InvalidInputError(
-                explain(
-                    "model()",
-                    expected="the original architecture",
-                    got="a study that was opened without one",
-                    remedy="call model(original)",
-                )
-            )
-        return read_packed(self.packed_path, architecture)
 
 
 class SearchResult:
@@ -260,6 +199,16 @@ class SearchResult:
                 )
             )
         return read_predictor(self.study_dir, bound)
+
+    @property
+    def rounds(self) -> list[dict[str, Any]]:
+        """What each fit of the sampler's predictor showed: "trials", "rank_correlations", ..."""
+        return [dict(found) for found in self._kept["rounds"]]
+
+    @property
+    def outlook(self) -> dict[str, Any]:
+        """Hypervolume by trial ("curve"), and what as many more trials would add ("words", ...)."""
+        return dict(self._kept["outlook"])
 
     def report(self) -> Path:
         """Write `report.html`, `report.md` and `trials.csv` into the study's folder.

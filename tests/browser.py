@@ -1,6 +1,7 @@
 """A headless Chromium, driven over a pair of pipes: just enough to load, click and look."""
 
 import base64
+import itertools
 import json
 import os
 import shutil
@@ -97,24 +98,35 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def click(self, place: str, ready: str = "true") -> None:
-        """Click where an expression of the page says, as [x, y] in its window.
+    def click(self, place: str, ready: str, done: str) -> None:
+        """Click where an expression of the page says, until that has an effect.
 
         Args:
-            place: The expression.
-            ready: What must hold once the pointer is there.
+            place: The expression, [x, y] in its window.
+            ready: What holds once the pointer is there.
+            done: What holds once the click was taken.
         """
-        x, y = self.run(place)
-        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
-            self.until(ready)
+        given_up = time.monotonic() + 30.0
+        for nudge in itertools.cycle((0, 1)):  # the page may still be moving
+            x, y = self.run(place)
+            self._mouse("mouseMoved", x + nudge, y)
+            if self._comes(ready, 0.5):
+                self._mouse("mousePressed", x + nudge, y)
+                self._mouse("mouseReleased", x + nudge, y)
+                if self._comes(done, 2.0):
+                    return
+            assert time.monotonic() < given_up, f"never: {done}"
 
-    def until(self, script: str, seconds: float = 20.0) -> None:
-        """Wait until an expression of the page holds."""
+    def _mouse(self, kind: str, x: float, y: float) -> None:
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def _comes(self, script: str, seconds: float) -> bool:
         given_up = time.monotonic() + seconds
         while not self.run(script):
-            assert time.monotonic() < given_up, f"never: {script}"
+            if time.monotonic() > given_up:
+                return False
             time.sleep(0.02)
+        return True
 
     def picture(self, path: Path) -> None:
         """Write a picture of the whole page, a PNG."""

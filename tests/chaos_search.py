@@ -12,9 +12,6 @@ from torch import nn
 import autocompress as ac
 from autocompress.controller import finish, schedule
 
-schedule.SHORT_IMAGES = schedule.FULL_IMAGES = 64
-finish.FINALISTS = finish.MOST_FINALISTS = finish.FEWEST_FINALISTS = 2
-
 
 class Net(nn.Module):
     """Two convolutions and a classifier."""
@@ -46,6 +43,8 @@ def batches(count: int, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
 def main() -> None:
     """Search, or continue."""
     torch.set_num_threads(1)
+    schedule.SHORT_IMAGES = schedule.FULL_IMAGES = 64
+    finish.FINALISTS = finish.MOST_FINALISTS = finish.FEWEST_FINALISTS = 2
     folder, trials, executor = sys.argv[1:]
     torch.manual_seed(0)
     model = Net().eval()

@@ -20,10 +20,10 @@ from autocompress.controller.preflight import report_on
 from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate
 from autocompress.core.events import Event, Stop
+from autocompress.front_member import FrontMember
 from autocompress.graph.inputs import ModelInputs
 from autocompress.graph.structure import Layer, ModelGraph
 from autocompress.report.preflight import CheckReport
-from autocompress.result import FrontMember
 from autocompress.space.preset import SearchSpace
 
 USER = """

@@ -105,7 +105,7 @@ def test_commands_have_known_verbs_and_options(words: list[str]) -> None:
 @pytest.mark.parametrize("text", blocks("yaml"))
 def test_yaml_is_a_configuration_or_a_space(text: str, tmp_path: Path) -> None:
     record = yaml.safe_load(text)
-    if set(record) & {"pruning", "blocks", "sparsity"}:
+    if set(record) & {"pruning", "blocks", "sparsity", "distillation"}:
         SearchSpace.load(record)
         return
     if "simulation" in record.get("target", {}) and record["target"]["simulation"]:

@@ -95,8 +95,7 @@ def test_the_page_of_the_evidence_is_written_anew(tmp_path: Path) -> None:
         "points": [_point("original", 0.9, 1.0), joint, _point("nncf", 0.91, 0.4)],
         "titles": {"joint": "joint search", "nncf": "NNCF <int8>"},
         "contenders": ["nncf"],
-        "hypervolume": {"joint": [0.5], "nncf": [0.6]},
-        "union_of_contenders": [0.6],
+        "hypervolume": {"joint": [0.5], "nncf": [0.6], "union_of_contenders": [0.6]},
         "joint_minus": {"nncf": None},
         "dominated": [{"path": joint["path"], "by": ["nncf/0/int8.onnx"]}],
         "failed": [{"method": "mct", "seed": 0, "error": "exit code 1: no"}],
@@ -112,7 +111,7 @@ def test_the_page_of_the_evidence_is_written_anew(tmp_path: Path) -> None:
     assert text.endswith("After\n")
     assert "old" not in text
     rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
-    assert rows == ["| method", "| NNCF <int8>", "| all contenders", "| joint search"]
+    assert rows == ["| method", "| NNCF <int8>", "| union_of_contenders", "| joint search"]
     assert f"* `{joint['path']}` by `nncf/0/int8.onnx`" in text
     assert "mct: not run. exit code 1: no" in text
     plot = ElementTree.parse(tmp_path / "figures" / "evidence-net-onnxruntime-cpu.svg")

@@ -105,7 +105,10 @@ class _Damage:
         self, space: BoundSpace, start: dict[str, float], sensitivities: Sensitivities
     ) -> None:
         self.start = start
-        self.tables: Mapping[str, FloatArray] = sensitivities.tables
+        self.tables: Mapping[str, FloatArray] = {
+            name: table[: int(start[name]) + 1] if name.startswith("precision:") else table
+            for name, table in sensitivities.tables.items()
+        }  # no wider bits than at the start, which were not tried
         self._active = effective(space, tuple(start))
 
     def __call__(self, params: Mapping[str, float]) -> float:

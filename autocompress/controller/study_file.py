@@ -16,6 +16,7 @@ from optuna.storages import BaseStorage, RDBStorage
 
 from autocompress.controller.storage import Storage
 from autocompress.core.files import write_atomic
+from autocompress.core.schema import SCHEMA_VERSION
 from autocompress.errors import (
     AutocompressError,
     MissingFileError,
@@ -62,7 +63,7 @@ def create_study(
                     sampler=optuna.samplers.RandomSampler(seed=0),
                 )
                 study.set_metric_names(list(metric_names))
-            for key, value in attributes.items():
+            for key, value in {"schema_version": SCHEMA_VERSION, **attributes}.items():
                 study.set_user_attr(key, value)
         finally:
             release(storage)
@@ -142,6 +143,7 @@ def open_study(path: Path, *, read_only: bool = False) -> tuple[optuna.Study, Ba
         raise StudyError(_damaged(path, f"no study '{STUDY_NAME}' in it")) from error
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
         raise StudyError(_damaged(path, str(error).splitlines()[0])) from error
+    _check_version(path, study)
     if not read_only:
         _write_ahead(storage)
     return study, storage
@@ -158,7 +160,21 @@ def _open_elsewhere(path: Path, place: Storage) -> tuple[optuna.Study, BaseStora
     except KeyError as error:
         release(storage)
         raise StudyError(_damaged(path, f"no study '{place.study}' at '{place.url}'")) from error
+    _check_version(path, study)
     return study, storage
+
+
+def _check_version(path: Path, study: optuna.Study) -> None:
+    version = study.user_attrs.get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
+        raise StudyError(
+            explain(
+                f"study '{path}', 'schema_version'",
+                expected=SCHEMA_VERSION,
+                got=version,
+                remedy="use the version of autocompress that wrote it, or another study_dir",
+            )
+        )
 
 
 def release(storage: BaseStorage, lock: int | None = None) -> None:

@@ -2,7 +2,7 @@
 
 import functools
 from importlib.metadata import entry_points
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 from autocompress.errors import InvalidInputError, WrongTypeError, explain
 
@@ -40,7 +40,7 @@ def load_plugin(kind: Kind, name: str, expected: type[T]) -> T:
                 remedy="correct the package that registers it",
             )
         )
-    return cast("T", found)
+    return found
 
 
 @functools.cache

@@ -113,7 +113,7 @@ def inherit_weights(model: CompressedModel, parent: CompressedModel) -> None:
     model.network.load_state_dict(smaller.state_dict())
     mask_smallest(model)
     if not further and not blocks:
-        model.set_steps(parent.steps, parent.learned_grids())
+        model.set_steps(dict(parent.steps.items()), parent.learned_grids())
 
 
 def _named_steps(model: CompressedModel) -> list[tuple[str, Tensor]]:

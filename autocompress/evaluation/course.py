@@ -132,16 +132,19 @@ class Course:
     def _teacher(self) -> tuple[nn.Module, int]:
         """Return who teaches, and the images that are left for the student.
 
-        An assistant is taught first, once for a candidate: its weights are kept.
+        An assistant is taught first, once for a candidate: its weights are kept. The
+        student's images are the same either way.
         """
         if self.training.teacher != "assistant":
             return self.teachers[0], self.images
         assistant = self.cut(assistant_of(self.candidate, self.graph))
+        images = round(ASSISTANT_SHARE * self.images)
         for known in list_checkpoints(self.assistants):
             if known.record == assistant.record:
                 load_weights(assistant, known, self.teachers[0])
-                return assistant, self.images
-        images = round(ASSISTANT_SHARE * self.images)
+                assistant.quantise_activations = False  # nothing has calibrated them
+                assistant.quantise_weights = any(b < 8 for b in assistant.record.quantised.values())
+                return assistant, self.images - images
         seconds = None if self.seconds is None else ASSISTANT_SHARE * self.seconds
         seen = fine_tune(
             assistant,

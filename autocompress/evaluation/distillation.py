@@ -78,10 +78,9 @@ def relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
         student: One embedding per example, n x channels.
         teacher: Likewise, with any channels; n alike.
     """
-    apart = [_relative_distances(rows.float()) for rows in (student, teacher)]
-    angles = [_angles(rows.float()) for rows in (student, teacher)]
-    distance = F.smooth_l1_loss(*apart)
-    return distance + ANGLE_WEIGHT * F.smooth_l1_loss(*angles)
+    own, taught = student.float(), teacher.float()
+    distance = F.smooth_l1_loss(_relative_distances(own), _relative_distances(taught))
+    return distance + ANGLE_WEIGHT * F.smooth_l1_loss(_angles(own), _angles(taught))
 
 
 def _relative_distances(rows: Tensor) -> Tensor:

@@ -55,15 +55,11 @@ class SharedWeights:
         """Say which of the weights are a student's."""
         indexed = copy.deepcopy(self.network)
         for module in indexed.modules():
-            for tensors in (module._parameters, module._buffers):
-                for name, tensor in tensors.items():
-                    if tensor is not None:
-                        numbers = torch.arange(tensor.numel(), dtype=torch.float64)
-                        numbers = numbers.reshape(tensor.shape)
-                        wrapped = isinstance(tensor, nn.Parameter)
-                        tensors[name] = (
-                            nn.Parameter(numbers, requires_grad=False) if wrapped else numbers
-                        )
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                numbers = nn.Parameter(_numbered(parameter), requires_grad=False)
+                module.register_parameter(name, numbers)
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                setattr(module, name, _numbered(buffer))
         record = student.record
         cut = cut_model(indexed, record.dropped_blocks, record.cuts, record.branches)
         device = next(self.network.parameters()).device
@@ -165,8 +161,7 @@ class Member:
             rows = layout.rows(self.places[f"{layer}.weight"])[:, 0] // columns
             found[key] = (key, rows, (len(rows), 1))
         for own, name in self._sites.items():
-            bits = own.rpartition(":")[2]
-            found[own] = (f"{name}:{bits}", first, ())
+            found[own] = (f"{name}:{own.rpartition(':')[2]}", first, ())
         return found
 
     def _outputs(self, key: str) -> int:
@@ -284,15 +279,21 @@ def _add(whole: Tensor, places: Tensor, gradient: Tensor) -> None:
     whole.grad.copy_(flat.reshape(whole.shape))
 
 
+def _numbered(tensor: Tensor) -> Tensor:
+    """Return the places of a tensor's elements, in its shape."""
+    return torch.arange(tensor.numel(), dtype=torch.float64).reshape(tensor.shape)
+
+
 def _step(
     tensors: Sequence[Tensor], velocity: dict[int, Tensor], recipe: Recipe, rate: float
 ) -> None:
     """Make a step of SGD with Nesterov momentum; steps of new bits join as they come."""
-    present = [tensor for tensor in tensors if tensor.grad is not None]
-    nn.utils.clip_grad_norm_(present, recipe.clip_norm)
+    nn.utils.clip_grad_norm_([t for t in tensors if t.grad is not None], recipe.clip_norm)
     with torch.no_grad():
-        for tensor in present:
+        for tensor in tensors:
             gradient = tensor.grad
+            if gradient is None:
+                continue
             if tensor.dim() > 1:
                 gradient = gradient + recipe.weight_decay * tensor
             moved = velocity.setdefault(id(tensor), torch.zeros_like(tensor))

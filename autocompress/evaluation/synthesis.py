@@ -80,7 +80,7 @@ def synthesise(
             )
         )
     deviations: list[Tensor] = []
-    handles = [norm.register_forward_pre_hook(_watch(deviations)) for norm in norms]
+    handles = [norm.register_forward_pre_hook(_watch(deviations, norm.eps)) for norm in norms]
     generator = torch.Generator().manual_seed(seed)
     shape = given.tensors[0].shape[1:]
     made = []
@@ -93,7 +93,7 @@ def synthesise(
                 deviations.clear()
                 optimiser.zero_grad()
                 with arithmetic(device):
-                    given.map(lambda _, noise=noise: noise).run(frozen)
+                    _filled(given, noise).run(frozen)
                 loss = torch.stack(deviations).mean() + SMOOTHNESS * _roughness(noise)
                 torch.autograd.backward(loss)
                 optimiser.step()
@@ -104,16 +104,21 @@ def synthesise(
     return made
 
 
-def _watch(deviations: list[Tensor]) -> Callable[[nn.Module, Any], None]:
+def _filled(inputs: ModelInputs, tensor: Tensor) -> ModelInputs:
+    """Return inputs with another tensor in place of their only one."""
+    return inputs.map(lambda _: tensor)
+
+
+def _watch(deviations: list[Tensor], epsilon: float) -> Callable[[nn.Module, Any], None]:
     """Return a hook that notes how far a batch norm's input is from its statistics."""
 
     def note(norm: nn.Module, args: Any) -> None:
         x = args[0].float()
         axes = [axis for axis in range(x.dim()) if axis != 1]
         mean, variance = x.mean(axes), x.var(axes, unbiased=False)
-        learned = norm.running_var + norm.eps
-        shift = (mean - norm.running_mean).square() / learned
-        spread = ((variance + norm.eps).sqrt() / learned.sqrt() - 1.0).square()
+        learned = norm.get_buffer("running_var") + epsilon
+        shift = (mean - norm.get_buffer("running_mean")).square() / learned
+        spread = ((variance + epsilon).sqrt() / learned.sqrt() - 1.0).square()
         deviations.append((shift + spread).mean())
 
     return note

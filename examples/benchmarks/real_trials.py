@@ -201,11 +201,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         options.folder = path.parent if path else folder
         trials = Trials(options)
-        record |= trials.facts()
         for seed in SEEDS[: 1 if options.smoke else None]:
             for name in options.samplers:
                 if (key := f"{name}/{seed}") not in record["cells"]:
                     record["cells"][key] = trials.run(name, seed, options.trials)
+                    record |= trials.facts()
                     if path:
                         path.write_text(json.dumps(record) + "\n")
     table = Table(

@@ -53,6 +53,7 @@ def test_budgets_are_kept_from_mild_to_strong(kinds: tuple[str, ...]) -> None:
         for cost in costs:  # each keeps one of the budgets
             assert (cost <= budgets[:, limited]).all(axis=1).any()
         assert (np.diff(costs.sum(axis=1)) < 0.0).all()
+        assert all(config.weight_bits <= 8 for one in found for config in one.layers.values())
 
 
 def test_where_costs_add_up_the_allocation_is_the_best_there_is() -> None:

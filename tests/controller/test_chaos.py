@@ -17,7 +17,8 @@ from autocompress.core.files import read_json
 
 SCRIPT = Path(__file__).parents[1] / "chaos_search.py"
 
-TRIALS = 60
+TRIALS = int(os.environ.get("CHAOS_TRIALS", "60"))
+"""Trials of the search."""
 
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "30"))
 """Times that a search is killed."""
@@ -26,10 +27,12 @@ PATIENCE = 600.0
 """Seconds in which an undisturbed run must end."""
 
 
-def _start(folder: Path, executor: str, log: Path) -> subprocess.Popen[bytes]:
+def _start(
+    folder: Path, executor: str, log: Path, trials: int = TRIALS, prefix: tuple[str, ...] = ()
+) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(folder), str(TRIALS), executor],
+            [*prefix, sys.executable, str(SCRIPT), str(folder), str(trials), executor],
             stdout=output,
             stderr=output,
             start_new_session=True,
@@ -47,17 +50,17 @@ def _kill_a_worker(process: subprocess.Popen[bytes], rng: random.Random) -> None
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            group, command = os.getpgid(int(entry.name)), (entry / "cmdline").read_bytes()
+            session, command = os.getsid(int(entry.name)), (entry / "cmdline").read_bytes()
         except OSError:
             continue
-        if group == process.pid and b"ray::" in command and b"_Desk" not in command:
+        if session == process.pid and command.startswith(b"ray::") and b"Trainable" in command:
             found.append(int(entry.name))
     if found:
         os.kill(rng.choice(sorted(found)), signal.SIGKILL)
 
 
-def _finish(folder: Path, executor: str, log: Path) -> None:
-    process = _start(folder, executor, log)
+def _finish(folder: Path, executor: str, log: Path, trials: int = TRIALS) -> None:
+    process = _start(folder, executor, log, trials)
     try:
         assert process.wait(PATIENCE) == 0, log.read_text(errors="replace")[-3000:]
     finally:
@@ -73,7 +76,7 @@ def _candidates(folder: Path) -> list[str]:
         ledger.close()
 
 
-def _check(folder: Path) -> None:
+def _check(folder: Path, trials: int = TRIALS) -> None:
     """Every slot has ended exactly once, and nothing half-written is left."""
     study = optuna.load_study(study_name="autocompress", storage=f"sqlite:///{folder / 'study.db'}")
     ended = Counter(
@@ -81,7 +84,7 @@ def _check(folder: Path) -> None:
         for trial in study.trials
         if trial.state.name in ("COMPLETE", "PRUNED")
     )
-    assert ended == dict.fromkeys(range(TRIALS), 1)
+    assert ended == dict.fromkeys(range(trials), 1)
     assert not [trial for trial in study.trials if trial.state.name == "RUNNING"]
     front = read_json(folder / "front.json")
     assert front["front"] or front["others"]
@@ -124,3 +127,17 @@ def test_a_search_that_is_killed_at_random_ends_as_if_it_was_not(
                 read_json(f / "front.json")["front"] for f in (calm, tmp_path / f"study{study}")
             ]
             assert [m["candidate"] for m in fronts[0]] == [m["candidate"] for m in fronts[1]]
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_with_a_message_and_leaves_a_study_that_goes_on(tmp_path: Path) -> None:
+    folder, log, trials = tmp_path / "study", tmp_path / "log", 12
+    # No file may grow beyond 400 KiB, which fails writing as a full disk does.
+    process = _start(folder, "inline", log, trials, ("prlimit", "--fsize=409600", "--"))
+    assert process.wait(PATIENCE) == 1
+    told = log.read_text(errors="replace")
+    assert "StorageError" in told.splitlines()[-1]
+    assert "free some space" in told
+    assert (folder / "study.db").is_file()
+    _finish(folder, "inline", log, trials)
+    _check(folder, trials)

@@ -70,3 +70,39 @@ def test_an_address_without_a_cluster_is_refused() -> None:
         ray_pool.RayPool(
             partial(_prepare, 0.1), Executor(name="ray", address="127.0.0.1:1", workers=1)
         )
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_node_that_goes_takes_no_trial_with_it() -> None:
+    cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed")
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        node = cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        executor = Executor(name="ray", address=cluster.address, workers=2)
+        pool = ray_pool.RayPool(partial(_prepare, 0.5), executor)
+        try:
+            slots = set(range(10, 26))
+            for slot in sorted(slots):
+                pool.submit(Work(slot=slot, candidate=Candidate(), fidelity=0))
+            failures, until = [], time.monotonic() + 300.0
+            while slots and time.monotonic() < until:
+                outcome = pool.wait(1.0)
+                if outcome is None:
+                    continue
+                if outcome.failure:  # as the ledger does
+                    failures.append(outcome.failure)
+                    pool.submit(Work(slot=outcome.slot, candidate=Candidate(), fidelity=0))
+                else:
+                    slots.remove(outcome.slot)
+                if len(slots) == 12 and node is not None:
+                    cluster.remove_node(node, allow_graceful=False)
+                    node = None
+        finally:
+            pool.close()
+    finally:
+        cluster.shutdown()
+    assert node is None
+    assert not slots
+    assert set(failures) <= {"its worker died"}

@@ -120,6 +120,8 @@ def test_everything_that_is_promised_is_on_disk(
         onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         for name in ("candidate.json", "weights.packed", "metrics.json"):
             assert (path.parent / name).is_file()
+    assert len(result.outlook["curve"]) == 4
+    assert result.rounds == []  # too few trials to fit to
     mean, deviation = result.predictor().predict([member.candidate for member in result.front])
     assert ((mean > 0.0) & (mean <= 1.2) & (deviation > 0.0)).all()
     with pytest.raises(ac.InvalidInputError, match="space"):

@@ -55,3 +55,9 @@ def test_the_same_process_may_hold_a_study_twice(path: Path) -> None:
     release(storage, first)
     _, storage = open_study(path)
     release(storage, second)
+
+
+def test_a_study_of_another_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    create_study(tmp_path / "study.db", ["accuracy"], {"schema_version": 2})
+    with pytest.raises(StudyError, match="use the version of autocompress that wrote it"):
+        open_study(tmp_path / "study.db")

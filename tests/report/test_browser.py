@@ -64,7 +64,8 @@ POINT = """(() => {
 })()"""
 
 
-HOVERED = "document.querySelector('[data-cost=latency_ms] .js-plotly-plot')._hoverdata?.length > 0"
+HOVERED = """document.querySelector("[data-cost=latency_ms] .js-plotly-plot")
+  ._hoverdata?.some((point) => point.text === "0002")"""
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +106,7 @@ def test_the_page_loads_without_complaint_and_shows_the_most_accurate(
 
 def test_a_click_on_a_point_changes_the_layers(browser: Browser, page: Path) -> None:
     browser.open(page)
-    browser.click(POINT, ready=HOVERED)
-    browser.until("document.body.dataset.member === '0002'")
+    browser.click(POINT, ready=HOVERED, done="document.body.dataset.member === '0002'")
     assert layers(browser) == [[100, 0], [8, None], [8, None]]
     shown = browser.run("document.getElementById('commands').textContent")
     assert shown.startswith("autocompress export 'runs/a study' 0002 --out 0002")

@@ -26,7 +26,7 @@ import autocompress as ac
 from autocompress.comparison import measure, run_cell, write_comparison
 from autocompress.contest import Contest, export_original
 from autocompress.controller.methods import METHODS
-from autocompress.core.comparison import Point, chosen, front_volume
+from autocompress.core.comparison import Point, chosen, front_volume, mean_difference
 from autocompress.core.files import read_json, write_json
 from autocompress.report.comparison import comparison_table
 from subjects import Subject, make_subject
@@ -34,6 +34,7 @@ from subjects import Subject, make_subject
 ABLATIONS = {"resnet20": [*METHODS], "resnet56": ["joint", "sequential", "random", "int8"]}
 """Methods of ours by network; the others take `FEW`."""
 
+UNION = "union_of_contenders"
 FEW = ["joint", "int8"]
 NETWORKS = ("resnet20", "resnet56", "mobilenet", "vit", "text", "tabular")
 TARGETS = ("onnxruntime-cpu", "openvino-cpu")
@@ -116,32 +117,34 @@ def run_place(place: Place, options: argparse.Namespace, console: Console) -> di
     points = measure(contest, cells, seconds=options.measuring_seconds)
     record = write_comparison(contest, cells, points)
     record["titles"] |= {name: contender.title for name, contender in CONTENDERS.items()}
-    record |= against_contenders(points[0], points[1:])
-    record["contenders"] = [*CONTENDERS]
+    add_union(record, points[0], points[1:])
     write_json(contest.folder / "comparison.json", record)
     console.print(comparison_table(record))
     return record
 
 
-def against_contenders(baseline: Point, points: list[Point]) -> dict[str, Any]:
-    """Compare the joint fronts with the union of all contenders, seed by seed.
+def add_union(record: dict[str, Any], baseline: Point, points: list[Point]) -> None:
+    """Add the union of all contenders, seed by seed, and what of the joint fronts it beats.
 
-    Returns:
-        "union_of_contenders" by seed, beside the other hypervolumes of `write_comparison`,
-        and under "dominated" the members of joint fronts that a contender's file beats.
+    "union_of_contenders" joins the hypervolumes; "contenders" names its methods, and "dominated"
+    lists the members of joint fronts that one of their files beats.
     """
-    names = {"int8", *CONTENDERS}
+    names = ["int8", *CONTENDERS]
     seeds = sorted({point.seed for point in points})
     unions = {s: [p for p in points if p.method in names and p.seed == s] for s in seeds}
+    volumes = [front_volume(unions[seed], baseline) for seed in seeds]
     dominated = [
         {"path": ours.path, "by": [p.path for p in unions[ours.seed] if beats(p, ours)]}
         for seed in seeds
         for ours in chosen([p for p in points if p.method == "joint" and p.seed == seed])
     ]
-    return {
-        "union_of_contenders": [front_volume(unions[seed], baseline) for seed in seeds],
-        "dominated": [entry for entry in dominated if entry["by"]],
-    }
+    record["contenders"] = names
+    record["dominated"] = [entry for entry in dominated if entry["by"]]
+    record["titles"][UNION] = "all contenders together"
+    record["hypervolume"][UNION] = volumes
+    if "joint" in record["hypervolume"]:
+        joint = record["hypervolume"]["joint"]
+        record["joint_minus"][UNION] = mean_difference(joint, volumes)
 
 
 def beats(theirs: Point, ours: Point) -> bool:

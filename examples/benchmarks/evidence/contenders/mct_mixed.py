@@ -1,6 +1,7 @@
 """Sony MCT's mixed precision under limits of weight memory, exported with fake quantisers."""
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
@@ -13,12 +14,18 @@ for name in ("nms", "qnms"):
 
 import model_compression_toolkit as mct  # noqa: E402
 
+# Its exporter is written for the one that was torch's default before 2.9.
+torch.onnx.export = functools.partial(torch.onnx.export, dynamo=False)
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bundle import Bundle, finish  # noqa: E402
 
 MEMORY = (1.0, 0.75, 0.5)
 """Memory of the weights, as fractions of that of plain int8."""
+
+IMAGES = 32
+"""Images that the sensitivities of its mixed precision are taken on."""
 
 
 def main() -> None:
@@ -45,12 +52,14 @@ def main() -> None:
                 weights_memory=fraction * weights
             ),
             core_config=mct.core.CoreConfig(
-                mixed_precision_config=mct.core.MixedPrecisionQuantizationConfig(num_of_images=32)
+                mixed_precision_config=mct.core.MixedPrecisionQuantizationConfig(
+                    num_of_images=IMAGES
+                )
             ),
         )
         path = options.out / f"memory{100 * fraction:.0f}.onnx"
         mct.exporter.pytorch_export_model(
-            quantised,
+            quantised.eval(),
             save_model_path=str(path),
             repr_dataset=representative,
             serialization_format=mct.exporter.PytorchExportSerializationFormat.ONNX,
