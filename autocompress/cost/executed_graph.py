@@ -298,7 +298,9 @@ class _Pass:
         if not layer or (convolution and runtime != OPENVINO):
             integer = integer & self._written(position)
         self.fused |= dict.fromkeys(self.graph.chains[position], integer)
-        for number in operation.inputs:
+        # OpenVINO computes an addition, and what is read and written for it, at once.
+        apart = () if runtime == OPENVINO and operation.residual else operation.inputs
+        for number in apart:
             wrong = self._look(number, self.sites) & alive & ~integer
             if wrong.any():
                 found.dequantised.append((wrong, self._elements(number)))
