@@ -137,7 +137,15 @@ def fine_tune(
         model.quantise_weights, model.quantise_activations = narrow, False
     with (
         seeded(seed, device),
-        Teaching(student, (first, *others), task, distill, config.lesson, example) as teaching,
+        Teaching(
+            student,
+            (first, *others),
+            task,
+            distill,
+            config.lesson,
+            example,
+            moving=config.self_taught,
+        ) as teaching,
     ):
         training = _Training(
             student, teaching, config, average, device=device, doomed=doomed, val=val

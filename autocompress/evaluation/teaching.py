@@ -15,6 +15,7 @@ from autocompress.evaluation.distillation import (
     relation_loss,
 )
 from autocompress.evaluation.features import FeatureTap, aligned, feature_points
+from autocompress.evaluation.folding import folded
 from autocompress.evaluation.task import Batch, Task
 from autocompress.transform.compressed import CompressedModel
 
@@ -36,6 +37,7 @@ class Teaching:
         distill: Temperature, weights and method.
         lesson: `BOTH`, `LABELS` or `CO_STUDY`.
         example: A batch, to see which features there are; needed if some are compared.
+        moving: Whether the first teacher changes while it teaches, outside co-study, too.
     """
 
     def __init__(
@@ -46,6 +48,8 @@ class Teaching:
         distill: DistillConfig,
         lesson: str = BOTH,
         example: Batch | None = None,
+        *,
+        moving: bool = False,
     ) -> None:
         self.student, self.teachers, self.task = student, tuple(teachers), task
         self.distill, self.lesson = distill, lesson
@@ -54,6 +58,8 @@ class Teaching:
         self.regressors = nn.ModuleDict()
         self.points: tuple[str, ...] = ()
         self._taps: tuple[FeatureTap, ...] = ()
+        self._moving = moving or lesson == CO_STUDY
+        self._readable: tuple[nn.Module, ...] = ()
         if distill.feature_weight > 0.0 and lesson != LABELS:
             self._tap(example)
 
@@ -92,7 +98,7 @@ class Teaching:
         learns = self.lesson == CO_STUDY
         if distill.kd_weight > 0.0 or distill.feature_weight > 0.0 or learns:
             with torch.set_grad_enabled(learns):
-                taught = [self.task.run(teacher, batch) for teacher in self.teachers]
+                taught = [self.task.run(teacher, batch) for teacher in self._readers(batch)]
             targets = [logits.detach() for logits in taught]
             if distill.kd_weight > 0.0:
                 soft = distillation_loss(outputs, targets, distill.temperature)
@@ -103,6 +109,17 @@ class Teaching:
                 back = distillation_loss(taught[0], outputs.detach(), distill.temperature)
                 loss = loss + self.task.loss(taught[0], batch) + back
         return loss
+
+    def _readers(self, batch: Batch) -> tuple[nn.Module, ...]:
+        """Return the teachers, with folded batch norms where only their outputs are read."""
+        if not self._readable:
+            kept = 1 if self._moving or self.points else 0
+            others = (
+                folded(teacher, lambda model: self.task.run(model, batch))
+                for teacher in self.teachers[kept:]
+            )
+            self._readable = (*self.teachers[:kept], *others)
+        return self._readable
 
     def _tap(self, example: Batch | None) -> None:
         """Put hooks where features are compared, and make what maps them to the teacher's."""
