@@ -96,11 +96,13 @@ class BudgetSection(Section):
         minutes: Wall time, > 0.
         least_gain: Growth of the hypervolume that further trials must promise,
             as a fraction, > 0; None uses the whole budget.
+        finalists: Candidates that are trained fully, at most, >= 1; None lets the time decide.
     """
 
     trials: int | None = None
     minutes: float | None = None
     least_gain: float | None = None
+    finalists: int | None = None
 
 
 class ExecutorSection(Section):

@@ -38,7 +38,9 @@ def main() -> None:
         target=ac.Target.named("onnxruntime-cpu", threads=1),
         objectives=("accuracy", "latency_ms"),
         constraints=constraints,
-        budget=ac.Budget(trials=options.trials, minutes=options.minutes),
+        budget=ac.Budget(
+            trials=options.trials, minutes=options.minutes, finalists=options.finalists
+        ),
         study_dir=options.study_dir,
         seed=options.seed,
     )
@@ -92,6 +94,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--depth", type=int, default=20, help="layers: 20, 32, 44 or 56")
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--finalists", type=int, help="trained fully at most; else as time allows")
     parser.add_argument("--latency", type=float, default=0.65, help="of plain int8's, for the pick")
     parser.add_argument("--limit", help="constraint on latency, ms or percent of fp32's, as 30%%")
     parser.add_argument("--accuracy-drop", type=float, default=0.02, help="constraint on val")

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import autocompress as ac
 from autocompress.cli import app
-from autocompress.controller import finish, schedule
+from autocompress.controller import schedule
 from autocompress.controller.ledger import Ledger
 from autocompress.core.files import read_json
 from autocompress.kept_config import load_kept_config
@@ -107,7 +107,7 @@ def configured(folder: Path, change: Change | None = None) -> Path:
         "model": {"factory": "cli_search_user:make_model"},
         "task": {"factory": "cli_search_user:make_task"},
         "constraints": IMPOSSIBLE,
-        "budget": {"trials": 2},
+        "budget": {"trials": 2, "finalists": 1},
         "study_dir": str(folder / "study"),
     }
     if change is not None:
@@ -123,9 +123,6 @@ def searched(folder: Path) -> Result:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schedule, "SHORT_IMAGES", 64)
         patch.setattr(schedule, "FULL_IMAGES", 64)
-        patch.setattr(finish, "FINALISTS", 1)
-        patch.setattr(finish, "MOST_FINALISTS", 1)
-        patch.setattr(finish, "FEWEST_FINALISTS", 1)
         return invoke("search", configured(folder))
 
 

@@ -10,7 +10,7 @@ from autocompress.controller.forecast import Forecast
 from autocompress.controller.lessons import taught_candidate
 from autocompress.controller.run import Run
 from autocompress.controller.start import refit_profile
-from autocompress.core.budget import FINALIST_SHARE
+from autocompress.core.budget import FINALIST_SHARE, Budget
 from autocompress.errors import StorageError, StudyError
 
 FINALISTS = 6
@@ -65,7 +65,7 @@ def _choose(
     """Choose those that the budget still has room for, the least compressed first."""
     evaluations = [e for e in run.ledger.evaluations() if e.fidelities and e.slot not in failed]
     over, left = len(done) + len(failed), run.schedule.seconds_left
-    room = FINALISTS - over
+    room = most_finalists(run.schedule.budget) - over
     if left is not None:
         room = min(int(left // (1.5 * run.seconds_per_member)), _worthwhile(run, left, over))
     if room <= 0 or not evaluations:
@@ -86,10 +86,18 @@ def _choose(
     )
 
 
+def most_finalists(budget: Budget) -> int:
+    """Return how many finalists a budget has at most."""
+    if budget.finalists is not None:
+        return budget.finalists
+    return FINALISTS if budget.minutes is None else MOST_FINALISTS
+
+
 def _worthwhile(run: Run, seconds: float, over: int) -> int:
     """Return how many more finalists the time can train well, at the speed of earlier training."""
-    if run.evaluator.seconds_per_image == 0.0:
-        return FINALISTS - over
+    asked = run.schedule.budget.finalists
+    if asked is not None or run.evaluator.seconds_per_image == 0.0:
+        return (asked or FINALISTS) - over
     each = WORTHWHILE_EPOCHS * run.setup.epoch_images * run.evaluator.seconds_per_image
     trained_well = int(seconds // (each + run.seconds_per_member))
     return min(MOST_FINALISTS - over, max(FEWEST_FINALISTS - over, trained_well, 0))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from autocompress.controller.finish import FINALISTS
+from autocompress.controller.finish import most_finalists
 from autocompress.controller.run import MEMBER_SECONDS
 from autocompress.controller.schedule import Schedule
 from autocompress.controller.trials import EARLY_MEMBERS, PROMOTED_SHARE
@@ -194,7 +194,8 @@ def estimate_seconds(
     proxy = TRIAL_PASSES * (2 * PROXY_IMAGES + CALIBRATION_IMAGES)
     images = TRIAL_PASSES * parts * SENSITIVITY_IMAGES + budget.trials * proxy
     images += STEP_PASSES * PROMOTED_SHARE * budget.trials * schedule.short_images
-    images += STEP_PASSES * FINALISTS * schedule.full_images
-    members = 2 + EARLY_MEMBERS + FINALISTS
+    finalists = most_finalists(budget)
+    images += STEP_PASSES * finalists * schedule.full_images
+    members = 2 + EARLY_MEMBERS + finalists
     seconds = images * image_seconds + members * MEMBER_SECONDS + MEASURING_SECONDS
     return seconds if limit is None else limit

@@ -19,11 +19,14 @@ class Budget:
         least_gain: Growth of the hypervolume, as a fraction of it, that the
             trials to come must promise; else no more are made, and the
             finalists follow. None uses the whole budget.
+        finalists: Candidates that are trained fully at the end, at most, >= 1; fewer are
+            trained for longer. None lets the time decide.
     """
 
     trials: int | None = None
     minutes: float | None = None
     least_gain: float | None = None
+    finalists: int | None = None
 
     def __post_init__(self) -> None:
         if self.trials is None and self.minutes is None:
@@ -35,27 +38,21 @@ class Budget:
                     remedy="write Budget(trials=100, minutes=30)",
                 )
             )
-        if self.trials is not None:
-            if isinstance(self.trials, bool) or not isinstance(self.trials, int):
-                raise WrongTypeError(
-                    explain(
-                        "budget 'trials'",
-                        expected="an integer",
-                        got=repr(self.trials),
-                        remedy="write trials: 100",
-                    )
-                )
-            if self.trials < 1:
-                raise InvalidInputError(
-                    explain(
-                        "budget 'trials'",
-                        expected=">= 1",
-                        got=self.trials,
-                        remedy="write trials: 100",
-                    )
-                )
+        _check_count("trials", self.trials, "write trials: 100")
+        _check_count("finalists", self.finalists, "write finalists: 4")
         _check_number("minutes", self.minutes, "write minutes: 30")
         _check_number("least_gain", self.least_gain, "write least_gain: 0.01 for one percent")
+
+
+def _check_count(name: str, value: object, remedy: str) -> None:
+    """Refuse what is neither None nor an integer of at least 1."""
+    if value is None:
+        return
+    what = f"budget '{name}'"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise WrongTypeError(explain(what, expected="an integer", got=repr(value), remedy=remedy))
+    if value < 1:
+        raise InvalidInputError(explain(what, expected=">= 1", got=value, remedy=remedy))
 
 
 def _check_number(name: str, value: object, remedy: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from autocompress.controller.finish import FINALISTS, MOST_FINALISTS
+from autocompress.controller.finish import most_finalists
 from autocompress.controller.preflight import Preflight
 from autocompress.controller.trials import EARLY_MEMBERS, PROMOTED_SHARE
 from autocompress.core.budget import FINALIST_SHARE, Budget
@@ -55,19 +55,19 @@ class SearchPlan:
         trials = f"{budget.trials} candidates" if budget.trials else "as many as fit"
         if budget.minutes is not None:
             trials += f", within {(1 - FINALIST_SHARE) * budget.minutes:.3g} of the minutes"
-        finalists = f"up to {FINALISTS if budget.minutes is None else MOST_FINALISTS} candidates"
+        finalists = most_finalists(budget)
         stages = (
             ("baseline", "export and measure the original and plain int8"),
             ("profile", "time kernels and whole candidates on the target, or read a profile"),
             ("sensitivity", f"try {groups} groups, {blocks} blocks and {layers} layers alone"),
             ("trials", f"{trials}; about {PROMOTED_SHARE:.0%} get a short fine-tune"),
-            ("finalists", f"fine-tune, export and verify {finalists}"),
+            ("finalists", f"fine-tune, export and verify up to {finalists} candidates"),
             ("measure", "measure all members side by side, write front and report"),
         )
         count = budget.trials or ASSUMED_TRIALS
         whole = 4 * sum(layer.parameters for layer in found.layers)
-        trained = int(PROMOTED_SHARE * count) + MOST_FINALISTS
-        members = 2 + EARLY_MEMBERS + MOST_FINALISTS
+        trained = int(PROMOTED_SHARE * count) + finalists
+        members = 2 + EARLY_MEMBERS + finalists
         folder = next(p for p in (Path(study_dir), *Path(study_dir).parents) if p.is_dir())
         return cls(
             study_dir=study_dir,

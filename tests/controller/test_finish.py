@@ -9,13 +9,15 @@ from autocompress.controller.finish import (
     MOST_FINALISTS,
     _worthwhile,
     finalist_images,
+    most_finalists,
 )
 from autocompress.controller.schedule import Schedule
 from autocompress.core.budget import Budget
 
 
-def _run(seconds_per_image: float) -> Any:
+def _run(seconds_per_image: float, budget: Budget = Budget(minutes=60)) -> Any:  # noqa: B008
     return SimpleNamespace(
+        schedule=Schedule(budget=budget, epoch_images=10_000, spent_before=0.0),
         evaluator=SimpleNamespace(seconds_per_image=seconds_per_image),
         setup=SimpleNamespace(epoch_images=10_000),
         seconds_per_member=5.0,
@@ -43,16 +45,19 @@ def test_the_time_is_for_as_many_as_it_can_train_well(
     assert _worthwhile(_run(0.01), seconds, over) == expected
 
 
+@pytest.mark.parametrize("seconds", [10.0, 9_000.0])
+def test_as_many_as_the_budget_says(seconds: float) -> None:
+    run = _run(0.01, Budget(minutes=60, finalists=2))
+    assert _worthwhile(run, seconds, over=0) == most_finalists(run.schedule.budget) == 2
+    assert _worthwhile(run, seconds, over=1) == 1
+
+
 def test_a_finalist_in_the_middle_has_seen_the_images_of_half_of_them() -> None:
-    run = _run(0.01)
-    run.schedule = Schedule(
-        budget=Budget(minutes=1_020.0 / 60 / 0.4), epoch_images=10_000, spent_before=0.0
-    )
+    run = _run(0.01, Budget(minutes=1_020.0 / 60 / 0.4))
     each = (1_020.0 / 4 - 5.0) / 0.01  # of four finalists
     assert finalist_images(run) == pytest.approx(each * (1 + 2 + 3 + 4) / 4, abs=1)
 
 
 def test_without_a_limit_of_time_a_finalist_sees_what_is_planned() -> None:
-    run = _run(0.01)
-    run.schedule = Schedule(budget=Budget(trials=5), epoch_images=10_000, spent_before=0.0)
+    run = _run(0.01, Budget(trials=5))
     assert finalist_images(run) == run.schedule.full_images
