@@ -171,6 +171,7 @@ def _claim(contest: Contest) -> None:
         "weights": weights_digest(contest.model),
         "minutes": contest.minutes,
         "trials": contest.trials,
+        "finalists": contest.finalists,
         "target": contest.resolved.to_json(),
         "objectives": list(contest.objectives),
         "constraints": dict(contest.constraints or {}),

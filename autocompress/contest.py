@@ -55,6 +55,7 @@ class Contest:
         executor: Where trials run, as in `search`.
         device: Torch device that trains.
         trials: Trials of one search at most; None for no limit but the minutes.
+        finalists: Candidates that one search trains fully, at most; None lets the time decide.
     """
 
     model: nn.Module
@@ -71,11 +72,16 @@ class Contest:
     executor: str | Mapping[str, Any] | Executor = "inline"
     device: str = "cpu"
     trials: int | None = None
+    finalists: int | None = None
 
     @property
     def resolved(self) -> Target:
         """The target itself."""
         return resolve_target(self.target)[0]
+
+    def budget(self, minutes: float, trials: int | None) -> Budget:
+        """Return the budget of one search."""
+        return Budget(minutes=minutes, trials=trials, finalists=self.finalists)
 
     def search(
         self, method: Method, folder: Path, *, seed: int, minutes: float, **changes: Any
@@ -95,7 +101,7 @@ class Contest:
             "objectives": method.objectives or self.objectives,
             "constraints": self.constraints,
             "space": method.space_of(SearchSpace.load(self.space)),
-            "budget": Budget(minutes=minutes, trials=self.trials),
+            "budget": self.budget(minutes, self.trials),
             "sampler": method.sampler,
             "training": training,
             "quantisation": self.quantisation,
@@ -129,6 +135,7 @@ def contest_of(config: SearchConfig, folder: Path) -> Contest:
         folder=folder.absolute(),
         minutes=config.budget.minutes,
         trials=config.budget.trials,
+        finalists=config.budget.finalists,
         target=config.make_target(),
         objectives=config.objectives,
         constraints=config.constraints,
@@ -178,7 +185,7 @@ def _train_given(
         minutes=minutes,
         designs=list(designs),
         sampler="random",
-        budget=Budget(minutes=minutes, trials=len(designs) + 1),
+        budget=contest.budget(minutes, len(designs) + 1),
     )
     return _files(result)
 
