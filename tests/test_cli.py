@@ -399,6 +399,9 @@ def test_wrong_usage_is_exit_code_2() -> None:
 
 
 def test_the_command_is_installed_and_knows_its_version() -> None:
-    command = Path(sys.executable).with_name("autocompress")
-    finished = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
-    assert finished.stdout == "autocompress 0.1.0\n"
+    installed = [Path(sys.executable).with_name("autocompress")]
+    for command in (installed, [sys.executable, "-m", "autocompress"]):
+        finished = subprocess.run(
+            [*command, "--version"], capture_output=True, text=True, check=True
+        )
+        assert finished.stdout == "autocompress 0.1.0\n"
