@@ -58,7 +58,9 @@ def main() -> None:
         pick = result.best(latency_ms=limit)
     except ac.InvalidInputError as error:
         raise SystemExit(f"no pick: {error}") from error
-    found = {"pick": pick.id, "latency_ratio": _ratio(pick, int8)} | paired(task, pick, int8)
+    found = {"pick": pick.id, "latency_ratio": _ratio(pick, int8)} | paired(
+        task, pick.path, int8.path
+    )
     print(
         f"best(latency_ms={limit:.4f}) is {pick.id}: {found['latency_ratio']:.3f} of plain int8's "
         f"latency, {found['points']:+.2f} points on test, "
@@ -67,14 +69,14 @@ def main() -> None:
     (result.study_dir / "pick.json").write_text(json.dumps(found, indent=2))
 
 
-def paired(task: ac.Task, member: ac.FrontMember, other: ac.FrontMember) -> dict[str, float]:
-    """Compare two artifacts on the same test images, in points of accuracy.
+def paired(task: ac.Task, path: Path, other: Path) -> dict[str, float]:
+    """Compare two files on the same test images, in points of accuracy.
 
     The interval is that of the mean of paired differences, each -1, 0 or 1.
     """
     right = []
-    for candidate in (member, other):
-        runtime = ac.RuntimeModule(candidate.path, threads=torch.get_num_threads())
+    for file in (path, other):
+        runtime = ac.RuntimeModule(file, threads=torch.get_num_threads())
         hits = [runtime(images).argmax(1) == labels for images, labels in task.test or ()]
         right.append(torch.cat(hits).double().numpy())
     difference = 100 * (right[0] - right[1])

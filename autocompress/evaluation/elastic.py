@@ -274,9 +274,9 @@ def _add(whole: Tensor, places: Tensor, gradient: Tensor) -> None:
     """Add a gradient to that of the tensor that it is a part of."""
     if whole.grad is None:
         whole.grad = torch.zeros_like(whole)
-    flat = whole.grad.flatten()
-    flat.index_add_(0, places.flatten(), gradient.flatten().to(flat.dtype))
-    whole.grad.copy_(flat.reshape(whole.shape))
+    added = torch.zeros(whole.numel(), dtype=whole.dtype, device=whole.device)
+    added.index_add_(0, places.flatten(), gradient.flatten().to(added.dtype))
+    whole.grad += added.reshape(whole.shape)
 
 
 def _numbered(tensor: Tensor) -> Tensor:

@@ -18,8 +18,12 @@ def _narrow(bits: int, *names: str) -> dict[str, LayerConfig]:
     return {name: LayerConfig(weight_bits=bits, activation_bits=4) for name in names}
 
 
-def test_a_member_has_the_weights_of_its_surgery_and_gives_gradients_back() -> None:
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+def test_a_member_has_the_weights_of_its_surgery_and_gives_gradients_back(
+    form: torch.memory_format,
+) -> None:
     model, inputs = seasoned("ResidualNet", 4)
+    model.to(memory_format=form)  # type: ignore[call-overload]
     graph = trace(model, inputs)
     blocks = tuple(block.name for block in graph.blocks if block.droppable)[:1]
     candidate = Candidate(pruning_ratios=pruned(graph, 0.5), dropped_blocks=blocks)
