@@ -39,6 +39,7 @@ from autocompress.controller.ladder import build_ladder
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.outlook import hypervolume_curve
 from autocompress.controller.sampler import make_sampler
+from autocompress.core.files import write_json
 from autocompress.core.objective import parse_objectives
 from autocompress.core.seeds import derive_seed
 from autocompress.cost.measurement import device_name
@@ -207,7 +208,7 @@ def main() -> None:
                     record["cells"][key] = trials.run(name, seed, options.trials)
                     record |= trials.facts()
                     if path:
-                        path.write_text(json.dumps(record) + "\n")
+                        write_json(path, record)
     table = Table(
         "sampler", "at a third", "at the end", "joint has that after", title="hypervolume"
     )

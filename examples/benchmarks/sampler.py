@@ -28,6 +28,7 @@ from synthetic import REFERENCE, REPORTED, SIZES, make_problem
 import autocompress as ac
 from autocompress.controller.outlook import hypervolume_curve
 from autocompress.controller.sampler import make_sampler
+from autocompress.core.files import write_json
 from autocompress.cost.measurement import device_name
 
 BASELINES = ("random", "nsga2", "tpe", "gp", "haq")
@@ -235,7 +236,7 @@ def main() -> None:
         if options.only in key and key not in cells:
             cells[key] = run()
             if path:
-                path.write_text(json.dumps(record) + "\n")
+                write_json(path, record)
     table = Table("problem", "sampler", "median (quartiles)", title="hypervolume at evaluations")
     for row in summarise(cells):
         table.add_row(*row)

@@ -31,6 +31,7 @@ from scipy.stats import kendalltau
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import autocompress as ac
+from autocompress.core.files import write_json
 from autocompress.core.recipe import Recipe
 from autocompress.cost.measurement import device_name
 from autocompress.evaluation.elastic import ElasticConfig, SharedWeights, train_elastic
@@ -90,7 +91,7 @@ class Bench:
     def write(self) -> None:
         """Write what is known."""
         if self.options.json:
-            self.options.json.write_text(json.dumps(self.kept, indent=1) + "\n")
+            write_json(self.options.json, self.kept)
 
     def plain(self, candidate: ac.Candidate) -> float:
         """Score a candidate with calibrated grids, and batch norms as they were."""
