@@ -15,13 +15,15 @@ from autocompress.cost.kernel_key import KernelKey
 
 
 class _Kernels(nn.Module):
-    """One kernel several times: layers side by side, additions one after the other."""
+    """One kernel several times, side by side; all is returned, so that a compiler keeps all."""
 
     def __init__(self, key: KernelKey, kernels: int) -> None:
         super().__init__()
-        self.kind, self.count = key.kind, kernels
         made: list[nn.Module] = []
-        for _ in range(kernels if key.kind != "add" else 0):
+        for _ in range(kernels):
+            if key.kind == "add":
+                made.append(_Addition((key.out_channels, *key.size)))
+                continue
             if key.kind == "linear":
                 made.append(nn.Linear(key.in_channels, key.out_channels))
                 continue
@@ -40,31 +42,43 @@ class _Kernels(nn.Module):
             )
         self.layers = nn.ModuleList(made)
 
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [functional.relu(layer(x)) for layer in self.layers]
+
+
+class _Addition(nn.Module):
+    """Adds a tensor of its own, so that no two sums are the same."""
+
+    summand: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("summand", torch.rand(shape))
+
     def forward(self, x: Tensor) -> Tensor:
-        result = x
-        for layer in self.layers:
-            result = functional.relu(layer(x))
-        for _ in range(self.count if self.kind == "add" else 0):
-            result = functional.relu(result + x)
-        return result
+        return x + self.summand
 
 
 def kernel_call(key: KernelKey, kernels: int, target: Target) -> Callable[[], object]:
-    """Return a call that runs one kernel several times on random numbers.
+    """Return a call that runs one kernel several times on random numbers, and returns all results.
 
     Args:
         key: The kernel, in floating point.
         kernels: How often it runs, >= 1.
         target: The runtime, its threads and batch size.
     """
-    size = target.batch_size
-    if key.kind == "linear":
-        shape: tuple[int, ...] = (size * math.prod(key.size), key.in_channels)
-    else:
-        strides = key.stride or tuple(1 for _ in key.size)
-        spatial = tuple(n * s for n, s in zip(key.size, strides, strict=True))
-        shape = (size, key.in_channels, *spatial)
-    generator = torch.Generator().manual_seed(derive_seed(0, -1, str(key)) % 2**31)
+    shape = kernel_input(key, target.batch_size)
     node = InputNode(name="x", type="tensor(float)", shape=shape)
-    session = TorchSession(_Kernels(key, kernels).eval(), [node], target)
-    return session.bind({"x": torch.randn(shape, generator=generator).numpy()})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(0, -1, str(key)) % 2**31)
+        module, numbers = _Kernels(key, kernels).eval(), torch.randn(shape)
+    return TorchSession(module, [node], target).bind({"x": numbers.numpy()})
+
+
+def kernel_input(key: KernelKey, batch_size: int) -> tuple[int, ...]:
+    """Return the shape of what a kernel reads."""
+    if key.kind == "linear":
+        return (batch_size * math.prod(key.size), key.in_channels)
+    strides = key.stride if key.kind == "conv" else tuple(1 for _ in key.size)
+    spatial = (n * s for n, s in zip(key.size, strides, strict=True))
+    return (batch_size, key.in_channels, *spatial)

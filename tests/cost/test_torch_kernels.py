@@ -1,9 +1,11 @@
 import pytest
+import torch
+from torch.nn import functional
 
 from autocompress.core.target import Target
 from autocompress.cost.kernel_key import KernelKey
 from autocompress.cost.profiling import measure_kernels
-from autocompress.cost.torch_kernels import kernel_call
+from autocompress.cost.torch_kernels import _Kernels, kernel_call, kernel_input
 
 CONV = KernelKey(
     kind="conv", in_channels=8, out_channels=16, kernel=(3, 3), stride=(2, 2), size=(8, 8)
@@ -26,12 +28,22 @@ KEYS = [
 
 @pytest.mark.parametrize("key", KEYS, ids=str)
 def test_a_kernel_has_the_size_of_its_key(key: KernelKey) -> None:
-    result = kernel_call(key, 2, Target.named("torch-cpu", batch_size=3))()
-    positions = key.size or (1,)
-    if key.kind == "linear":
-        assert tuple(result.shape) == (3, key.out_channels)  # type: ignore[attr-defined]
-    else:
-        assert tuple(result.shape) == (3, key.out_channels, *positions)  # type: ignore[attr-defined]
+    before = torch.get_rng_state()
+    results = kernel_call(key, 2, Target.named("torch-cpu", batch_size=3))()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert isinstance(results, list)
+    expected = (3, key.out_channels, *(key.size or ()))
+    assert [tuple(result.shape) for result in results] == [expected] * 2
+
+
+@pytest.mark.parametrize("key", KEYS, ids=str)
+def test_a_compiler_that_leaves_out_what_is_not_used_leaves_out_no_kernel(key: KernelKey) -> None:
+    traced = torch.fx.symbolic_trace(_Kernels(key, 5).eval())
+    traced.graph.eliminate_dead_code()
+    kinds = [node.target for node in traced.graph.nodes]
+    assert kinds.count(functional.relu) == 5
+    results = traced(torch.randn(kernel_input(key, 2)))
+    assert all(not torch.equal(results[0], other) for other in results[1:])
 
 
 def test_kernels_are_measured_in_pytorch() -> None:
