@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.artifact.executed import FUSED_FUNCTIONS
-from autocompress.core.target import ONNXRUNTIME, OPENVINO, Target
+from autocompress.core.target import OPENVINO, Target
 from autocompress.cost.weightless import weightless_kernels
 from autocompress.graph.operations import LAYER_FUNCTIONS, OperationTrace, TracedOperation
 from autocompress.graph.structure import ModelGraph
@@ -308,9 +308,6 @@ class _Pass:
         if layer:
             integer = integer & self.executable.get(layer, self.never)
         runtime, convolution = self.graph.target.runtime, operation.kind.startswith("conv")
-        if layer and convolution and runtime == ONNXRUNTIME and operation.inputs:
-            # Between two quantised tensors it quantises the weights itself.
-            integer = self._look(operation.inputs[0], self.sites) & alive
         product = operation.kind in PRODUCT_FUNCTIONS and position in self.graph.part
         if (not layer and not product) or (convolution and runtime != OPENVINO):
             integer = integer & self._written(position)
