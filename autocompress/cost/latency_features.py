@@ -23,10 +23,11 @@ NAMES = (
     *("quantise", "dequantise", "other operations"),
     *("integer depthwise layers", "float depthwise layers"),
     *("number of integer layers", "number of float layers", "number of conversions"),
+    *("pools", "attention"),
 )
-"""What the columns are: milliseconds each, the last three assumed of `OPERATION_MS` apiece."""
+"""What the columns are: milliseconds each, numbers assumed of `OPERATION_MS` apiece."""
 
-PRIOR = np.array([1.0] * 9 + [0.0] * 3)
+PRIOR = np.array([0.0 if name.startswith("number") else 1.0 for name in NAMES])
 """What the columns count for before any network was measured: times, numbers not."""
 
 OPERATION_MS = 0.003
@@ -84,7 +85,7 @@ class LatencyFeatures:
             candidates: n of them.
 
         Returns:
-            `n x 12` milliseconds; see `NAMES`.
+            `n x 14` milliseconds; see `NAMES`.
         """
         count = len(candidates)
         quantised, executable = self._precisions(candidates)
@@ -135,6 +136,11 @@ class LatencyFeatures:
             for mask, elements in conversions:
                 table[:, column] += mask * self._elementwise(kind, bits, size * elements)
                 table[:, 11] += mask * OPERATION_MS
+        parts = zip(self.executed.weightless, self.plan.weightless, found.weightless, strict=True)
+        for kernel, (index, groups), (alive, share) in parts:
+            in_integers, in_floats, _ = self._layer(index, groups, ratios, count)
+            column = 13 if kernel.kind == "attention" else 12
+            table[:, column] += alive * (share * in_integers + (1 - share) * in_floats)
         table[:, 6] = found.others * OPERATION_MS
         return table
 

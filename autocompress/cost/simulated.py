@@ -12,6 +12,7 @@ from autocompress.core.target import FLOAT, Target
 from autocompress.cost.kernels import KernelPlan, Site
 from autocompress.cost.profile import HasGraph
 from autocompress.cost.simulator import LayerCost, look_up, simulate_kernel
+from autocompress.cost.weightless import Weightless
 from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import Layer, ModelGraph
 
@@ -128,10 +129,11 @@ class _Costs:
         return pair if pair in self.target.precisions else (FLOAT, FLOAT)
 
     def _cost(self, site: Site, bits: tuple[int, int]) -> LayerCost:
-        size = self.target.batch_size
+        size, place = self.target.batch_size, self.plan.place(site)
+        if isinstance(place, Weightless):  # not simulated
+            return LayerCost(latency_ms=0.0)
         if not isinstance(self.simulation, LookupTable):
             return simulate_kernel(self.simulation, self.plan.kernel(site), bits, batch_size=size)
-        place = self.plan.place(site)
         if not isinstance(place, Layer):
             return LayerCost(latency_ms=0.0)
         share = self.plan.kernel(site).operations / place.macs
