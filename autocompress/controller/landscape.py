@@ -1,6 +1,6 @@
 """What is known of a sampler's rows: past trials, exact costs, features, active parameters."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +17,9 @@ Mask = NDArray[np.bool_]
 RowFunction = Callable[[Any], Any]
 """A function of one candidate's parameters; of an `n x d` table if its `batched` is true."""
 
-Activity = Callable[[Mapping[str, Any]], Collection[str]]
-"""Names the parameters that a trial with given values of all of them would suggest."""
+Activity = Callable[[Any], Any]
+"""Names the parameters that a trial with given values of all of them would suggest; of an
+`n x d` table, `n x d` booleans, if its `batched` is true."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -207,6 +208,8 @@ class Landscape:
 
 def active_parameters(activity: Activity, genes: Genes, rows: FloatArray) -> Mask:
     """Ask which parameters of `n x d` rows are active, `n x d`."""
+    if _batched(activity):
+        return np.asarray(activity(genes.values(rows)), dtype=bool)
     mask = np.ones(rows.shape, dtype=bool)
     for row, flags in zip(rows, mask, strict=True):
         names = activity(genes.decode(row))
@@ -214,7 +217,7 @@ def active_parameters(activity: Activity, genes: Genes, rows: FloatArray) -> Mas
     return mask
 
 
-def _batched(function: RowFunction) -> bool:
+def _batched(function: RowFunction | Activity) -> bool:
     return bool(getattr(function, "batched", False))
 
 
