@@ -11,7 +11,7 @@ from autocompress.controller.joint import JointSampler
 from autocompress.controller.landscape import Activity, RowFunction
 from autocompress.controller.sampler import distributions
 from autocompress.core.candidate import Candidate
-from autocompress.core.objective import ACCURACIES
+from autocompress.core.objective import ACCURACIES, cost_names
 from autocompress.space.bound import BoundSpace
 
 FloatArray = NDArray[np.float64]
@@ -77,6 +77,7 @@ class Computed:
             names: Parameters in the order of the columns.
         """
         self._space, self._forecast, self._columns = space, forecast, _columns(space, names)
+        self._costs = cost_names(forecast.objectives, forecast.constraints)
         self._known: dict[bytes, FloatArray] = {}
         self._profile = forecast.profile
 
@@ -99,7 +100,8 @@ class Computed:
         if new:
             fresh = np.nan_to_num(rows[list(new.values())])  # what is not active has no effect
             population = self._space.population(_completed(self._space, self._columns, fresh))
-            values = self._forecast.all_costs(population) | {"accuracy": np.ones(len(fresh))}
+            costs = self._forecast.all_costs(population, self._costs)
+            values = costs | {"accuracy": np.ones(len(fresh))}
             found = [*self._forecast.losses(values), *self._forecast.violations(values).values()]
             self._known |= zip(new, np.stack(found, axis=1, dtype=np.float64), strict=True)
         return np.array([self._known[key] for key in keys])
@@ -169,14 +171,15 @@ class Sensitivities:
         Args:
             names: Parameters in the order of the columns.
         """
-        columns = [(names.index(name), table) for name, table in self.tables.items()]
+        columns = [names.index(name) for name in self.tables]
+        damage = np.zeros((len(columns), 1 + max(map(len, self.tables.values()), default=0)))
+        for number, table in enumerate(self.tables.values()):
+            damage[number, : len(table)] = table
+        nothing = damage.shape[1] - 1  # what is not active does no damage
 
         def of_table(rows: FloatArray) -> FloatArray:
-            found = [
-                np.where(np.isnan(rows[:, at]), 0.0, table[np.nan_to_num(rows[:, at]).astype(int)])
-                for at, table in columns
-            ]
-            parts = np.stack(found, axis=1)
+            levels = np.nan_to_num(rows[:, columns], nan=nothing).astype(int)
+            parts = damage[np.arange(len(columns)), levels]
             return np.concatenate([parts, parts.sum(axis=1, keepdims=True)], axis=1)
 
         of_table.batched = True  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
 """What a trial is expected to reach: costs, final accuracy, violations, losses."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation
-from autocompress.core.objective import ACCURACIES, Constraint, Objective, T
+from autocompress.core.objective import ACCURACIES, DEVICE_COSTS, Constraint, Objective, T
 from autocompress.core.population import Candidates, Population
 from autocompress.core.target import FLOAT
 from autocompress.cost.analytic import StoredWeights, count_all_costs
@@ -78,11 +78,25 @@ class Forecast:
             self._known[candidate] = {name: values[0].item() for name, values in found.items()}
         return dict(self._known[candidate])
 
-    def all_costs(self, candidates: Candidates) -> dict[str, NDArray[Any]]:
-        """Predict all costs of `n` candidates at once: by name, `n` values."""
+    def all_costs(
+        self, candidates: Candidates, names: Collection[str] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Predict the costs of `n` candidates at once.
+
+        Args:
+            candidates: n of them.
+            names: Those costs that are wanted; None for all.
+
+        Returns:
+            By name, `n` values; more than were wanted, maybe.
+        """
         population = Population.of(candidates)
-        counted = count_all_costs(self.graph, population, self.stored)
-        return counted | self.profile.predict_many(self.graph, population)
+        found: dict[str, NDArray[Any]] = {}
+        if names is None or not set(names) <= set(DEVICE_COSTS):
+            found |= count_all_costs(self.graph, population, self.stored)
+        if names is None or not set(names).isdisjoint(DEVICE_COSTS):
+            found |= self.profile.predict_many(self.graph, population)
+        return found
 
     def learn(self, evaluations: Sequence[Evaluation]) -> None:
         """Refit the accuracy models to the candidates that were trained."""

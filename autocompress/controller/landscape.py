@@ -155,12 +155,7 @@ class Landscape:
                 finite numbers.
         """
         active = self._active(rows)
-        plain = any(not _batched(function) for group in self._functions for function in group)
-        params = self._params(rows, active) if plain else []
-        table = np.where(active, self.genes.values(rows), np.nan)
-        costs, constraints, features = (
-            _side_by_side(group, params, table) for group in self._functions
-        )
+        costs, constraints, features = self._computed(rows, active, self._functions)
         return View(
             rows=rows,
             active=active,
@@ -171,7 +166,17 @@ class Landscape:
 
     def violations(self, rows: FloatArray) -> FloatArray:
         """Add up the violated constraints that can be computed, `n` values."""
-        return self.view(rows).violations if self.constraints else np.zeros(len(rows))
+        (constraints,) = self._computed(rows, self._active(rows), self._functions[1:2])
+        return np.asarray(np.maximum(constraints, 0.0).sum(axis=1))
+
+    def _computed(
+        self, rows: FloatArray, active: Mask, groups: Sequence[Sequence[RowFunction]]
+    ) -> list[FloatArray]:
+        """Evaluate groups of functions of `n x d` rows; a table of `n` rows for each."""
+        plain = any(not _batched(function) for group in groups for function in group)
+        params = self._params(rows, active) if plain else []
+        table = np.where(active, self.genes.values(rows), np.nan)
+        return [_side_by_side(group, params, table) for group in groups]
 
     def inputs(self, view: View) -> tuple[FloatArray, range]:
         """Return the predictor's inputs, `n x p`, and which columns are features."""

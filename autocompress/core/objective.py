@@ -22,6 +22,9 @@ COSTS: Mapping[str, str] = {
 }
 """Costs that can be minimised or bounded, with their units."""
 
+DEVICE_COSTS = ("latency_ms", "energy_mj")
+"""Costs that only the target tells; all others follow from the candidate."""
+
 T = TypeVar("T", float, NDArray[Any])
 """A number, or many in an array."""
 

@@ -179,11 +179,13 @@ class LatencyFeatures:
         for group in groups:
             values, places = ratios[group]
             codes = codes * len(values) + places
-        kinds, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-        rows = np.empty((len(kinds), 3))
-        for row, example in enumerate(first):
-            chosen = tuple(float(ratios[g][0][ratios[g][1][example]]) for g in groups)
-            rows[row] = self._times(index, chosen)
+        kinds, inverse = np.unique(codes, return_inverse=True)
+        left, chosen = kinds, []
+        for group in reversed(groups):
+            left, places = np.divmod(left, max(1, len(ratios[group][0])))
+            chosen.append(ratios[group][0][places].tolist())
+        met = zip(*reversed(chosen), strict=True) if groups else [()] * len(kinds)
+        rows = np.array([self._times(index, combined) for combined in met]).reshape(-1, 3)
         integer, floating, share = rows[inverse].T
         return integer, floating, share
 
