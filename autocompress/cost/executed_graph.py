@@ -214,9 +214,12 @@ class _Pass:
         states = [self._state_of(number) for number in operation.inputs]
         if not states:
             return np.full(len(self.never), UNTOUCHED, np.int8), self.never
+        joined = operation.kind in JOIN_FUNCTIONS or operation.residual
+        decides = joined or operation.kind in PRODUCT_FUNCTIONS | POOL_FUNCTIONS
+        if len(states) == 1 and not decides:
+            return states[0], self.never  # most operations: what comes goes
         any_integer = np.any([s == INTEGERS for s in states], axis=0)
         any_float = np.any([s == FLOATS for s in states], axis=0)
-        joined = operation.kind in JOIN_FUNCTIONS or operation.residual
         wants, after = self.never, np.full(len(self.never), INTEGERS, np.int8)
         if operation.kind in PRODUCT_FUNCTIONS:
             wants = np.all([s == INTEGERS for s in states], axis=0) & (len(states) > 1)

@@ -1,11 +1,14 @@
 """The costs of candidates on a simulated target, computed and never measured."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.files import write_json
+from autocompress.core.population import Candidates
 from autocompress.core.schema import SCHEMA_VERSION
 from autocompress.core.simulation import LookupTable, Simulation
 from autocompress.core.target import FLOAT, Target
@@ -55,10 +58,11 @@ class SimulatedProfile:
         return self._memory[0].total(candidate)
 
     def predict_many(
-        self, space: HasGraph | ModelGraph, candidates: Sequence[Candidate]
-    ) -> list[dict[str, float]]:
-        """Compute the costs of many candidates."""
-        return [self.predict_costs(space, candidate) for candidate in candidates]
+        self, space: HasGraph | ModelGraph, candidates: Candidates
+    ) -> dict[str, NDArray[np.float64]]:
+        """Compute the costs of `n` candidates, `n` values each."""
+        found = [self.predict_costs(space, candidate) for candidate in candidates]
+        return {name: np.array([costs[name] for costs in found]) for name in found[0]}
 
     def predict_latency(self, space: HasGraph | ModelGraph, candidate: Candidate) -> float:
         """Compute the latency of a candidate, in milliseconds."""
