@@ -1,11 +1,16 @@
 """A search of a tiny network that the chaos test starts, kills and starts again.
 
-python chaos_search.py STUDY_DIR TRIALS EXECUTOR
+python chaos_search.py STUDY_DIR TRIALS EXECUTOR ["commit 70" | "write 9" | "export 4"]
 """
 
+import itertools
+import os
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
+import sqlalchemy
 import torch
 from torch import nn
 
@@ -40,12 +45,43 @@ def batches(count: int, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return found
 
 
+def die(point: str, folder: Path) -> None:
+    """Have this process killed at a certain event, just before it takes effect.
+
+    Args:
+        point: Which: the n-th commit to the study, the n-th file of the folder that is moved to
+            its place, or the n-th change below its `front`.
+        folder: The study's folder.
+    """
+    kind, number = point.split()
+    left = itertools.count(int(number) - 1, -1)
+
+    def strike(*_: object) -> None:
+        if next(left) == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def hear(event: str, given: tuple[Any, ...]) -> None:
+        is_move = event == "os.rename"
+        if kind == "export" and (is_move or event in ("os.mkdir", "os.remove", "tempfile.mkstemp")):
+            if str(folder / "front") in str(given[is_move]):
+                strike()
+        elif kind == "write" and is_move and str(folder) in str(given[1]):
+            strike()
+
+    if kind == "commit":
+        sqlalchemy.event.listen(sqlalchemy.Engine, "commit", strike)
+    else:
+        sys.addaudithook(hear)
+
+
 def main() -> None:
     """Search, or continue."""
     torch.set_num_threads(1)
     schedule.SHORT_IMAGES = schedule.FULL_IMAGES = 64
     finish.FINALISTS = finish.MOST_FINALISTS = finish.FEWEST_FINALISTS = 2
-    folder, trials, executor = sys.argv[1:]
+    folder, trials, executor, *points = sys.argv[1:]
+    for point in points:
+        die(point, Path(folder))
     torch.manual_seed(0)
     model = Net().eval()
     options = {"workers": 2, "seconds_per_trial": 300.0} if executor == "ray" else {}

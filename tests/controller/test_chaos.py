@@ -7,13 +7,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
 import pytest
 
 from autocompress.controller.ledger import Ledger
-from autocompress.core.files import read_json
+from autocompress.core.files import read_json, write_json
 
 SCRIPT = Path(__file__).parents[1] / "chaos_search.py"
 
@@ -23,16 +24,25 @@ TRIALS = int(os.environ.get("CHAOS_TRIALS", "60"))
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "30"))
 """Times that a search is killed."""
 
+POINTS = {"commit": 900, "write": 25, "export": 45}
+"""Events at which a search may be killed, and how many of each it is let through at most."""
+
 PATIENCE = 600.0
 """Seconds in which an undisturbed run must end."""
 
 
 def _start(
-    folder: Path, executor: str, log: Path, trials: int = TRIALS, prefix: tuple[str, ...] = ()
+    folder: Path,
+    executor: str,
+    log: Path,
+    trials: int = TRIALS,
+    prefix: tuple[str, ...] = (),
+    point: str = "",
 ) -> subprocess.Popen[bytes]:
+    more = [point] if point else []
     with log.open("ab") as output:
         return subprocess.Popen(
-            [*prefix, sys.executable, str(SCRIPT), str(folder), str(trials), executor],
+            [*prefix, sys.executable, str(SCRIPT), str(folder), str(trials), executor, *more],
             stdout=output,
             stderr=output,
             start_new_session=True,
@@ -41,12 +51,13 @@ def _start(
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     """Kill the driver and all that it has started, as a node that loses power does."""
-    os.killpg(process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def _kill_a_worker(process: subprocess.Popen[bytes], rng: random.Random) -> None:
-    """Kill a process that does trials, if there is one yet."""
+def _kill_a_worker(process: subprocess.Popen[bytes], rng: random.Random) -> bool:
+    """Kill a process that does trials, if there is one yet; tell whether there was."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -57,6 +68,7 @@ def _kill_a_worker(process: subprocess.Popen[bytes], rng: random.Random) -> None
             found.append(int(entry.name))
     if found:
         os.kill(rng.choice(sorted(found)), signal.SIGKILL)
+    return bool(found)
 
 
 def _finish(folder: Path, executor: str, log: Path, trials: int = TRIALS) -> None:
@@ -104,20 +116,25 @@ def test_a_search_that_is_killed_at_random_ends_as_if_it_was_not(
     _finish(calm, executor, log)
     seconds = time.monotonic() - began
     _check(calm)
-    folder, studies, kills = tmp_path / "study0", 1, 0
-    while kills < ROUNDS:
-        process = _start(folder, executor, log)
+    folder, studies, hits = tmp_path / "study0", 1, Counter[str]()
+    while (kills := hits.total() - hits["worker"]) < ROUNDS:
+        kind = ("moment", *POINTS)[kills % (1 + len(POINTS))]
+        point = f"{kind} {rng.randint(1, POINTS[kind])}" if kind in POINTS else ""
+        process = _start(folder, executor, log, point=point)
         if executor == "ray" and rng.random() < 0.3:  # a worker dies, the search goes on
             time.sleep(rng.uniform(0.3, 0.8) * seconds)
-            _kill_a_worker(process, rng)
-        time.sleep(rng.uniform(0.1, 0.6) * seconds)
-        if process.poll() is None:
-            _kill_group(process)
-            kills += 1
+            hits["worker"] += _kill_a_worker(process, rng)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE if point else rng.uniform(0.1, 0.6) * seconds)
+        ended = process.poll()
+        _kill_group(process)
+        if ended in (None, -signal.SIGKILL):
+            hits[kind] += 1
             continue
-        assert process.returncode == 0, log.read_text(errors="replace")[-3000:]
+        assert ended == 0, log.read_text(errors="replace")[-3000:]
         _check(folder)
         folder, studies = tmp_path / f"study{studies}", studies + 1
+    write_json(tmp_path / "kills.json", {**hits, "studies": studies, "calm_s": seconds})
     _finish(folder, executor, log)
     for study in range(studies):
         _check(tmp_path / f"study{study}")
