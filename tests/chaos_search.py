@@ -1,8 +1,10 @@
 """A search of a tiny network that the chaos test starts, kills and starts again.
 
-python chaos_search.py STUDY_DIR TRIALS EXECUTOR ["commit 70" | "write 9" | "export 4"]
+python chaos_search.py STUDY_DIR TRIALS EXECUTOR [--die "commit 70" | "write 9" | "export 4"]
+    [--workers N] [--address HOST:PORT] [--storage URL]
 """
 
+import argparse
 import itertools
 import os
 import signal
@@ -79,19 +81,32 @@ def main() -> None:
     torch.set_num_threads(1)
     schedule.SHORT_IMAGES = schedule.FULL_IMAGES = 64
     finish.FINALISTS = finish.MOST_FINALISTS = finish.FEWEST_FINALISTS = 2
-    folder, trials, executor, *points = sys.argv[1:]
-    for point in points:
-        die(point, Path(folder))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("trials", type=int)
+    parser.add_argument("executor")
+    parser.add_argument("--die")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--address")
+    parser.add_argument("--storage")
+    given = parser.parse_args()
+    if given.die:
+        die(given.die, given.folder)
     torch.manual_seed(0)
     model = Net().eval()
-    options = {"workers": 2, "seconds_per_trial": 300.0} if executor == "ray" else {}
+    executor = ac.Executor(name=given.executor)
+    if given.executor == "ray":
+        executor = ac.Executor(
+            name="ray", workers=given.workers, address=given.address, seconds_per_trial=300.0
+        )
     ac.search(
         model,
         ac.Task(train=batches(2, 0), val=batches(2, 1), test=batches(2, 2)),
         target="bit-serial",
-        budget=ac.Budget(trials=int(trials)),
-        study_dir=Path(folder),
-        executor=ac.Executor(name=executor, **options),
+        budget=ac.Budget(trials=given.trials),
+        study_dir=given.folder,
+        executor=executor,
+        storage=given.storage,
         sampler="tpe",
         verbose=False,
     )

@@ -37,12 +37,11 @@ def _start(
     log: Path,
     trials: int = TRIALS,
     prefix: tuple[str, ...] = (),
-    point: str = "",
+    options: tuple[str, ...] = (),
 ) -> subprocess.Popen[bytes]:
-    more = [point] if point else []
     with log.open("ab") as output:
         return subprocess.Popen(
-            [*prefix, sys.executable, str(SCRIPT), str(folder), str(trials), executor, *more],
+            [*prefix, sys.executable, str(SCRIPT), str(folder), str(trials), executor, *options],
             stdout=output,
             stderr=output,
             start_new_session=True,
@@ -50,7 +49,7 @@ def _start(
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill the driver and all that it has started, as a node that loses power does."""
+    """Kill the driver and all that it has started, as a host that loses power does."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -119,8 +118,8 @@ def test_a_search_that_is_killed_at_random_ends_as_if_it_was_not(
     folder, studies, hits = tmp_path / "study0", 1, Counter[str]()
     while (kills := hits.total() - hits["worker"]) < ROUNDS:
         kind = ("moment", *POINTS)[kills % (1 + len(POINTS))]
-        point = f"{kind} {rng.randint(1, POINTS[kind])}" if kind in POINTS else ""
-        process = _start(folder, executor, log, point=point)
+        point = ("--die", f"{kind} {rng.randint(1, POINTS[kind])}") if kind in POINTS else ()
+        process = _start(folder, executor, log, options=point)
         if executor == "ray" and rng.random() < 0.3:  # a worker dies, the search goes on
             time.sleep(rng.uniform(0.3, 0.8) * seconds)
             hits["worker"] += _kill_a_worker(process, rng)
@@ -144,6 +143,37 @@ def test_a_search_that_is_killed_at_random_ends_as_if_it_was_not(
                 read_json(f / "front.json")["front"] for f in (calm, tmp_path / f"study{study}")
             ]
             assert [m["candidate"] for m in fronts[0]] == [m["candidate"] for m in fronts[1]]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_search_outlives_one_of_its_two_nodes(tmp_path: Path) -> None:
+    cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed")
+    folder, log, trials = tmp_path / "study", tmp_path / "log", 24
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        node = cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        process = _start(folder, "ray", log, trials, options=("--address", cluster.address))
+        try:
+            half = f"trial {trials // 2} ("
+            until = time.monotonic() + PATIENCE
+            while half not in _read(folder / "log.txt") and time.monotonic() < until:
+                assert process.poll() is None, log.read_text(errors="replace")[-3000:]
+                time.sleep(0.1)
+            cluster.remove_node(node, allow_graceful=False)
+            assert process.wait(PATIENCE) == 0, log.read_text(errors="replace")[-3000:]
+        finally:
+            _kill_group(process)
+    finally:
+        cluster.shutdown()
+    _check(folder, trials)
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
 
 
 @pytest.mark.slow
