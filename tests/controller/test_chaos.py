@@ -154,7 +154,8 @@ def test_a_search_outlives_one_of_its_two_nodes(tmp_path: Path) -> None:
     folder, log, trials = tmp_path / "study", tmp_path / "log", 24
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
-        node = cluster.add_node(num_cpus=1)
+        # Another address is another host: drivers join the node that has theirs.
+        node = cluster.add_node(num_cpus=1, node_ip_address="127.0.0.2")
         cluster.wait_for_nodes()
         process = _start(folder, "ray", log, trials, options=("--address", cluster.address))
         try:
