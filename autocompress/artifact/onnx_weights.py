@@ -19,7 +19,9 @@ def fits_int4(codes: NDArray[Any]) -> bool:
     return bool(codes.min(initial=0) >= -8 and codes.max(initial=0) <= 7)
 
 
-def store_weights(graph: ir.Graph, codes: Iterable[str], floats: Collection[str]) -> None:
+def store_weights(
+    graph: ir.Graph, codes: Iterable[str], floats: Collection[str], *, smallest: bool = True
+) -> None:
     """Choose how the integers of weights are stored and how they become floats.
 
     Those that fit are stored in INT4. Runtimes have integer kernels for INT8
@@ -33,13 +35,15 @@ def store_weights(graph: ir.Graph, codes: Iterable[str], floats: Collection[str]
         graph: Changed in place; has a DequantizeLinear for every weight.
         codes: Names of the integers.
         floats: Those of layers that are computed in floating point.
+        smallest: Whether INT4 is used; it needs operator set 21, and changes
+            nothing once the file is loaded.
     """
     for name in codes:
         stored = graph.initializers.get(name)
         if stored is None or stored.const_value is None:
             continue
         array = stored.const_value.numpy()
-        narrow = fits_int4(array)
+        narrow = smallest and fits_int4(array)
         for node, _ in tuple(stored.uses()):
             if name in floats:
                 _multiply(graph, node, stored)

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from torch.onnx import symbolic_helper
 
 from autocompress.artifact.executed import integer_layers
 from autocompress.artifact.onnx_file import ExportableModel, example_call, input_names, quiet
+from autocompress.artifact.onnx_weights import shield_float_weights, store_weights
 from autocompress.core.files import write_atomic
 from autocompress.core.target import ONNXRUNTIME
 from autocompress.errors import ExportError, explain
@@ -40,24 +42,28 @@ def write_quickly(
     compressed.eval()
     values, names = example_call(inputs)
     integer = integer_layers(compressed, inputs, runtime)
+    exportable = ExportableModel(compressed, names, integer).eval()
     given = input_names(values, names)
+
+    def write(temporary: Path) -> None:
+        torch.onnx.export(
+            exportable,
+            values,
+            str(temporary),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=given,
+            dynamic_axes={name: {0: "batch"} for name in given},
+        )
+        model = ir.load(temporary)
+        store_weights(model.graph, exportable.codes, exportable.floats, smallest=False)
+        shield_float_weights(model.graph)
+        ir.save(model, temporary)
+
     _register()
     with torch.no_grad(), quiet():
         try:
-            write_atomic(
-                path,
-                lambda temporary: _discard(
-                    torch.onnx.export(
-                        ExportableModel(compressed, names, integer).eval(),
-                        values,
-                        str(temporary),
-                        dynamo=False,
-                        opset_version=OPSET,
-                        input_names=given,
-                        dynamic_axes={name: {0: "batch"} for name in given},
-                    )
-                ),
-            )
+            write_atomic(path, write)
         except Exception as error:
             raise ExportError(
                 explain(
@@ -78,10 +84,6 @@ def _register() -> None:
     ):
         register = torch.onnx.register_custom_op_symbolic  # type: ignore[attr-defined]
         register(f"quantized_decomposed::{name}", write, OPSET)
-
-
-def _discard(_: object) -> None:
-    """Drop what an export returns."""
 
 
 def _grid(graph: Any, scale: Any, zero: Any) -> tuple[Any, Any]:

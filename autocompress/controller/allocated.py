@@ -65,7 +65,7 @@ def allocated(
                 break
             over = costs([space.from_params(moved)])[0] / limits - 1.0
             if over.max() <= 0.0:
-                kept.append((damage(moved), moved))
+                kept.append((float(damage([moved])[0]), moved))
             if -TIGHT <= over.max() <= 0.0:
                 break
             target = target - over * limits
@@ -111,14 +111,26 @@ class _Damage:
         }  # no wider bits than at the start, which were not tried
         self._active = effective(space, tuple(start))
 
-    def __call__(self, params: Mapping[str, float]) -> float:
-        names = self._active(params)
-        return float(sum(self.tables[n][int(params[n])] for n in names if n in self.tables))
+    def __call__(self, many: Sequence[Mapping[str, float]]) -> FloatArray:
+        """Add up the sensitivities of each of `n` sets of parameters."""
+        rows = self._rows(many)
+        active = self._active(rows)
+        total = np.zeros(len(rows))
+        for column, name in enumerate(self.start):
+            if name in self.tables:
+                found = self.tables[name][rows[:, column].astype(int)]
+                total += np.where(active[:, column], found, 0.0)
+        return total
 
     def settled(self, params: Mapping[str, float]) -> dict[str, float]:
         """Return parameters of which those without an effect are as at the start."""
-        active = self._active(params)
-        return {n: v if n in active else self.start[n] for n, v in params.items()}
+        active = self._active(self._rows([params]))[0].tolist()
+        return {
+            n: params[n] if on else self.start[n] for n, on in zip(self.start, active, strict=True)
+        }
+
+    def _rows(self, many: Sequence[Mapping[str, float]]) -> FloatArray:
+        return np.array([[params[name] for name in self.start] for params in many], np.float64)
 
 
 class _Changes:
@@ -132,7 +144,7 @@ class _Changes:
         self._levels, self._scores, self._added = [], [], []
         for name, table in damage.tables.items():
             changed = [params | {name: level} for level in range(len(table))]
-            scores = np.array([damage(one) for one in changed])
+            scores = damage(changed)
             added = costs([space.from_params(one) for one in changed]) - self._here
             useful = non_dominated_mask(np.concatenate([scores[:, None], added], axis=1))
             self._levels.append(np.flatnonzero(useful).tolist())

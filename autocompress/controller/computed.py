@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 
 from autocompress.controller.forecast import Forecast
 from autocompress.controller.joint import JointSampler
-from autocompress.controller.landscape import RowFunction
+from autocompress.controller.landscape import Activity, RowFunction
 from autocompress.controller.sampler import distributions
 from autocompress.core.candidate import Candidate
-from autocompress.core.objective import ACCURACIES
+from autocompress.core.objective import ACCURACIES, cost_names
 from autocompress.space.bound import BoundSpace
-from autocompress.space.knobs import Knob
 
 FloatArray = NDArray[np.float64]
 
@@ -67,7 +66,7 @@ def joint_sampler(
 
 
 class Computed:
-    """Costs and violations of rows of parameters, of each candidate once."""
+    """Costs and violations of rows of parameters, of each row once."""
 
     def __init__(self, space: BoundSpace, forecast: Forecast, names: Sequence[str]) -> None:
         """Prepare for the columns of some parameters; the others take their lowest value.
@@ -77,33 +76,49 @@ class Computed:
             forecast: Predicts costs.
             names: Parameters in the order of the columns.
         """
-        self._space, self._forecast, self._names = space, forecast, tuple(names)
-        self._fixed = {p.name: p.low for p in space.parameters if p.name not in names}
-        self._known: dict[bytes, tuple[list[float], dict[str, float]]] = {}
+        self._space, self._forecast, self._columns = space, forecast, _columns(space, names)
+        self._costs = cost_names(forecast.objectives, forecast.constraints)
+        self._known: dict[bytes, FloatArray] = {}
         self._profile = forecast.profile
 
     def loss(self, number: int) -> RowFunction:
         """Return the function that computes one objective of `n x d` rows, `n` values."""
-        return _Batched(lambda rows: [losses[number] for losses, _ in self._of(rows)])
+        return _Batched(lambda rows: self._of(rows)[:, number])
 
     def violation(self, name: str) -> RowFunction:
         """Return the function that computes one constraint's violation, `n` values."""
-        return _Batched(lambda rows: [violations[name] for _, violations in self._of(rows)])
+        names = [constraint.name for constraint in self._forecast.constraints]
+        number = len(self._forecast.objectives) + names.index(name)
+        return _Batched(lambda rows: self._of(rows)[:, number])
 
-    def _of(self, rows: FloatArray) -> list[tuple[list[float], dict[str, float]]]:
+    def _of(self, rows: FloatArray) -> FloatArray:
+        """Return the losses and the violations of each row, side by side."""
         if self._profile is not self._forecast.profile or len(self._known) > MOST_KNOWN:
             self._known, self._profile = {}, self._forecast.profile
         keys = [row.tobytes() for row in rows]
-        new = {key: row for key, row in zip(keys, rows, strict=True) if key not in self._known}
-        candidates = [self._candidate(row) for row in new.values()]
-        for key, costs in zip(new, self._forecast.all_costs(candidates), strict=True):
-            values = costs | {"accuracy": 1.0}
-            self._known[key] = self._forecast.losses(values), self._forecast.violations(values)
-        return [self._known[key] for key in keys]
+        new = {key: number for number, key in enumerate(keys) if key not in self._known}
+        if new:
+            fresh = np.nan_to_num(rows[list(new.values())])  # what is not active has no effect
+            population = self._space.population(_completed(self._space, self._columns, fresh))
+            costs = self._forecast.all_costs(population, self._costs)
+            values = costs | {"accuracy": np.ones(len(fresh))}
+            found = [*self._forecast.losses(values), *self._forecast.violations(values).values()]
+            self._known |= zip(new, np.stack(found, axis=1, dtype=np.float64), strict=True)
+        return np.array([self._known[key] for key in keys])
 
-    def _candidate(self, row: FloatArray) -> Candidate:
-        values = np.nan_to_num(row).tolist()  # what is not active has no effect
-        return self._space.from_params(self._fixed | dict(zip(self._names, values, strict=True)))
+
+def _columns(space: BoundSpace, names: Sequence[str]) -> NDArray[np.intp]:
+    """Return where in the space some parameters are."""
+    known = [parameter.name for parameter in space.parameters]
+    return np.array([known.index(name) for name in names], dtype=np.intp)
+
+
+def _completed(space: BoundSpace, columns: NDArray[np.intp], rows: FloatArray) -> FloatArray:
+    """Return a column for every parameter; those that are not given take their lowest value."""
+    lowest = np.array([parameter.low for parameter in space.parameters])
+    table = np.repeat(lowest[None], len(rows), axis=0)
+    table[:, columns] = rows
+    return table
 
 
 class _Batched:
@@ -111,11 +126,11 @@ class _Batched:
 
     batched = True
 
-    def __init__(self, function: Callable[[FloatArray], Sequence[float]]) -> None:
+    def __init__(self, function: Callable[[FloatArray], NDArray[Any]]) -> None:
         self._function = function
 
-    def __call__(self, rows: FloatArray) -> FloatArray:
-        return np.asarray(self._function(rows), dtype=np.float64)
+    def __call__(self, rows: FloatArray) -> NDArray[Any]:
+        return self._function(rows)
 
 
 class Sensitivities:
@@ -156,14 +171,15 @@ class Sensitivities:
         Args:
             names: Parameters in the order of the columns.
         """
-        columns = [(names.index(name), table) for name, table in self.tables.items()]
+        columns = [names.index(name) for name in self.tables]
+        damage = np.zeros((len(columns), 1 + max(map(len, self.tables.values()), default=0)))
+        for number, table in enumerate(self.tables.values()):
+            damage[number, : len(table)] = table
+        nothing = damage.shape[1] - 1  # what is not active does no damage
 
         def of_table(rows: FloatArray) -> FloatArray:
-            found = [
-                np.where(np.isnan(rows[:, at]), 0.0, table[np.nan_to_num(rows[:, at]).astype(int)])
-                for at, table in columns
-            ]
-            parts = np.stack(found, axis=1)
+            levels = np.nan_to_num(rows[:, columns], nan=nothing).astype(int)
+            parts = damage[np.arange(len(columns)), levels]
             return np.concatenate([parts, parts.sum(axis=1, keepdims=True)], axis=1)
 
         of_table.batched = True  # type: ignore[attr-defined]
@@ -209,41 +225,12 @@ def _filled(found: Mapping[int, float], start: int, levels: NDArray[np.int64]) -
     return [float(damage) for damage in filled**2]
 
 
-def effective(
-    space: BoundSpace, names: Sequence[str]
-) -> Callable[[Mapping[str, Any]], Sequence[str]]:
-    """Return the function that names the parameters which have an effect.
-
-    Those inside dropped blocks have none, and a criterion needs something to prune.
+def effective(space: BoundSpace, names: Sequence[str]) -> Activity:
+    """Return the function that tells which of some parameters have an effect.
 
     Args:
-        space: The search space.
-        names: Parameters that are asked for.
+        space: The search space; see `BoundSpace.active`.
+        names: The parameters, in the order of the columns of its `n x d` tables.
     """
-    knobs: list[Knob[Any]] = [
-        *space.pruning_knobs,
-        *space.precision_knobs,
-        *space.sparsity_knobs,
-    ]
-    inside = {
-        knob.name: [
-            {block for block in space.blocks if Candidate(dropped_blocks=(block,)).drops(member)}
-            for member in knob.members
-        ]
-        for knob in knobs
-    }
-    inside = {name: blocks for name, blocks in inside.items() if all(blocks)}
-    ratios = [knob.name for knob in space.pruning_knobs]
-
-    def active(params: Mapping[str, Any]) -> Sequence[str]:
-        dropped = {block for block in space.blocks if params[f"drop:{block}"]}
-        gone = {
-            name
-            for name, blocks in inside.items()
-            if dropped and all(dropped & some for some in blocks)
-        }
-        if not any(params[name] for name in ratios if name not in gone):
-            gone.add("criterion")
-        return [name for name in names if name not in gone]
-
-    return active
+    columns = _columns(space, names)
+    return _Batched(lambda rows: space.active(_completed(space, columns, rows))[:, columns])

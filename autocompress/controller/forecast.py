@@ -1,15 +1,17 @@
 """What a trial is expected to reach: costs, final accuracy, violations, losses."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation
-from autocompress.core.objective import ACCURACIES, Constraint, Objective
+from autocompress.core.objective import ACCURACIES, DEVICE_COSTS, Constraint, Objective, T
+from autocompress.core.population import Candidates, Population
 from autocompress.core.target import FLOAT
-from autocompress.cost.analytic import StoredWeights, count_costs
+from autocompress.cost.analytic import StoredWeights, count_all_costs
 from autocompress.cost.resolve import Profile
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.widths import pruned_widths
@@ -69,18 +71,32 @@ class Forecast:
 
     def costs(self, candidate: Candidate) -> dict[str, float]:
         """Predict all costs of a candidate without building it."""
-        return self.all_costs([candidate])[0]
-
-    def all_costs(self, candidates: Sequence[Candidate]) -> list[dict[str, float]]:
-        """Predict all costs of many candidates at once, of each once per profile."""
         if self._known_by is not self.profile or len(self._known) > MOST_KNOWN:
             self._known, self._known_by = {}, self.profile
-        new = list(dict.fromkeys(c for c in candidates if c not in self._known))
-        if new:
-            predicted = self.profile.predict_many(self.graph, new)
-            for candidate, costs in zip(new, predicted, strict=True):
-                self._known[candidate] = count_costs(self.graph, candidate, self.stored) | costs
-        return [dict(self._known[candidate]) for candidate in candidates]
+        if candidate not in self._known:
+            found = self.all_costs([candidate])
+            self._known[candidate] = {name: values[0].item() for name, values in found.items()}
+        return dict(self._known[candidate])
+
+    def all_costs(
+        self, candidates: Candidates, names: Collection[str] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Predict the costs of `n` candidates at once.
+
+        Args:
+            candidates: n of them.
+            names: Those costs that are wanted; None for all.
+
+        Returns:
+            By name, `n` values; more than were wanted, maybe.
+        """
+        population = Population.of(candidates)
+        found: dict[str, NDArray[Any]] = {}
+        if names is None or not set(names) <= set(DEVICE_COSTS):
+            found |= count_all_costs(self.graph, population, self.stored)
+        if names is None or not set(names).isdisjoint(DEVICE_COSTS):
+            found |= self.profile.predict_many(self.graph, population)
+        return found
 
     def learn(self, evaluations: Sequence[Evaluation]) -> None:
         """Refit the accuracy models to the candidates that were trained."""
@@ -136,11 +152,11 @@ class Forecast:
         """Predict "accuracy", with some caution, and all costs."""
         return self.costs(evaluation.candidate) | {"accuracy": self.accuracy(evaluation, caution)}
 
-    def losses(self, values: Mapping[str, float]) -> list[float]:
-        """Turn values into one loss per objective."""
+    def losses(self, values: Mapping[str, T]) -> list[T]:
+        """Turn values, or arrays of them, into one loss per objective."""
         return [objective.loss(values) for objective in self.objectives]
 
-    def violations(self, values: Mapping[str, float]) -> dict[str, float]:
+    def violations(self, values: Mapping[str, T]) -> dict[str, T]:
         """Measure each constraint's violation; at most 0 when met."""
         return {c.name: c.violation(values, self.baseline) for c in self.constraints}
 

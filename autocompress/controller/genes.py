@@ -50,12 +50,16 @@ class Genes:
         sizes: `d` numbers of values, 0 for a continuum.
         categorical: `d`, which columns are choices without an order.
         grids: The values of each parameter that has at most `MOST_LISTED`.
+        first: `d` values of the first gene of whole numbers; 0 for others.
+        steps: `d` steps between the values of whole numbers; 1 for others.
     """
 
     distributions: Mapping[str, BaseDistribution]
     sizes: NDArray[np.int64]
     categorical: NDArray[np.bool_]
     grids: tuple[tuple[Any, ...], ...]
+    first: FloatArray
+    steps: FloatArray
 
     @classmethod
     def of(cls, space: Mapping[str, BaseDistribution]) -> "Genes":
@@ -68,11 +72,17 @@ class Genes:
             for distribution, size in zip(space.values(), sizes.tolist(), strict=True)
         ]
         kinds = [isinstance(d, CategoricalDistribution) for d in space.values()]
+        whole = [
+            (d.low, d.step) if isinstance(d, IntDistribution) else (0, 1) for d in space.values()
+        ]
+        first, steps = np.array(whole, dtype=np.float64).reshape(-1, 2).T
         return cls(
             distributions=dict(space),
             sizes=sizes,
             categorical=np.array(kinds, dtype=bool),
             grids=tuple(grids),
+            first=first,
+            steps=steps,
         )
 
     def encode(self, params: Mapping[str, Any]) -> FloatArray:
@@ -97,11 +107,9 @@ class Genes:
 
     def values(self, rows: FloatArray) -> FloatArray:
         """Return `n x d` values of the parameters; of a choice, its index."""
-        table = rows.copy()
+        table = self.first + self.steps * rows
         for column, distribution in enumerate(self.distributions.values()):
-            if isinstance(distribution, IntDistribution):
-                table[:, column] = distribution.low + distribution.step * rows[:, column]
-            elif isinstance(distribution, FloatDistribution):
+            if isinstance(distribution, FloatDistribution):
                 table[:, column] = [_decoded(distribution, gene) for gene in rows[:, column]]
         return table
 

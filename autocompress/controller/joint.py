@@ -76,7 +76,8 @@ class JointSampler(BaseSampler):
         With an attribute `batched` that is true they get an `n x d` table
         instead, one column per parameter in the order of `space`, or else in
         the order of their suggestion, and return `n` values; a categorical
-        parameter is the index of its choice, an inactive one NaN.
+        parameter is the index of its choice, an inactive one NaN. `active` then
+        returns `n x d` booleans.
 
         Args:
             cost_fns: By the number of an objective, a function that computes

@@ -1,7 +1,7 @@
 """What a study has learned of accuracy: kept as data, fitted again where it is wanted."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,16 +69,14 @@ class CandidatePredictor:
 
     def describe(self, candidates: Sequence[Candidate]) -> FloatArray:
         """Return `n x d` inputs of the predictor: places of the choices, and sensitivities."""
-        rows = [self._row(self._space.to_params(candidate)) for candidate in candidates]
-        levels = np.array(rows, dtype=np.float64).reshape(-1, len(self._names))
+        params = [self._space.to_params(candidate) for candidate in candidates]
+        rows = np.array([[one[n] for n in self._names] for one in params], dtype=np.float64)
+        rows = rows.reshape(-1, len(self._names))
+        levels = np.where(self._active(rows), rows, np.nan)
         low, high = np.array([(p.low, p.high) for p in self._parameters]).T
         places = (np.where(np.isnan(levels), low, levels) - low) / np.maximum(high - low, 1.0)
         found = [self._features(levels)] if self._features else []
         return np.concatenate([places, *found], axis=1)
-
-    def _row(self, params: Mapping[str, float]) -> list[float]:
-        active = self._active(params)
-        return [params[name] if name in active else np.nan for name in self._names]
 
     def fit(self, candidates: Sequence[Candidate], accuracies: Sequence[float], seed: int) -> None:
         """Fit to `n` candidates, n >= 2, and what they are expected to reach."""

@@ -1,6 +1,6 @@
 """What is known of a sampler's rows: past trials, exact costs, features, active parameters."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +17,9 @@ Mask = NDArray[np.bool_]
 RowFunction = Callable[[Any], Any]
 """A function of one candidate's parameters; of an `n x d` table if its `batched` is true."""
 
-Activity = Callable[[Mapping[str, Any]], Collection[str]]
-"""Names the parameters that a trial with given values of all of them would suggest."""
+Activity = Callable[[Any], Any]
+"""Names the parameters that a trial with given values of all of them would suggest; of an
+`n x d` table, `n x d` booleans, if its `batched` is true."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,12 +155,7 @@ class Landscape:
                 finite numbers.
         """
         active = self._active(rows)
-        plain = any(not _batched(function) for group in self._functions for function in group)
-        params = self._params(rows, active) if plain else []
-        table = np.where(active, self.genes.values(rows), np.nan)
-        costs, constraints, features = (
-            _side_by_side(group, params, table) for group in self._functions
-        )
+        costs, constraints, features = self._computed(rows, active, self._functions)
         return View(
             rows=rows,
             active=active,
@@ -170,7 +166,17 @@ class Landscape:
 
     def violations(self, rows: FloatArray) -> FloatArray:
         """Add up the violated constraints that can be computed, `n` values."""
-        return self.view(rows).violations if self.constraints else np.zeros(len(rows))
+        (constraints,) = self._computed(rows, self._active(rows), self._functions[1:2])
+        return np.asarray(np.maximum(constraints, 0.0).sum(axis=1))
+
+    def _computed(
+        self, rows: FloatArray, active: Mask, groups: Sequence[Sequence[RowFunction]]
+    ) -> list[FloatArray]:
+        """Evaluate groups of functions of `n x d` rows; a table of `n` rows for each."""
+        plain = any(not _batched(function) for group in groups for function in group)
+        params = self._params(rows, active) if plain else []
+        table = np.where(active, self.genes.values(rows), np.nan)
+        return [_side_by_side(group, params, table) for group in groups]
 
     def inputs(self, view: View) -> tuple[FloatArray, range]:
         """Return the predictor's inputs, `n x p`, and which columns are features."""
@@ -207,6 +213,8 @@ class Landscape:
 
 def active_parameters(activity: Activity, genes: Genes, rows: FloatArray) -> Mask:
     """Ask which parameters of `n x d` rows are active, `n x d`."""
+    if _batched(activity):
+        return np.asarray(activity(genes.values(rows)), dtype=bool)
     mask = np.ones(rows.shape, dtype=bool)
     for row, flags in zip(rows, mask, strict=True):
         names = activity(genes.decode(row))
@@ -214,7 +222,7 @@ def active_parameters(activity: Activity, genes: Genes, rows: FloatArray) -> Mas
     return mask
 
 
-def _batched(function: RowFunction) -> bool:
+def _batched(function: RowFunction | Activity) -> bool:
     return bool(getattr(function, "batched", False))
 
 

@@ -112,7 +112,8 @@ def _allocations(
     low = np.minimum(high, whole * [rungs[-1].cost for rungs in ladders.values()])
 
     def costs(candidates: Sequence[Candidate]) -> NDArray[np.float64]:
-        return np.array([[found[n] for n in names] for found in forecast.all_costs(candidates)])
+        found = forecast.all_costs(candidates, names)
+        return np.stack([found[name] for name in names], axis=1).astype(np.float64)
 
     sensitivities = known_sensitivities(run.ledger, space)
     found = [

@@ -9,6 +9,9 @@ from autocompress.predictor.ensemble import AccuracyPredictor
 
 FloatArray = NDArray[np.float64]
 
+SAME = 1e-9
+"""Relative difference between numbers that are the same but for rounding."""
+
 LEAST_VALUES = 2
 """Values of a constraint from which it is predicted."""
 
@@ -37,12 +40,16 @@ class Surrogate:
             for number in range(self._objectives)
             if number not in landscape.costs
         }
-        known = {key: np.isfinite(values) for key, values in history.constraints.items()}
-        self._violations = {
-            key: fit(-values, known[key], key)
-            for key, values in history.constraints.items()
-            if key not in landscape.constraints and known[key].sum() >= LEAST_VALUES
-        }
+        self._limits: list[tuple[int, float]] = []
+        self._violations: dict[str, AccuracyPredictor] = {}
+        for key, values in history.constraints.items():
+            known = np.isfinite(values)
+            if key in landscape.constraints or known.sum() < LEAST_VALUES:
+                continue
+            limits = self._limits_of(values, history.losses)
+            self._limits += limits
+            if not limits:
+                self._violations[key] = fit(-values, known, key)
         self.rank_correlations = {n: p.rank_correlation_ for n, p in self._losses.items()}
         self.weights = {n: p.weights_ for n, p in self._losses.items()}
 
@@ -59,9 +66,21 @@ class Surrogate:
         table, _ = self._landscape.inputs(view)
         losses = np.empty((len(view.rows), self._objectives))
         losses[:, list(self._landscape.costs)] = view.costs
+        violations, means = view.violations.copy(), {}
         for number, predictor in self._losses.items():
-            losses[:, number] = -predictor.predict_bound(table, exploration)
-        violations = view.violations.copy()
+            found = -predictor.predict_bounds(table, [exploration, 0.0])
+            losses[:, number], means[number] = found
+        for number, limit in self._limits:
+            violations += np.maximum(means[number] - limit, 0.0)
         for predictor in self._violations.values():
             violations += np.maximum(-predictor.predict(table), 0.0)
         return losses, violations
+
+    def _limits_of(self, values: FloatArray, losses: FloatArray) -> list[tuple[int, float]]:
+        """Find the learned objective that a constraint limits, and the limit, if there is one."""
+        found = []
+        for number in self._losses:
+            gaps = losses[:, number] - values
+            if np.ptp(gaps) <= SAME * max(1.0, np.abs(gaps).max()):
+                found.append((number, float(gaps.mean())))
+        return found[:1]

@@ -210,7 +210,7 @@ class Candidate:
 
     def drops(self, name: str) -> bool:
         """Tell whether a layer or group lies inside a dropped block."""
-        return any(name == block or name.startswith(f"{block}.") for block in self.dropped_blocks)
+        return any(is_inside(name, block) for block in self.dropped_blocks)
 
     def canonical(self) -> "Candidate":
         """Remove what has no effect, so that equal compressions are equal.
@@ -313,6 +313,16 @@ class Candidate:
                 **check_record(record.get("distill", {}), what="distill", keys=distill_keys)
             ),
         )
+
+
+def is_inside(name: str, module: str) -> bool:
+    """Tell whether a layer or group is a module or lies inside of it.
+
+    Example:
+        >>> is_inside("layer1.0.conv1", "layer1.0"), is_inside("layer1.01", "layer1.0")
+        (True, False)
+    """
+    return name == module or name.startswith(f"{module}.")
 
 
 def _mapping(value: object, key: str) -> Mapping[str, Any]:

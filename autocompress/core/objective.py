@@ -3,7 +3,9 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
 
 from autocompress.core.plugins import load_plugin, plugin_names
 from autocompress.core.schema import unknown_name
@@ -19,6 +21,12 @@ COSTS: Mapping[str, str] = {
     "parameters": "parameters",
 }
 """Costs that can be minimised or bounded, with their units."""
+
+DEVICE_COSTS = ("latency_ms", "energy_mj")
+"""Costs that only the target tells; all others follow from the candidate."""
+
+T = TypeVar("T", float, NDArray[Any])
+"""A number, or many in an array."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,8 +75,8 @@ class Objective:
         if self.name not in known:
             raise InvalidInputError(unknown_name("objective", str(self.name), known))
 
-    def loss(self, values: Mapping[str, float]) -> float:
-        """Turn the measured values of a candidate into a loss to minimise.
+    def loss(self, values: Mapping[str, T]) -> T:
+        """Turn the measured values of a candidate, or arrays of them, into losses to minimise.
 
         Example:
             >>> Objective(name="accuracy").loss({"accuracy": 0.75})
@@ -127,11 +135,11 @@ class Constraint:
             return baseline["accuracy"] - self.value
         return self.value * baseline[self.name] if self.relative else self.value
 
-    def violation(self, values: Mapping[str, float], baseline: Mapping[str, float]) -> float:
+    def violation(self, values: Mapping[str, T], baseline: Mapping[str, float]) -> T:
         """Measure how far a candidate is from feasible.
 
         Args:
-            values: "accuracy" and costs of the candidate.
+            values: "accuracy" and costs of the candidate, or arrays of them.
             baseline: The same of the unmodified model.
 
         Returns:

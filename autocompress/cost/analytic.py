@@ -4,13 +4,19 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 
-from autocompress.core.candidate import CODEBOOK, Candidate, LayerConfig
+import numpy as np
+from numpy.typing import NDArray
+
+from autocompress.core.candidate import CODEBOOK, Candidate, LayerConfig, is_inside
 from autocompress.core.objective import COSTS, Cost, known_costs
 from autocompress.core.plugins import load_plugin
+from autocompress.core.population import Population
 from autocompress.core.target import FLOAT
 from autocompress.cost.peak_memory import peak_activation_bytes
 from autocompress.graph.structure import Layer, ModelGraph
-from autocompress.graph.widths import LayerWidths, pruned_widths, removed_channels
+from autocompress.graph.widths import WidthColumns, all_widths, removed_columns
+
+IntArray = NDArray[np.int64]
 
 FLOAT_BYTES = 4
 NORM_PARAMETERS = 2
@@ -62,37 +68,67 @@ def count_costs(
         "peak_memory_bytes", the most that the tensors between layers take for
         one example, see `peak_activation_bytes`; and registered costs.
     """
-    widths = pruned_widths(graph, candidate)
-    macs = bops = parameters = 0
-    size = HEADER_BYTES
+    columns = count_all_costs(graph, Population.of([candidate]), stored)
+    return {name: values[0].item() for name, values in columns.items()}
+
+
+def count_all_costs(
+    graph: ModelGraph, population: Population, stored: StoredWeights | None = None
+) -> dict[str, NDArray[np.int64] | NDArray[np.float64]]:
+    """Count the same for `n` candidates at once.
+
+    Args:
+        graph: The structure of the original model.
+        population: The candidates.
+        stored: As of `count_costs`.
+
+    Returns:
+        By name, `n` values.
+    """
+    widths = all_widths(graph, population)
+    macs, bops, parameters = (np.zeros(len(population), dtype=np.int64) for _ in range(3))
+    size = np.full(len(population), HEADER_BYTES)
+    configs = population.configs
+    bits = np.array([[c.weight_bits, c.weight_bits * c.activation_bits] for c in configs])
     for name, width in widths.items():
-        layer, config = graph.layer_by_name[name], candidate.layer(name)
-        biases = width.out_channels if layer.parameters > math.prod(layer.weight_shape) else 0
+        layer, codes = graph.layer_by_name[name], _codes(population, name)
+        biases = width.out_channels * (layer.parameters > math.prod(layer.weight_shape))
         weights = width.parameters - biases
-        macs += width.macs
-        bops += width.macs * config.weight_bits * config.activation_bits
-        parameters += width.parameters
-        size += ENTRY_BYTES + FLOAT_BYTES * biases
-        size += math.ceil(weights * (stored or _plain_bits)(name, config) / 8)
-        if config.weight_bits < FLOAT:
-            size += SITE_BYTES + _grid_bytes(layer, width, config)
-    whole, left = _norm_channels(graph, candidate)
+        per_weight = np.zeros(len(configs))
+        for code in np.flatnonzero(np.bincount(codes)):
+            per_weight[code] = (stored or _plain_bits)(name, configs[code])
+        bytes_left = ENTRY_BYTES + FLOAT_BYTES * biases
+        bytes_left += np.ceil(weights * per_weight[codes] / 8).astype(np.int64)
+        grids = SITE_BYTES + _grid_bytes(layer, width, configs, codes)
+        bytes_left += np.where(bits[codes, 0] < FLOAT, grids, 0)
+        macs += width.standing * width.macs
+        bops += width.standing * width.macs * bits[codes, 1]
+        parameters += width.standing * width.parameters
+        size += width.standing * bytes_left
+    whole, left = _norm_channels(graph, population)
     in_layers = sum(layer.parameters for layer in graph.layers)
     others = max(graph.parameters - in_layers - NORM_PARAMETERS * whole, 0)
     parameters += others + NORM_PARAMETERS * left
     size += FLOAT_BYTES * (others + (NORM_PARAMETERS + NORM_BUFFERS) * left)
+    own = {
+        name: load_plugin("costs", name, Cost).compute
+        for name in known_costs()
+        if name not in COSTS
+    }
     return {
         "macs": macs,
         "bops": bops,
         "parameters": parameters,
         "size_bytes": size,
-        "peak_memory_bytes": peak_activation_bytes(graph, candidate, widths),
-        **{
-            name: float(load_plugin("costs", name, Cost).compute(graph, candidate))
-            for name in known_costs()
-            if name not in COSTS
-        },
+        "peak_memory_bytes": peak_activation_bytes(graph, population, widths),
+        **{n: np.array([float(f(graph, c)) for c in population]) for n, f in own.items()},
     }
+
+
+def _codes(population: Population, layer: str) -> NDArray[np.intp]:
+    """Return which configuration each candidate gives a layer."""
+    codes = population.layers.get(layer)
+    return np.zeros(len(population), dtype=np.intp) if codes is None else codes
 
 
 def _plain_bits(_: str, config: LayerConfig) -> float:
@@ -104,38 +140,40 @@ def _plain_bits(_: str, config: LayerConfig) -> float:
     return min(config.weight_bits, kept * config.weight_bits + places)
 
 
-def _grid_bytes(layer: Layer, width: LayerWidths, config: LayerConfig) -> int:
-    """Return the bytes of a layer's scales and codebook."""
+def _grid_bytes(
+    layer: Layer, width: WidthColumns, configs: tuple[LayerConfig, ...], codes: NDArray[np.intp]
+) -> IntArray:
+    """Return the bytes of a layer's scales and codebook, `n` values."""
     rows, inputs = width.out_channels, width.in_channels
     if layer.type == "Embedding":
         rows, inputs = inputs, rows
     elif layer.groups > 1:
-        inputs = (
-            layer.weight_shape[0] // layer.groups if layer.inputs_first else layer.weight_shape[1]
-        )
-    groups = -(-inputs // config.group_size) if config.group_size else 1
-    codebook = 2**config.weight_bits if config.weight_format == CODEBOOK else 0
-    return FLOAT_BYTES * rows * groups + codebook
+        own = layer.weight_shape[0] // layer.groups if layer.inputs_first else layer.weight_shape[1]
+        inputs = np.full(len(codes), own)
+    shared = np.array([config.group_size for config in configs])[codes]
+    groups = np.where(shared > 0, -(-inputs // np.maximum(shared, 1)), 1)
+    books = [2**c.weight_bits if c.weight_format == CODEBOOK else 0 for c in configs]
+    found: IntArray = FLOAT_BYTES * rows * groups + np.array(books)[codes]
+    return found
 
 
-def _norm_channels(graph: ModelGraph, candidate: Candidate) -> tuple[int, int]:
-    """Count the channels of normalisations, before and after compression."""
-    whole = left = 0
-    for group_name, module, channels in _norms(graph):
+def _norm_channels(graph: ModelGraph, population: Population) -> tuple[int, IntArray]:
+    """Count the channels of normalisations, before and after compression, `n` values."""
+    whole, left = 0, np.zeros(len(population), dtype=np.int64)
+    for group_name, blocks, channels in _norms(graph):
         whole += channels
-        if candidate.drops(module):
-            continue
-        left += channels
-        ratio = candidate.pruning_ratios.get(group_name, 0.0)
-        if ratio:
+        kept: IntArray | int = channels
+        if group_name in population.ratios:
             group = graph.group_by_name[group_name]
-            left -= removed_channels(group, ratio) * channels // group.channels
+            removed = removed_columns(group, population.ratios[group_name])
+            kept = channels - removed * channels // group.channels
+        left += np.where(population.gone(blocks), 0, kept)
     return whole, left
 
 
 @lru_cache(maxsize=8)
-def _norms(graph: ModelGraph) -> tuple[tuple[str, str, int], ...]:
-    """List normalisations as (group, module, channels), every channel once."""
+def _norms(graph: ModelGraph) -> tuple[tuple[str, tuple[str, ...], int], ...]:
+    """List normalisations as (group, blocks around it, channels), every channel once."""
     seen: set[tuple[str, int]] = set()
     norms = []
     for group in sorted(graph.groups, key=lambda group: not group.prunable):
@@ -143,5 +181,6 @@ def _norms(graph: ModelGraph) -> tuple[tuple[str, str, int], ...]:
             if member.axis == "out" and member.module not in graph.layer_by_name:
                 places = {(member.module, at) for taken in member.indices for at in taken} - seen
                 seen |= places
-                norms.append((group.name, member.module, len(places)))
+                around = [b for b in graph.block_by_name if is_inside(member.module, b)]
+                norms.append((group.name, tuple(around), len(places)))
     return tuple(norms)

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.artifact.executed import FUSED_FUNCTIONS
-from autocompress.core.target import ONNXRUNTIME, OPENVINO, Target
+from autocompress.core.target import OPENVINO, Target
+from autocompress.cost.weightless import weightless_kernels
 from autocompress.graph.operations import LAYER_FUNCTIONS, OperationTrace, TracedOperation
 from autocompress.graph.structure import ModelGraph
 from autocompress.transform.discovery import (
@@ -42,6 +43,8 @@ class Execution:
         quantised: Tensors that are quantised by an operation of their own:
             by which candidates, and elements.
         dequantised: Tensors that are dequantised for an operation, likewise.
+        weightless: Pools and attentions, as `weightless_kernels` lists them:
+            who runs them, and what share of that is computed in integers.
         others: Number of the other operations that take time.
     """
 
@@ -50,6 +53,7 @@ class Execution:
     additions: list[tuple[Mask, Mask, Shares]] = field(default_factory=list)
     quantised: list[tuple[Mask, Shares]] = field(default_factory=list)
     dequantised: list[tuple[Mask, Shares]] = field(default_factory=list)
+    weightless: list[tuple[Mask, Shares]] = field(default_factory=list)
     others: Shares
 
 
@@ -89,6 +93,11 @@ class ExecutedGraph:
             self._chain(start, ROUNDED_FUNCTIONS)[-1] if operation.kind in CONVOLUTIONS else None
             for start, operation in zip(self.first, flow.operations, strict=True)
         ]
+        self.weightless = weightless_kernels(flow)
+        self.part = {place: kernel for kernel in self.weightless for place in kernel.positions}
+        self.between = {
+            self.first[place] for kernel in self.weightless for place in kernel.positions[:-1]
+        }
         self.spans = {span.after: span for span in flow.spans}
         self.inside: list[list[str]] = [[] for _ in flow.operations]
         for span in flow.spans:
@@ -148,6 +157,7 @@ class _Pass:
         self.fused: dict[int, Mask] = {}
         self.alive = [self._alive(names) for names in graph.inside]
         self.joins: list[Mask] = []
+        self.computed: dict[int, Mask] = {}
         for position, operation in enumerate(graph.flow.operations):
             self._visit(position, operation)
         for position, operation in enumerate(graph.flow.operations):
@@ -204,9 +214,12 @@ class _Pass:
         states = [self._state_of(number) for number in operation.inputs]
         if not states:
             return np.full(len(self.never), UNTOUCHED, np.int8), self.never
+        joined = operation.kind in JOIN_FUNCTIONS or operation.residual
+        decides = joined or operation.kind in PRODUCT_FUNCTIONS | POOL_FUNCTIONS
+        if len(states) == 1 and not decides:
+            return states[0], self.never  # most operations: what comes goes
         any_integer = np.any([s == INTEGERS for s in states], axis=0)
         any_float = np.any([s == FLOATS for s in states], axis=0)
-        joined = operation.kind in JOIN_FUNCTIONS or operation.residual
         wants, after = self.never, np.full(len(self.never), INTEGERS, np.int8)
         if operation.kind in PRODUCT_FUNCTIONS:
             wants = np.all([s == INTEGERS for s in states], axis=0) & (len(states) > 1)
@@ -275,14 +288,20 @@ class _Pass:
             if operation.kind in FUSED_FUNCTIONS and operation.inputs:
                 known = self.fused.get(operation.inputs[0], self.never)
                 self.fused |= {first + number: known for number in range(operation.outputs)}
+            elif operation.kind in VIEW_FUNCTIONS and position in self.graph.part:
+                self.computed[position] = self._look(operation.inputs[0], self.sites)
             elif operation.kind in VIEW_FUNCTIONS:
                 found.others += self.alive[position]
             else:
                 self._compute(position, operation, found)
         for root, site in self.sites.items():
             apart = site & ~self.fused.get(root, self.never)
-            if apart.any():
+            if apart.any() and root not in self.graph.between:
                 found.quantised.append((apart, self._elements(root)))
+        for kernel in self.graph.weightless:
+            ends = {kernel.positions[0], kernel.positions[-1]}
+            share = np.mean([self.computed.get(end, self.never) for end in ends], axis=0)
+            found.weightless.append((self.alive[kernel.positions[0]], share))
         return found
 
     def _compute(self, position: int, operation: TracedOperation, found: Execution) -> None:
@@ -292,10 +311,8 @@ class _Pass:
         if layer:
             integer = integer & self.executable.get(layer, self.never)
         runtime, convolution = self.graph.target.runtime, operation.kind.startswith("conv")
-        if layer and convolution and runtime == ONNXRUNTIME and operation.inputs:
-            # Between two quantised tensors it quantises the weights itself.
-            integer = self._look(operation.inputs[0], self.sites) & alive
-        if not layer or (convolution and runtime != OPENVINO):
+        product = operation.kind in PRODUCT_FUNCTIONS and position in self.graph.part
+        if (not layer and not product) or (convolution and runtime != OPENVINO):
             integer = integer & self._written(position)
         self.fused |= dict.fromkeys(self.graph.chains[position], integer)
         # OpenVINO computes an addition, and what is read and written for it, at once.
@@ -309,6 +326,8 @@ class _Pass:
         elif operation.residual:
             elements = self._elements(self.graph.first[position])
             found.additions.append((alive & integer, alive & ~integer, elements))
+        elif position in self.graph.part:
+            self.computed[position] = integer
         else:
             found.others += alive
 

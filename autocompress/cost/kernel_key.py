@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from autocompress.core.target import FLOAT
 from autocompress.errors import InvalidInputError, explain
 
-KINDS = ("conv", "linear", "add", "quantise", "dequantise")
+WEIGHTLESS = ("maxpool", "avgpool", "attention")
+"""Pools, and scores, softmax and weighted sum of an attention."""
+
+KINDS = ("conv", "linear", "add", "quantise", "dequantise", *WEIGHTLESS)
 """What a kernel computes; a convolution or an addition includes its activation function."""
 
 INT8 = 8
@@ -25,15 +28,18 @@ class KernelKey:
     """One kernel as the runtime sees it; equal keys take equal time.
 
     Attributes:
-        kind: "conv", "linear", "add", or one of the conversions "quantise",
-            which reads floats, and "dequantise", which reads integers.
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
+        kind: "conv", "linear", "add", "maxpool", "avgpool", "attention", or
+            one of the conversions "quantise", which reads floats, and
+            "dequantise", which reads integers.
+        in_channels: Channels of the input; heads of an attention.
+        out_channels: Channels of the output, likewise.
         kernel: Kernel per spatial axis, for an addition that of the convolution
-            whose output is added to; () if there is none.
-        stride: Stride per spatial axis, likewise.
+            whose output is added to, for an attention the features of a head;
+            () if there is none.
+        stride: Stride per spatial axis, likewise; () for an attention.
         groups: Convolution groups, >= 1.
-        size: Output size per spatial axis (or token axis); () if there is none.
+        size: Output size per spatial axis (or token axis), for an attention
+            its queries and keys; () if there is none.
         bits: 8 if computed in integers, 32 in floating point.
 
     Example:
@@ -112,7 +118,10 @@ class KernelKey:
 
     @property
     def operations(self) -> int:
-        """Multiply-accumulates for one example; elements for what has no weights."""
+        """Multiply-accumulates for one example; elements that additions and conversions write."""
+        if self.kind in WEIGHTLESS:
+            products = 2 if self.kind == "attention" else 1
+            return products * self.out_channels * math.prod(self.kernel) * math.prod(self.size)
         return max(self.weights, self.out_channels) * math.prod(self.size)
 
     @property

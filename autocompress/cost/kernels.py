@@ -10,7 +10,9 @@ import numpy as np
 
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.target import FLOAT, Target
+from autocompress.cost.executed_graph import flow_of
 from autocompress.cost.kernel_key import INT8, KernelKey
+from autocompress.cost.weightless import Weightless, weightless_kernels
 from autocompress.graph.structure import Block, Layer, ModelGraph, Operation, loses_whole_groups
 from autocompress.graph.widths import LayerWidths, pruned_widths
 
@@ -47,6 +49,9 @@ def precision_class(candidate: Candidate, target: Target) -> str:
     return "int8" if any_integer else "float"
 
 
+Place = Layer | Operation | Weightless
+"""What takes time: a layer, a residual addition, or a pool or an attention."""
+
 Site = tuple[int, tuple[float, ...], int]
 """Place in the network, pruning ratios of the groups that decide its widths, bits."""
 
@@ -65,17 +70,20 @@ class KernelPlan:
         self.target = target
         adds = [operation for operation in graph.operations if operation.kind == "add"]
         layers = [layer for layer in graph.layers if layer.macs]  # looking up takes no time
-        self._places: list[Layer | Operation] = [*layers, *adds]
-        self.layer_count = len(layers)
-        self._carriers = [
-            place if isinstance(place, Layer) else self._carrier(place) for place in self._places
-        ]
+        flow = flow_of(graph)
+        apart = [] if flow is None else weightless_kernels(flow)
+        self._places: list[Place] = [*layers, *adds, *apart]
+        self.layer_count, self._add_count = len(layers), len(adds)
+        self._carriers = [self._carrier(place) for place in self._places]
         axes: dict[str, dict[str, tuple[str, ...]]] = {}  # layer name to axes by group
         for group in graph.groups:
             for member in group.members if group.prunable else ():
                 by_group = axes.setdefault(member.module, {})
                 by_group[group.name] = (*by_group.get(group.name, ()), member.axis)
         self._axes = [axes.get(carrier.name, {}) if carrier else {} for carrier in self._carriers]
+        for index in range(len(self._axes) - len(apart), len(self._axes)):
+            made = {name: where for name, where in self._axes[index].items() if "out" in where}
+            self._axes[index] = made  # inputs of what is before do not matter
         self._groups = [tuple(by_group) for by_group in self._axes]
         self._blocks = [
             frozenset(block.name for block in graph.blocks if _goes_with(place, block))
@@ -101,10 +109,15 @@ class KernelPlan:
     @property
     def additions(self) -> list[tuple[int, tuple[str, ...]]]:
         """The residual additions: the number of their place, and the groups that decide it."""
-        return list(enumerate(self._groups))[self.layer_count :]
+        return list(enumerate(self._groups))[self.layer_count :][: self._add_count]
 
-    def place(self, site: Site) -> Layer | Operation:
-        """Return the layer or the addition at a site."""
+    @property
+    def weightless(self) -> list[tuple[int, tuple[str, ...]]]:
+        """The pools and attentions, likewise, as `weightless_kernels` lists them."""
+        return list(enumerate(self._groups))[self.layer_count + self._add_count :]
+
+    def place(self, site: Site) -> Place:
+        """Return the layer or what else runs at a site."""
         return self._places[site[0]]
 
     def sites(self, candidate: Candidate) -> list[Site]:
@@ -118,6 +131,9 @@ class KernelPlan:
             if isinstance(place, Layer):
                 bits = self._layer_bits(place, candidate)
                 any_integer = any_integer or bits == INT8
+            elif isinstance(place, Weightless):
+                carrier = self._carriers[index]
+                bits = self._layer_bits(carrier, candidate) if carrier else FLOAT
             else:
                 bits = INT8 if any_integer else FLOAT
             sites.append((index, tuple([ratios.get(g, 0.0) for g in self._groups[index]]), bits))
@@ -172,7 +188,10 @@ class KernelPlan:
         precisions = {_executed_bits(self.target, config) for config in configs}
         for index, axes in enumerate(self._axes):
             place = self._places[index]
-            fixed = isinstance(place, Layer) and not (place.quantisable and _has_integers(place))
+            carrier = place if isinstance(place, Operation) else self._carriers[index]
+            fixed = isinstance(carrier, Layer) and not (
+                carrier.quantisable and _has_integers(carrier)
+            )
             steps = self._steps(axes, ratios, levels, rows)
             for chosen, bits in product(product(*steps), {FLOAT} if fixed else precisions):
                 ratio = dict(chain.from_iterable(chosen))
@@ -210,6 +229,15 @@ class KernelPlan:
     def _build(self, site: Site) -> KernelKey:
         index, ratios, bits = site
         place, carrier = self._places[index], self._carriers[index]
+        if isinstance(place, Weightless):
+            share = 1.0
+            if carrier is not None and ratios:
+                left, whole = (
+                    self._carrier_widths(carrier, self._groups[index], chosen).out_channels
+                    for chosen in (ratios, tuple(0.0 for _ in ratios))
+                )
+                share = left / whole
+            return place.key(share, bits)
         if isinstance(place, Operation):
             known = self._carrier_widths(carrier, self._groups[index], ratios) if carrier else None
             last = carrier is not None and not carrier.kernel_size
@@ -249,22 +277,29 @@ class KernelPlan:
             )
         return self._widths[groups, ratios][carrier.name]
 
-    def _carrier(self, operation: Operation) -> Layer | None:
-        """Find the layer that shares its output channels with an addition.
+    def _carrier(self, place: Place) -> Layer | None:
+        """Find the layer that decides the widths of a place: itself, or one before.
 
-        It is the last one inside the module that adds whose output has the
-        same shape; None if there is none, and the addition keeps its channels.
+        Of an addition it is the last one inside the module that adds whose
+        output has the same shape; None if there is none, and the place keeps
+        its channels.
         """
+        if isinstance(place, Layer):
+            return place
+        if isinstance(place, Weightless):
+            return self.graph.layer_by_name.get(place.carrier)
         fitting = [
             layer
             for layer in self.graph.layers
-            if _inside(layer.name, operation.scope) and layer.output_shape == operation.shape
+            if _inside(layer.name, place.scope) and layer.output_shape == place.shape
         ]
         return fitting[-1] if fitting else None
 
 
-def _goes_with(place: Layer | Operation, block: Block) -> bool:
-    """Tell whether a layer or addition is not run where a block is dropped."""
+def _goes_with(place: Place, block: Block) -> bool:
+    """Tell whether a layer or whatever else is not run where a block is dropped."""
+    if isinstance(place, Weightless):
+        return block.name in place.blocks
     if isinstance(place, Layer):
         return _inside(place.name, block.name)
     return _inside(place.scope, block.name) or (block.is_branch and place.branch == block.name)

@@ -1,11 +1,12 @@
 """Where the time of candidates goes: sums of kernels and conversions, for many at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autocompress.core.candidate import Candidate, LayerConfig
+from autocompress.core.candidate import LayerConfig
+from autocompress.core.population import Candidates, Population
 from autocompress.core.target import FLOAT, Target
 from autocompress.cost.executed_graph import ExecutedGraph, Execution, flow_of
 from autocompress.cost.kernel_key import INT8, KernelKey
@@ -23,10 +24,11 @@ NAMES = (
     *("quantise", "dequantise", "other operations"),
     *("integer depthwise layers", "float depthwise layers"),
     *("number of integer layers", "number of float layers", "number of conversions"),
+    *("pools", "attention"),
 )
-"""What the columns are: milliseconds each, the last three assumed of `OPERATION_MS` apiece."""
+"""What the columns are: milliseconds each, numbers assumed of `OPERATION_MS` apiece."""
 
-PRIOR = np.array([1.0] * 9 + [0.0] * 3)
+PRIOR = np.array([0.0 if name.startswith("number") else 1.0 for name in NAMES])
 """What the columns count for before any network was measured: times, numbers not."""
 
 OPERATION_MS = 0.003
@@ -77,28 +79,25 @@ class LatencyFeatures:
         }
         self.times: dict[tuple[int, tuple[float, ...]], tuple[float, float, float]] = {}
 
-    def table(self, candidates: Sequence[Candidate]) -> Columns:
+    def table(self, candidates: Candidates) -> Columns:
         """Return the columns of candidates.
 
         Args:
             candidates: n of them.
 
         Returns:
-            `n x 12` milliseconds; see `NAMES`.
+            `n x 14` milliseconds; see `NAMES`.
         """
-        count = len(candidates)
-        quantised, executable = self._precisions(candidates)
-        ratios = self._ratios(candidates)
+        population = Population.of(candidates)
+        count = len(population)
+        quantised, executable = self._precisions(population)
+        ratios = self._ratios(population)
         shares: dict[str, Columns] = {}
         times: dict[str, tuple[Columns, Columns]] = {}
         for index, (layer, groups) in enumerate(self.layers):
             integer, floating, share = self._layer(index, groups, ratios, count)
             times[layer.name], shares[layer.name] = (integer, floating), share
-        blocks = [span.name for span in self.executed.flow.spans]
-        dropped = {
-            name: np.array([name in c.dropped_blocks for c in candidates], bool) for name in blocks
-        }
-        execution = self.executed.run(quantised, executable, shares, dropped, count)
+        execution = self.executed.run(quantised, executable, shares, population.dropped, count)
         return self._columns(execution, times, ratios, count)
 
     def _columns(
@@ -135,6 +134,11 @@ class LatencyFeatures:
             for mask, elements in conversions:
                 table[:, column] += mask * self._elementwise(kind, bits, size * elements)
                 table[:, 11] += mask * OPERATION_MS
+        parts = zip(self.executed.weightless, self.plan.weightless, found.weightless, strict=True)
+        for kernel, (index, groups), (alive, share) in parts:
+            in_integers, in_floats, _ = self._layer(index, groups, ratios, count)
+            column = 13 if kernel.kind == "attention" else 12
+            table[:, column] += alive * (share * in_integers + (1 - share) * in_floats)
         table[:, 6] = found.others * OPERATION_MS
         return table
 
@@ -144,17 +148,14 @@ class LatencyFeatures:
         return result
 
     def _precisions(
-        self, candidates: Sequence[Candidate]
+        self, population: Population
     ) -> tuple[dict[str, NDArray[np.bool_]], dict[str, NDArray[np.bool_]]]:
         """Tell which candidates quantise a layer, and for which the runtime has integers."""
-        known: dict[int, tuple[bool, bool]] = {id(None): (False, False)}
+        known = np.array([self._precision(config) for config in population.configs])
+        untouched = np.zeros(len(population), np.intp)
         quantised, executable = {}, {}
         for layer, _ in self.layers:
-            configs = [candidate.layers.get(layer.name) for candidate in candidates]
-            for config in configs:
-                if id(config) not in known and config is not None:
-                    known[id(config)] = self._precision(config)
-            pairs = np.array([known[id(config)] for config in configs], bool).reshape(-1, 2)
+            pairs = known[population.layers.get(layer.name, untouched)]
             possible = "Transpose" not in layer.type
             quantised[layer.name], executable[layer.name] = pairs[:, 0], pairs[:, 1] & possible
         return quantised, executable
@@ -164,13 +165,13 @@ class LatencyFeatures:
         pair = self.target.executed(config.weight_bits, config.activation_bits, config.group_size)
         return grids, max(pair) <= INT8
 
-    def _ratios(self, candidates: Sequence[Candidate]) -> dict[str, Ratios]:
+    def _ratios(self, population: Population) -> dict[str, Ratios]:
         """For each group, list the ratios that occur, and which of them each candidate has."""
-        found = {}
-        for group in self.groups:
-            values = [candidate.pruning_ratios.get(group, 0.0) for candidate in candidates]
-            found[group] = np.unique(values, return_inverse=True)
-        return found
+        whole = np.zeros(len(population))
+        return {
+            group: np.unique(population.ratios.get(group, whole), return_inverse=True)
+            for group in self.groups
+        }
 
     def _layer(
         self,
@@ -184,11 +185,13 @@ class LatencyFeatures:
         for group in groups:
             values, places = ratios[group]
             codes = codes * len(values) + places
-        kinds, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-        rows = np.empty((len(kinds), 3))
-        for row, example in enumerate(first):
-            chosen = tuple(float(ratios[g][0][ratios[g][1][example]]) for g in groups)
-            rows[row] = self._times(index, chosen)
+        kinds, inverse = np.unique(codes, return_inverse=True)
+        left, chosen = kinds, []
+        for group in reversed(groups):
+            left, places = np.divmod(left, max(1, len(ratios[group][0])))
+            chosen.append(ratios[group][0][places].tolist())
+        met = zip(*reversed(chosen), strict=True) if groups else [()] * len(kinds)
+        rows = np.array([self._times(index, combined) for combined in met]).reshape(-1, 3)
         integer, floating, share = rows[inverse].T
         return integer, floating, share
 

@@ -5,9 +5,12 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping
 
 from autocompress.core.candidate import Candidate
-from autocompress.cost.kernel_key import KernelKey
+from autocompress.cost.kernel_key import WEIGHTLESS, KernelKey
 from autocompress.cost.kernels import KernelPlan, Site
 from autocompress.errors import InvalidInputError, explain
+
+OPERATION_MS = 5e-7
+"""Milliseconds per operation of pools and attentions that were not measured."""
 
 
 class LatencyTable:
@@ -58,6 +61,8 @@ class LatencyTable:
         alike = [
             other for other in self.kernels if (other.kind, other.bits) == (key.kind, key.bits)
         ]
+        if not alike and key.kind in WEIGHTLESS:  # older profiles have none of these
+            return OPERATION_MS * key.operations
         if not alike:
             raise InvalidInputError(
                 explain(

@@ -3,15 +3,20 @@
 import math
 from collections.abc import Mapping
 
-from autocompress.core.candidate import Candidate
+import numpy as np
+from numpy.typing import NDArray
+
+from autocompress.core.population import Population
 from autocompress.core.target import FLOAT
 from autocompress.graph.structure import Layer, ModelGraph
-from autocompress.graph.widths import LayerWidths
+from autocompress.graph.widths import WidthColumns
+
+IntArray = NDArray[np.int64]
 
 
 def peak_activation_bytes(
-    graph: ModelGraph, candidate: Candidate, widths: Mapping[str, LayerWidths]
-) -> int:
+    graph: ModelGraph, population: Population, widths: Mapping[str, WidthColumns]
+) -> IntArray:
     """Estimate the peak of activation memory for one example.
 
     Layers run one after the other. While one runs, its input, its output and
@@ -21,31 +26,38 @@ def peak_activation_bytes(
 
     Args:
         graph: The structure of the original model.
-        candidate: The joint configuration.
-        widths: What it leaves of every layer, in order of execution.
+        population: n joint configurations.
+        widths: What they leave of every layer, in order of execution.
 
     Returns:
-        Bytes; the weights are not among them.
+        `n` numbers of bytes; the weights are not among them.
     """
-    layers = [graph.layer_by_name[name] for name in widths]
-    bits = [candidate.layer(layer.name).activation_bits for layer in layers]
-    read = [
-        _elements(layer, layer.input_shape, widths[layer.name].in_channels) * b
-        for layer, b in zip(layers, bits, strict=True)
-    ]
-    held = dict.fromkeys(widths, 0)
+    activation_bits = np.array([config.activation_bits for config in population.configs])
+    bits = {
+        name: activation_bits[population.layers[name]] if name in population.layers else FLOAT
+        for name in widths
+    }
+    read = {
+        name: _elements(layer, layer.input_shape, widths[name].in_channels) * bits[name]
+        for name, layer in graph.layer_by_name.items()
+    }
+    held: dict[str, IntArray | int] = dict.fromkeys(widths, 0)
     for block in graph.blocks:
-        inside = [index for index, layer in enumerate(layers) if layer.name in block.layers]
-        for index in inside[1:]:
-            held[layers[index].name] += read[inside[0]]
-    peak = 0
-    for index, layer in enumerate(layers):
-        after = bits[index + 1] if index + 1 < len(layers) else FLOAT
-        written = _elements(layer, layer.output_shape, widths[layer.name].out_channels) * after
-        peak = max(peak, read[index] + written + held[layer.name])
-    return math.ceil(peak / 8)
+        taken = np.zeros(len(population), dtype=np.int64)  # by its first layer that stands
+        for name in (name for name in widths if name in block.layers):
+            held[name] = held[name] + taken
+            first = widths[name].standing & (taken == 0)
+            taken = np.where(first, read[name], taken)
+    peak = np.zeros(len(population), dtype=np.int64)
+    after: IntArray | int = FLOAT
+    for name in reversed(list(widths)):
+        layer, left = graph.layer_by_name[name], widths[name]
+        written = _elements(layer, layer.output_shape, left.out_channels) * after
+        peak = np.where(left.standing, np.maximum(peak, read[name] + written + held[name]), peak)
+        after = np.where(left.standing, bits[name], after)
+    return -(-peak // 8)
 
 
-def _elements(layer: Layer, shape: tuple[int, ...], channels: int) -> int:
+def _elements(layer: Layer, shape: tuple[int, ...], channels: IntArray) -> IntArray:
     """Count the elements of a tensor whose channels are the first axis, or the last."""
     return channels * math.prod(shape[1:] if layer.kernel_size else shape[:-1])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from autocompress.artifact.session import check_available, runtime_version
 from autocompress.core.candidate import Candidate
 from autocompress.core.files import read_json, write_json
+from autocompress.core.population import Candidates
 from autocompress.core.schema import SCHEMA_VERSION, check_record
 from autocompress.core.target import Target
 from autocompress.cost.correction import BOUNDARY_MS, Anchor, Correction, fit_correction
@@ -94,7 +95,7 @@ class DeviceProfile:
         return float(self.predict_latencies(space, [candidate])[0][0])
 
     def predict_latencies(
-        self, space: HasGraph | ModelGraph, candidates: Sequence[Candidate]
+        self, space: HasGraph | ModelGraph, candidates: Candidates
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Predict the latencies of many candidates at once.
 
@@ -135,17 +136,18 @@ class DeviceProfile:
 
     def predict_costs(self, space: HasGraph | ModelGraph, candidate: Candidate) -> dict[str, float]:
         """Predict what only the device tells: "latency_ms"."""
-        return self.predict_many(space, [candidate])[0]
+        found = self.predict_many(space, [candidate])
+        return {name: values[0].item() for name, values in found.items()}
 
     def predict_many(
-        self, space: HasGraph | ModelGraph, candidates: Sequence[Candidate]
-    ) -> list[dict[str, float]]:
-        """Predict the same of many candidates at once, which takes little longer.
+        self, space: HasGraph | ModelGraph, candidates: Candidates
+    ) -> dict[str, NDArray[np.float64]]:
+        """Predict the same of `n` candidates at once, which takes little longer: `n` values.
 
         Rounded, so that a prediction does not depend on the others beside it.
         """
         found, _ = self.predict_latencies(space, candidates)
-        return [{"latency_ms": float(f"{latency:.9g}")} for latency in found.tolist()]
+        return {"latency_ms": np.array([float(f"{ms:.9g}") for ms in found.tolist()])}
 
     def kernel_ms(self, space: HasGraph | ModelGraph, candidate: Candidate) -> float:
         """Sum the kernels of a candidate, in milliseconds, uncorrected."""

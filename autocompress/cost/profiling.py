@@ -26,7 +26,9 @@ CHUNK_ELEMENTS = 32_000_000
 """Weights held in memory at once, all models of a chunk together."""
 
 NARROW = 16
-"""Channels between the convolutions that additions are measured among."""
+"""Channels between the convolutions that additions and pools are measured among."""
+
+POOLS = {"maxpool": "MaxPool", "avgpool": "AveragePool"}
 
 SHORTEST_MS = 1e-4
 """What a kernel takes at least, where noise exceeds its time."""
@@ -98,10 +100,12 @@ def kernel_model(key: KernelKey, kernels: int, *, batch_size: int = 1) -> onnx.M
     weights per output channel, and the activation function between the kernel
     and its QuantizeLinear, where the runtime fuses it.
 
-    What runtimes may compute with its neighbours is measured among them: of
-    `COPIES` pairs of convolutions in a chain, as many as there are kernels have
-    their input added to their output; of `COPIES` elementwise operations, as
-    many read integers.
+    What runtimes may compute with its neighbours, or in the memory layout of
+    these, is measured among them: of `COPIES` pairs of convolutions in a chain,
+    as many as there are kernels have their input added to their output; of
+    `COPIES` convolutions, as many are pooled; of `COPIES` elementwise
+    operations, as many read integers. Attentions run one after the other, each
+    with the output of the last for its queries.
 
     Args:
         key: The kernel.
@@ -157,7 +161,7 @@ class _Builder:
         self.batch_size = batch_size
         self.quantised = key.bits == INT8
         self.chained = key.kind == "add" and bool(key.kernel)
-        self.among_others = self.chained or key.kind == "dequantise"
+        self.among_others = self.chained or key.kind in ("dequantise", *POOLS)
         self.type = TensorProto.UINT8 if self.quantised else TensorProto.FLOAT
         converted = {"quantise": TensorProto.UINT8, "dequantise": TensorProto.FLOAT}
         self.output_type = converted.get(key.kind, self.type)
@@ -174,13 +178,8 @@ class _Builder:
     def add_kernel(self, index: int, *, counted: bool) -> None:
         """Add the kernel once more, or only what it stands among."""
         key = self.key
-        if key.kind == "quantise":
-            self.results.append(self._conversion("QuantizeLinear", index))
-            return
-        if key.kind == "dequantise":
-            read = self._conversion("DequantizeLinear", index) if counted else "y"
-            shift = self._constant(f"shift{index}", np.array(1.0 + index, np.float32))
-            self.results.append(self._node("Add", read, shift))
+        if key.kind not in ("conv", "linear", "add"):
+            self.results.append(self._weightless(index, counted=counted))
             return
         before = self.results[-1] if self.results and key.kind == "add" else "x"
         if self.chained:
@@ -203,6 +202,20 @@ class _Builder:
         if self.chained:  # runtimes save themselves a step where a sum has its summand's grid
             self.steps[f"result{index}"] = SCALE * (1.1 + 0.1 * index)
         self.results.append(self._write(self._node("Relu", made), f"result{index}"))
+
+    def _weightless(self, index: int, *, counted: bool) -> str:
+        """Add a conversion, a pool or an attention, or only what it stands among."""
+        kind = self.key.kind
+        if kind == "quantise":
+            return self._conversion("QuantizeLinear", index)
+        if kind == "dequantise":
+            read = self._conversion("DequantizeLinear", index) if counted else "y"
+            shift = self._constant(f"shift{index}", np.array(1.0 + index, np.float32))
+            return self._node("Add", read, shift)
+        if kind == "attention":
+            return self._attention(self.results[-1] if self.results else "x", index)
+        made = self._widened(index)
+        return self._pooled(made, index) if counted else made
 
     def _signed(self, name: str) -> str:
         """Round a tensor to a grid of both signs, as a branch has before it is added."""
@@ -231,6 +244,34 @@ class _Builder:
             pads=self._pads(),
         )
 
+    def _widened(self, index: int) -> str:
+        """Convolve the narrow input to what is pooled."""
+        ones = [1] * len(self.key.size)
+        parameters = self._parameters((self.key.out_channels, NARROW, *ones), f"w{index}")
+        made = self._node("Conv", self._read("x", f"x_read{index}"), *parameters, kernel_shape=ones)
+        return self._write(self._node("Relu", made), f"wide{index}")
+
+    def _pooled(self, read: str, index: int) -> str:
+        """Pool a tensor; all of its pixels are in some window."""
+        key, given = self.key, self._read(read, f"read{index}")
+        if key.kind == "avgpool" and key.kernel == key.stride and set(key.size) == {1}:
+            made = self._node("GlobalAveragePool", given)  # as it is written in files
+        else:
+            window: dict[str, Any] = {"kernel_shape": key.kernel, "strides": key.stride}
+            made = self._node(POOLS[key.kind], given, pads=self._pads(), **window)
+        return self._write(made, f"result{index}")
+
+    def _attention(self, queries: str, index: int) -> str:
+        """Weigh values by the softmax of the products of queries and keys."""
+        factor = self._constant(f"factor{index}", np.array(0.1 + 0.01 * index, np.float32))
+        keys = self._read("keys", f"keys{index}")
+        scores = self._node("MatMul", self._read(queries, f"queries{index}"), keys)
+        weights = self._node("Softmax", self._node("Mul", scores, factor), axis=-1)
+        rounded = self._write(weights, f"weights{index}")
+        values = self._read("values", f"values{index}")
+        mixed = self._node("MatMul", self._read(rounded, f"weights_read{index}"), values)
+        return self._write(mixed, f"result{index}")
+
     def _conversion(self, kind: str, index: int) -> str:
         """Convert the input once more; scales differ, so that conversions are not merged."""
         scale = self._constant(f"scale{index}", np.array(SCALE * (1 + index), np.float32))
@@ -238,18 +279,25 @@ class _Builder:
 
     def finish(self) -> onnx.ModelProto:
         """Return the model of the kernels added so far."""
-        cut = bool(self.key.size) and (self.chained or self.key.kind not in ("add", "linear"))
-        if self.chained:
+        plain = self.key.kind in ("add", "linear", "attention")
+        cut = bool(self.key.size) and (self.chained or not plain)
+        if self.chained or self.key.kind == "attention":
             self.results = self.results[-1:]
         outputs = self._pixels() if cut else self.results
         shape = self._input_shape()
         inputs = {"x": self.type}
         if self.key.kind in ("add", "dequantise") and not self.chained:
             inputs["y"] = self.output_type
+        shapes = dict.fromkeys(inputs, shape)
+        if self.key.kind == "attention":
+            inputs |= {"keys": self.type, "values": self.type}
+            *outer, _, features = shape
+            count = self.key.size[1]
+            shapes |= {"keys": [*outer, features, count], "values": [*outer, count, features]}
         graph = helper.make_graph(
             self.nodes,
             "kernel",
-            [helper.make_tensor_value_info(name, kind, shape) for name, kind in inputs.items()],
+            [helper.make_tensor_value_info(n, kind, shapes[n]) for n, kind in inputs.items()],
             [
                 helper.make_tensor_value_info(name, self.output_type, [None] * len(shape))
                 for name in outputs
@@ -262,12 +310,13 @@ class _Builder:
     def _pixels(self) -> list[str]:
         """Cut one pixel out of results, with strides that differ so that none are merged."""
         ones = [1] * len(self.key.size)
+        sizes = self._input_shape()[2:] if self.key.kind in POOLS else self.key.size
         return [
             self._node(
                 "MaxPool",
                 self.results[min(index, len(self.results) - 1)],
                 kernel_shape=ones,
-                strides=[size + index for size in self.key.size],
+                strides=[size + index for size in sizes],
             )
             for index in range(COPIES)
         ]
@@ -276,10 +325,12 @@ class _Builder:
         key = self.key
         if key.kind == "linear":
             return [self.batch_size * math.prod(key.size), key.in_channels]
-        if key.kind not in ("conv", "linear"):
+        if key.kind == "attention":
+            return [self.batch_size, key.in_channels, key.size[0], *key.kernel]
+        if key.kind not in ("conv", *POOLS):
             return [self.batch_size, key.out_channels, *key.size]
         spatial = [n * s for n, s in zip(key.size, key.stride, strict=True)]
-        return [self.batch_size, key.in_channels, *spatial]
+        return [self.batch_size, NARROW if key.kind in POOLS else key.in_channels, *spatial]
 
     def _pads(self) -> list[int]:
         """Padding that makes the input `size * stride` long on every axis."""

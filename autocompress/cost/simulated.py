@@ -1,17 +1,21 @@
 """The costs of candidates on a simulated target, computed and never measured."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.files import write_json
+from autocompress.core.population import Candidates
 from autocompress.core.schema import SCHEMA_VERSION
 from autocompress.core.simulation import LookupTable, Simulation
 from autocompress.core.target import FLOAT, Target
 from autocompress.cost.kernels import KernelPlan, Site
 from autocompress.cost.profile import HasGraph
 from autocompress.cost.simulator import LayerCost, look_up, simulate_kernel
+from autocompress.cost.weightless import Weightless
 from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import Layer, ModelGraph
 
@@ -54,10 +58,11 @@ class SimulatedProfile:
         return self._memory[0].total(candidate)
 
     def predict_many(
-        self, space: HasGraph | ModelGraph, candidates: Sequence[Candidate]
-    ) -> list[dict[str, float]]:
-        """Compute the costs of many candidates."""
-        return [self.predict_costs(space, candidate) for candidate in candidates]
+        self, space: HasGraph | ModelGraph, candidates: Candidates
+    ) -> dict[str, NDArray[np.float64]]:
+        """Compute the costs of `n` candidates, `n` values each."""
+        found = [self.predict_costs(space, candidate) for candidate in candidates]
+        return {name: np.array([costs[name] for costs in found]) for name in found[0]}
 
     def predict_latency(self, space: HasGraph | ModelGraph, candidate: Candidate) -> float:
         """Compute the latency of a candidate, in milliseconds."""
@@ -128,10 +133,11 @@ class _Costs:
         return pair if pair in self.target.precisions else (FLOAT, FLOAT)
 
     def _cost(self, site: Site, bits: tuple[int, int]) -> LayerCost:
-        size = self.target.batch_size
+        size, place = self.target.batch_size, self.plan.place(site)
+        if isinstance(place, Weightless):  # not simulated
+            return LayerCost(latency_ms=0.0)
         if not isinstance(self.simulation, LookupTable):
             return simulate_kernel(self.simulation, self.plan.kernel(site), bits, batch_size=size)
-        place = self.plan.place(site)
         if not isinstance(place, Layer):
             return LayerCost(latency_ms=0.0)
         share = self.plan.kernel(site).operations / place.macs

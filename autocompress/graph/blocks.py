@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
+from autocompress.core.candidate import is_inside
 from autocompress.graph.inputs import ModelInputs, one_line, output_tensors
 from autocompress.graph.recording import Branch, ModuleCall, Recording
 from autocompress.graph.structure import Block, Layer
@@ -40,13 +41,13 @@ def find_blocks(
     whole = _whole_blocks(model, inputs, recording)
     branches = _branches(model, inputs, recording, whole)
     single = [name for name, reason in branches.items() if not reason]
-    listed = {n: r for n, r in whole.items() if not any(_inside(name, n) for name in single)}
+    listed = {n: r for n, r in whole.items() if not any(is_inside(name, n) for name in single)}
     branches = {n: r for n, r in branches.items() if not r or not _inside_any(n, listed)}
     order = {call.name: number for number, call in reversed([*enumerate(recording.calls)])}
     return tuple(
         Block(
             name=name,
-            layers=tuple(layer.name for layer in layers if _inside(layer.name, name)),
+            layers=tuple(layer.name for layer in layers if is_inside(layer.name, name)),
             droppable=not reason,
             reason=reason,
             is_branch=name in branches,
@@ -77,7 +78,7 @@ def _branches(
     found: dict[str, str] = {}
     for branch in recording.branches:
         call = branch.calls[-1]
-        if not _inside_any(call.name, kept) and not any(_inside(n, call.name) for n in kept):
+        if not _inside_any(call.name, kept) and not any(is_inside(n, call.name) for n in kept):
             found.setdefault(call.name, _branch_reason(branch, recording))
     innermost = {name: reason for name, reason in found.items() if _is_listed(name, found)}
     sound = [name for name, reason in innermost.items() if not reason]
@@ -137,12 +138,8 @@ class Zero(nn.Module):
         return self.zero
 
 
-def _inside(name: str, module: str) -> bool:
-    return name == module or name.startswith(f"{module}.")
-
-
 def _inside_any(name: str, modules: Iterable[str]) -> bool:
-    return any(_inside(name, module) for module in modules)
+    return any(is_inside(name, module) for module in modules)
 
 
 def _is_listed(name: str, found: Mapping[str, str]) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from autocompress.graph.attention_product import FUSED, attention
 
@@ -36,7 +37,10 @@ class TracedOperation:
         residual: Whether it adds two floating-point tensors of one shape, as
             branches are.
         sizes: Elements of each output for one example; traces that differ
-            in them alone are equal.
+            in these, or in what follows, alone are equal.
+        shapes: Shape of each output, for all examples.
+        window: Window of a pool per spatial axis, as it was given; () for
+            other operations, and where the output size was given instead.
     """
 
     kind: str
@@ -45,6 +49,8 @@ class TracedOperation:
     owner: str
     residual: bool
     sizes: tuple[int, ...] = field(default=(), compare=False)
+    shapes: tuple[tuple[int, ...], ...] = field(default=(), compare=False)
+    window: tuple[int, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,10 +79,12 @@ class OperationTrace:
     Attributes:
         operations: In the order of execution.
         spans: The blocks that were watched, in that order too.
+        examples: How many there were.
     """
 
     operations: tuple[TracedOperation, ...]
     spans: tuple[BlockSpan, ...] = ()
+    examples: int = field(default=1, compare=False)
 
     def without(
         self, blocks: Sequence[str], branches: Collection[str] = ()
@@ -120,15 +128,15 @@ class OperationTrace:
                 old, new = old + 1, new + 1
             kept.append(replace(operation, inputs=inputs, residual=residual))
             position += 1
-        return OperationTrace(operations=tuple(kept))
+        return OperationTrace(operations=tuple(kept), examples=self.examples)
 
 
 class _Recorder(TorchFunctionMode):
     """Numbers every tensor that operations return, and notes who reads it."""
 
-    def __init__(self, owners: Mapping[int, str]) -> None:
+    def __init__(self, owners: Mapping[int, str], examples: int) -> None:
         super().__init__()
-        self.owners = owners
+        self.owners, self.examples = owners, examples
         self.alive: list[Tensor] = []
         self.number: dict[int, int] = {}
         self.count = 0
@@ -163,7 +171,9 @@ class _Recorder(TorchFunctionMode):
                     outputs=len(outputs),
                     owner=operand_owner(args, self.owners),
                     residual=residual,
-                    sizes=tuple(t.numel() // max(1, len(t)) if t.dim() else 1 for t in outputs),
+                    sizes=tuple(max(1, t.numel() // self.examples) for t in outputs),
+                    shapes=tuple(tuple(t.shape) for t in outputs),
+                    window=_window(kind, args, kwargs),
                 )
             )
         for tensor in outputs:
@@ -207,7 +217,8 @@ def record_operations(
             takes and returns one tensor.
     """
     args, kwargs = inputs
-    recorder = _Recorder(weight_owners(model) | norm_owners(model))
+    examples = next((len(t) for t in tree_leaves(inputs) if isinstance(t, Tensor) and t.dim()), 1)
+    recorder = _Recorder(weight_owners(model) | norm_owners(model), max(1, examples))
     for position, tensor in enumerate(tensors_in((args, kwargs))):
         recorder.register(tensor, -1 - position)
     hooks = [hook for name in blocks for hook in recorder.watch(name, model.get_submodule(name))]
@@ -217,7 +228,11 @@ def record_operations(
     finally:
         for hook in hooks:
             hook.remove()
-    return OperationTrace(operations=tuple(recorder.operations), spans=tuple(recorder.spans))
+    return OperationTrace(
+        operations=tuple(recorder.operations),
+        spans=tuple(recorder.spans),
+        examples=recorder.examples,
+    )
 
 
 def tensors_in(value: object) -> list[Tensor]:
@@ -254,6 +269,14 @@ def norm_owners(model: nn.Module) -> dict[int, str]:
         for name, m in model.named_modules()
         if isinstance(m, kinds) and m.running_mean is not None
     }
+
+
+def _window(kind: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
+    """Read the window of a pool off its arguments; adaptive ones are given none."""
+    if "pool" not in kind or kind.startswith("adaptive"):
+        return ()
+    given = kwargs.get("kernel_size", args[1] if len(args) > 1 else ())
+    return (given,) if isinstance(given, int) else tuple(given)
 
 
 def _same_shape(args: tuple[Any, ...]) -> bool:

@@ -204,21 +204,22 @@ class AccuracyPredictor:
         mean = model.warp.inverse(place)
         return (mean, model.widening * model.warp.slope(place) * spread) if return_std else mean
 
-    def predict_bound(self, X: ArrayLike, deviations: float) -> FloatArray:  # noqa: N803
-        """Predict the accuracy that lies some standard deviations above the mean.
+    def predict_bounds(self, X: ArrayLike, deviations: ArrayLike) -> FloatArray:  # noqa: N803
+        """Predict the accuracies that lie some standard deviations above the mean.
 
         They are added on the scale that is modelled: where that is a
         logarithm of the gap, a bound is never far above the best value seen.
 
         Args:
             X: `m x d` numbers that describe the candidates.
-            deviations: Calibrated standard deviations; 0 for the mean.
+            deviations: `b` numbers of calibrated standard deviations; 0 for the mean.
 
         Returns:
-            `m` values.
+            `b x m` values.
         """
         model, place, spread = self._places(X)
-        return model.warp.inverse(place + deviations * model.stretch * spread)
+        steps = np.multiply.outer(np.asarray(deviations, dtype=np.float64), spread)
+        return model.warp.inverse(place + model.stretch * steps)
 
     def _places(self, X: ArrayLike) -> tuple[_Fitted, FloatArray, FloatArray]:  # noqa: N803
         """Return what was fitted, and means and deviations on the modelled scale."""

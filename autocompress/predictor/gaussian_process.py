@@ -62,7 +62,7 @@ class GaussianProcess:
     def predict(self, table: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return mean and standard deviation, noise left out, of `m x p` inputs."""
         rows = table - self.centre
-        cross = _kernel(rows, self.table, self.share, self.length, self.norm)
+        cross = _kernel(*_products(rows, self.table), self.share, self.length, self.norm)
         prior = self.share * (rows**2).sum(axis=1) / self.norm + 1.0 - self.share
         left = np.maximum(prior - ((cross @ self.precision) * cross).sum(axis=1), LEAST_VARIANCE)
         mean = self.mean + self.scale * (cross @ self.weights)
@@ -96,8 +96,8 @@ def fit_gaussian_processes(
     centre = table.mean(axis=0)
     rows = table - centre
     norm = float((rows**2).sum(axis=1).mean()) or 1.0
-    distances = _squared_distances(rows, rows)[np.triu_indices(len(rows), 1)]
-    unit = float(np.median(distances)) or 1.0
+    inner, distances = _products(rows, rows)
+    unit = float(np.median(distances[np.triu_indices(len(rows), 1)])) or 1.0
     scaled = []
     for target in targets:
         spread = float(target.std()) or 1.0
@@ -105,7 +105,7 @@ def fit_gaussian_processes(
     best: list[GaussianProcess | None] = [None] * len(targets)
     for share, factor in product(LINEAR_SHARES, LENGTHSCALES):
         length = unit * factor**2
-        values, vectors = eigh(_kernel(rows, rows, share, length, norm))
+        values, vectors = eigh(_kernel(inner, distances, share, length, norm))
         for number, (mean, spread, target) in enumerate(scaled):
             evidence, noise, amplitude = _likeliest(np.maximum(values, 0.0), vectors.T @ target)
             evidence -= len(rows) * np.log(spread)
@@ -139,12 +139,17 @@ def _likeliest(values: FloatArray, projected: FloatArray) -> tuple[float, float,
     return max(found)
 
 
-def _kernel(a: FloatArray, b: FloatArray, share: float, length: float, norm: float) -> FloatArray:
-    radius = np.sqrt(5.0 * _squared_distances(a, b) / length)
+def _kernel(
+    inner: FloatArray, distances: FloatArray, share: float, length: float, norm: float
+) -> FloatArray:
+    """Evaluate the kernel, given inner products and squared distances."""
+    radius = np.sqrt(5.0 * distances / length)
     matern = (1.0 + radius + radius**2 / 3.0) * np.exp(-radius)
-    return np.asarray(share * (a @ b.T) / norm + (1.0 - share) * matern)
+    return np.asarray(share * inner / norm + (1.0 - share) * matern)
 
 
-def _squared_distances(a: FloatArray, b: FloatArray) -> FloatArray:
-    squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2.0 * a @ b.T
-    return np.asarray(np.maximum(squares, 0.0))
+def _products(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the `n x m` inner products and squared distances of `n` and `m` rows."""
+    inner = a @ b.T
+    norms, others = (np.einsum("ij,ij->i", table, table) for table in (a, b))
+    return inner, np.maximum(norms[:, None] + others - 2.0 * inner, 0.0)

@@ -34,6 +34,15 @@ CHOSEN_COLOUR = "#c2379b"
 """Readable on a light and on a dark page; symbols differ as well."""
 
 
+SCALED = {
+    False: ("dense scaling, predicted", "longdash"),
+    True: ("dense scaling + int8, predicted", "dash"),
+}
+"""By whether it is quantised: the line of the original at several widths, and its dash."""
+
+SCALING_ORIGINS = ("unmodified", "plain int8", "uniform pruning")
+"""Designs that leave the original as it is but for the same width everywhere."""
+
 CHOSEN = "chosen member"
 """Name of the trace that the page's script moves to the member that is looked at."""
 
@@ -65,6 +74,17 @@ def front_figure(
                 marker={"color": TRIAL_COLOUR, "size": 5, "opacity": 0.6, "symbol": symbol},
                 hovertemplate=f"{name}<br>%{{x:.4g}}, %{{y:.2f}} %<extra></extra>",
             )
+    for quantised, (name, dash) in SCALED.items():
+        line = _predicted(scaled_designs(trials, quantised=quantised), cost)
+        if len(line) > 1:
+            figure.add_scatter(
+                x=[scale * x for x, _ in line],
+                y=[100 * y for _, y in line],
+                name=name,
+                mode="lines",
+                line={"color": BASELINE_COLOUR, "width": 1.5, "dash": dash},
+                hoverinfo="skip",
+            )
     measured = [row for row in rows if cost in row.measured]
     for kind, split, key, colour, symbol in (
         ("dominated", "val", "val_accuracy", TRIAL_COLOUR, "circle-open"),
@@ -89,6 +109,30 @@ def front_figure(
         hoverinfo="skip",
     )
     return finished(figure, x=title, y="accuracy (%)").update_layout(height=440)
+
+
+def scaled_designs(
+    trials: Sequence[Mapping[str, Any]], *, quantised: bool
+) -> list[Mapping[str, Any]]:
+    """List the trials that scale the original: every group loses the same share of channels.
+
+    It is what one gets of the architecture without a search. Layers are either
+    all in float or all as in plain int8; nothing is dropped or sparse.
+
+    Args:
+        trials: The trials, with "origin", "quantised_layers" and "mean_pruning_ratio".
+        quantised: Whether the int8 ones are wanted.
+
+    Returns:
+        The widest first.
+    """
+    own = [
+        trial
+        for trial in trials
+        if trial.get("origin") in SCALING_ORIGINS
+        and bool(trial.get("quantised_layers")) == quantised
+    ]
+    return sorted(own, key=lambda trial: float(trial.get("mean_pruning_ratio") or 0.0))
 
 
 def _predicted(trials: Sequence[Mapping[str, Any]], cost: str) -> list[tuple[float, float]]:

@@ -14,8 +14,8 @@ from autocompress.core.candidate import (
     UNIFORM,
     Candidate,
     DistillConfig,
-    LayerConfig,
 )
+from autocompress.core.population import Population
 from autocompress.core.schema import unknown_name
 from autocompress.core.target import FLOAT
 from autocompress.errors import InvalidInputError, explain
@@ -30,10 +30,11 @@ from autocompress.space.knobs import (
     mild_last,
     pair_levels,
     pairs_apart,
+    ratio_levels,
     ratios_apart,
     sparsity_apart,
-    values_of,
 )
+from autocompress.space.levels import Levels
 from autocompress.space.parameter import Parameter, check_params
 
 FloatArray = NDArray[np.float64]
@@ -130,7 +131,10 @@ class BoundSpace:
     @cached_property
     def pruning_knobs(self) -> tuple[Knob[float], ...]:
         """The choices of ratios."""
-        return make_knobs("prune:", self.pruning_choices, self.pruning_ties, self._ratio_levels)
+        choices = self.pruning_choices
+        return make_knobs(
+            "prune:", choices, self.pruning_ties, lambda members: ratio_levels(members, choices)
+        )
 
     @cached_property
     def precision_knobs(self) -> tuple[Knob[PrecisionPair], ...]:
@@ -155,12 +159,6 @@ class BoundSpace:
             self.sparsity_ties,
             lambda members: [(level,) * len(members) for level in levels],
         )
-
-    def _ratio_levels(self, members: Sequence[str]) -> list[tuple[float, ...]]:
-        """List what tied groups can have together, from nothing pruned up."""
-        choices = [self.pruning_choices[name] for name in members]
-        ratios = sorted({ratio for own in choices for ratio in own})
-        return list(dict.fromkeys(tuple(_nearest(own, r) for own in choices) for r in ratios))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -194,23 +192,60 @@ class BoundSpace:
                 out of range.
         """
         check_params(self.parameters, params)
+        return self._candidate(params)
 
-        def value(name: str, default: float = 0) -> float:
-            return params.get(name, default)
+    def _candidate(self, params: Mapping[str, float]) -> Candidate:
+        row = [[params[parameter.name] for parameter in self.parameters]]
+        return self.population(np.array(row, dtype=np.float64)).candidate(0)
 
-        names = [
-            *(knob.name for knob in self.pruning_knobs),
-            *(knob.name for knob in self.precision_knobs),
-            *(knob.name for knob in self.sparsity_knobs),
+    def population(self, table: FloatArray) -> Population:
+        """Turn a table of parameters into the candidates they stand for.
+
+        Args:
+            table: `n x d` values, columns in the order of `parameters`; each
+                in its range, as `from_params` checks it.
+        """
+        levels, count = self._levels_of(table), len(table)
+        values = {
+            p.name: column.tolist() for p, column in zip(self.parameters, table.T, strict=True)
+        }
+        fixed = {p.name: [p.low] * count for p in self.distillation}
+        rows = zip(*((fixed | values)[name] for name in fixed), strict=True)
+        distills: dict[tuple[float, ...], DistillConfig] = {}
+        taught = [
+            distills.get(row)
+            or distills.setdefault(row, self._distill(dict(zip(fixed, row, strict=True))))
+            for row in rows
         ]
-        levels = {name: int(params[name]) for name in names}
-        return Candidate(
-            pruning_ratios=values_of(self.pruning_knobs, levels),
-            dropped_blocks=tuple(name for name in self.blocks if value(f"drop:{name}")),
-            criterion=self.criteria[int(value("criterion"))],
-            layers=self._layer_configs(levels),
-            distill=self._distill({p.name: value(p.name, p.low) for p in self.distillation}),
-        ).canonical()
+        chosen = levels.get("criterion", np.zeros(count, dtype=np.intp)).tolist()
+        return self._choices.population(levels, [self.criteria[index] for index in chosen], taught)
+
+    def active(self, table: FloatArray) -> NDArray[np.bool_]:
+        """Tell which parameters have an effect, `n x d`, given `n x d` values.
+
+        Those inside dropped blocks have none, and a criterion needs something to prune.
+        """
+        idle = self._choices.without_effect(self._levels_of(table), len(table))
+        mask = np.ones(table.shape, dtype=bool)
+        for column, parameter in enumerate(self.parameters):
+            if parameter.name in idle:
+                mask[:, column] = ~idle[parameter.name]
+        return mask
+
+    def _levels_of(self, table: FloatArray) -> dict[str, NDArray[np.intp]]:
+        columns = table.T.astype(np.intp)
+        return {p.name: column for p, column in zip(self.parameters, columns, strict=True)}
+
+    @cached_property
+    def _choices(self) -> Levels:
+        return Levels(
+            blocks=self.blocks,
+            pruning=self.pruning_knobs,
+            precision=self.precision_knobs,
+            sparsity=self.sparsity_knobs,
+            weight_format=self.weight_format,
+            group_size=self.group_size,
+        )
 
     def to_params(self, candidate: Candidate) -> dict[str, float]:
         """Return the parameters nearest to a candidate.
@@ -218,12 +253,16 @@ class BoundSpace:
         Raises:
             InvalidInputError: If the candidate names something unknown.
         """
-        near = self.canonical(candidate)
-        params: dict[str, float] = dict(self._levels(near))
-        params |= {f"drop:{name}": int(name in near.dropped_blocks) for name in self.blocks}
+        return self._nearest_params(self.canonical(candidate))
+
+    def _nearest_params(self, candidate: Candidate) -> dict[str, float]:
+        params: dict[str, float] = dict(self._levels(candidate))
+        params |= {f"drop:{name}": int(name in candidate.dropped_blocks) for name in self.blocks}
         params |= {
-            "criterion": self.criteria.index(near.criterion) if near.pruning_ratios else 0,
-            **{p.name: getattr(near.distill, p.name) for p in self.distillation},
+            "criterion": self.criteria.index(candidate.criterion)
+            if candidate.pruning_ratios
+            else 0,
+            **{p.name: p.settle(getattr(candidate.distill, p.name)) for p in self.distillation},
         }
         return {parameter.name: params[parameter.name] for parameter in self.parameters}
 
@@ -250,16 +289,7 @@ class BoundSpace:
         known = replace(
             candidate, dropped_blocks=tuple(n for n in candidate.dropped_blocks if n in self.blocks)
         )
-        levels = self._levels(known)
-        return Candidate(
-            pruning_ratios=values_of(self.pruning_knobs, levels),
-            dropped_blocks=known.dropped_blocks,
-            criterion=candidate.criterion,
-            layers=self._layer_configs(levels),
-            distill=self._distill(
-                {p.name: getattr(candidate.distill, p.name) for p in self.distillation}
-            ),
-        ).canonical()
+        return self._candidate(self._nearest_params(known))
 
     def _distill(self, values: Mapping[str, float]) -> DistillConfig:
         """Settle the distillation's numbers into their ranges."""
@@ -284,11 +314,6 @@ class BoundSpace:
             k.name: k.nearest(sparsity, DENSE, gone, mild_first, sparsity_apart)
             for k in self.sparsity_knobs
         }
-
-    def _layer_configs(self, levels: Mapping[str, int]) -> dict[str, LayerConfig]:
-        bits = values_of(self.precision_knobs, levels)
-        sparsity = values_of(self.sparsity_knobs, levels)
-        return layer_configs(bits, sparsity, self.weight_format, self.group_size)
 
     def encode(self, candidate: Candidate) -> FloatArray:
         """Return a candidate as numbers in [0, 1].
@@ -385,7 +410,3 @@ class BoundSpace:
                 layers=layer_configs(bits, dict.fromkeys(self.sparse_layers, sparsity)),
             )
         )
-
-
-def _nearest(choices: Sequence[float], ratio: float) -> float:
-    return min(choices, key=lambda choice: (round(abs(choice - ratio), 12), choice))

@@ -85,9 +85,25 @@ def make_knobs(
     )
 
 
-def values_of(knobs: Iterable[Knob[T]], levels: Mapping[str, int]) -> dict[str, T]:
-    """Return the value of every member of some knobs at given levels."""
-    return {name: value for knob in knobs for name, value in knob.values(levels[knob.name]).items()}
+def ratio_levels(
+    members: Sequence[str], choices: Mapping[str, Sequence[float]]
+) -> list[tuple[float, ...]]:
+    """List the ratios that groups can have together, from nothing pruned up.
+
+    Args:
+        members: Names of groups.
+        choices: The ratios that each can have by itself.
+
+    Example:
+        >>> ratio_levels(["conv1", "conv2"], {"conv1": (0.0, 0.5), "conv2": (0.0, 0.4, 0.8)})
+        [(0.0, 0.0), (0.5, 0.4), (0.5, 0.8)]
+    """
+    ratios = sorted({ratio for name in members for ratio in choices[name]})
+    return list(dict.fromkeys(tuple(_nearest(choices[n], r) for n in members) for r in ratios))
+
+
+def _nearest(choices: Sequence[float], ratio: float) -> float:
+    return min(choices, key=lambda choice: (round(abs(choice - ratio), 12), choice))
 
 
 def pair_levels(

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
 import pytest
 
 from autocompress.controller.ledger import Ledger
-from autocompress.core.files import read_json
+from autocompress.core.files import read_json, write_json
 
 SCRIPT = Path(__file__).parents[1] / "chaos_search.py"
 
@@ -23,16 +24,24 @@ TRIALS = int(os.environ.get("CHAOS_TRIALS", "60"))
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "30"))
 """Times that a search is killed."""
 
+POINTS = {"commit": 900, "write": 25, "export": 45}
+"""Events at which a search may be killed, and how many of each it is let through at most."""
+
 PATIENCE = 600.0
 """Seconds in which an undisturbed run must end."""
 
 
 def _start(
-    folder: Path, executor: str, log: Path, trials: int = TRIALS, prefix: tuple[str, ...] = ()
+    folder: Path,
+    executor: str,
+    log: Path,
+    trials: int = TRIALS,
+    prefix: tuple[str, ...] = (),
+    options: tuple[str, ...] = (),
 ) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
         return subprocess.Popen(
-            [*prefix, sys.executable, str(SCRIPT), str(folder), str(trials), executor],
+            [*prefix, sys.executable, str(SCRIPT), str(folder), str(trials), executor, *options],
             stdout=output,
             stderr=output,
             start_new_session=True,
@@ -40,13 +49,14 @@ def _start(
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill the driver and all that it has started, as a node that loses power does."""
-    os.killpg(process.pid, signal.SIGKILL)
+    """Kill the driver and all that it has started, as a host that loses power does."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def _kill_a_worker(process: subprocess.Popen[bytes], rng: random.Random) -> None:
-    """Kill a process that does trials, if there is one yet."""
+def _kill_a_worker(process: subprocess.Popen[bytes], rng: random.Random) -> bool:
+    """Kill a process that does trials, if there is one yet; tell whether there was."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -57,6 +67,7 @@ def _kill_a_worker(process: subprocess.Popen[bytes], rng: random.Random) -> None
             found.append(int(entry.name))
     if found:
         os.kill(rng.choice(sorted(found)), signal.SIGKILL)
+    return bool(found)
 
 
 def _finish(folder: Path, executor: str, log: Path, trials: int = TRIALS) -> None:
@@ -104,20 +115,25 @@ def test_a_search_that_is_killed_at_random_ends_as_if_it_was_not(
     _finish(calm, executor, log)
     seconds = time.monotonic() - began
     _check(calm)
-    folder, studies, kills = tmp_path / "study0", 1, 0
-    while kills < ROUNDS:
-        process = _start(folder, executor, log)
+    folder, studies, hits = tmp_path / "study0", 1, Counter[str]()
+    while (kills := hits.total() - hits["worker"]) < ROUNDS:
+        kind = ("moment", *POINTS)[kills % (1 + len(POINTS))]
+        point = ("--die", f"{kind} {rng.randint(1, POINTS[kind])}") if kind in POINTS else ()
+        process = _start(folder, executor, log, options=point)
         if executor == "ray" and rng.random() < 0.3:  # a worker dies, the search goes on
             time.sleep(rng.uniform(0.3, 0.8) * seconds)
-            _kill_a_worker(process, rng)
-        time.sleep(rng.uniform(0.1, 0.6) * seconds)
-        if process.poll() is None:
-            _kill_group(process)
-            kills += 1
+            hits["worker"] += _kill_a_worker(process, rng)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE if point else rng.uniform(0.1, 0.6) * seconds)
+        ended = process.poll()
+        _kill_group(process)
+        if ended in (None, -signal.SIGKILL):
+            hits[kind] += 1
             continue
-        assert process.returncode == 0, log.read_text(errors="replace")[-3000:]
+        assert ended == 0, log.read_text(errors="replace")[-3000:]
         _check(folder)
         folder, studies = tmp_path / f"study{studies}", studies + 1
+    write_json(tmp_path / "kills.json", {**hits, "studies": studies, "calm_s": seconds})
     _finish(folder, executor, log)
     for study in range(studies):
         _check(tmp_path / f"study{study}")
@@ -127,6 +143,38 @@ def test_a_search_that_is_killed_at_random_ends_as_if_it_was_not(
                 read_json(f / "front.json")["front"] for f in (calm, tmp_path / f"study{study}")
             ]
             assert [m["candidate"] for m in fronts[0]] == [m["candidate"] for m in fronts[1]]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_search_outlives_one_of_its_two_nodes(tmp_path: Path) -> None:
+    cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed")
+    folder, log, trials = tmp_path / "study", tmp_path / "log", 24
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        # Another address is another host: drivers join the node that has theirs.
+        node = cluster.add_node(num_cpus=1, node_ip_address="127.0.0.2")
+        cluster.wait_for_nodes()
+        process = _start(folder, "ray", log, trials, options=("--address", cluster.address))
+        try:
+            half = f"trial {trials // 2} ("
+            until = time.monotonic() + PATIENCE
+            while half not in _read(folder / "log.txt") and time.monotonic() < until:
+                assert process.poll() is None, log.read_text(errors="replace")[-3000:]
+                time.sleep(0.1)
+            cluster.remove_node(node, allow_graceful=False)
+            assert process.wait(PATIENCE) == 0, log.read_text(errors="replace")[-3000:]
+        finally:
+            _kill_group(process)
+    finally:
+        cluster.shutdown()
+    _check(folder, trials)
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
 
 
 @pytest.mark.slow

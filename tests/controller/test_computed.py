@@ -1,4 +1,4 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from autocompress.controller.sampler import Guide, distributions
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation
 from autocompress.core.objective import parse_constraints, parse_objectives
+from autocompress.core.population import Candidates
 from autocompress.cost.analytic import count_costs
 from autocompress.space.preset import SearchSpace
 from toy_graphs import residual_graph
@@ -36,10 +37,11 @@ class _Profile:
         self.scale = scale
 
     def predict_costs(self, graph: Any, candidate: Candidate) -> dict[str, float]:
-        return self.predict_many(graph, [candidate])[0]
+        return {"latency_ms": self.scale * count_costs(graph, candidate)["macs"]}
 
-    def predict_many(self, graph: Any, candidates: Sequence[Candidate]) -> list[dict[str, float]]:
-        return [{"latency_ms": self.scale * count_costs(graph, c)["macs"]} for c in candidates]
+    def predict_many(self, graph: Any, candidates: Candidates) -> dict[str, np.ndarray]:
+        found = [self.predict_costs(graph, candidate)["latency_ms"] for candidate in candidates]
+        return {"latency_ms": np.array(found)}
 
 
 def forecast(**constraints: float | str) -> Forecast:
@@ -82,7 +84,7 @@ def test_parameters_without_an_effect_are_named_by_what_the_candidate_is() -> No
     rng = np.random.default_rng(0)
     for row in rows(12):
         params = dict(zip(NAMES, row.tolist(), strict=True))
-        active = set(active_names(params))
+        active = {name for name, on in zip(NAMES, active_names(row[None])[0], strict=True) if on}
         for name in NAMES:
             levels = distributions(SPACE)[name].high + 1  # type: ignore[attr-defined]
             moved = params | {name: float((params[name] + rng.integers(1, levels)) % levels)}

@@ -2,8 +2,12 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
+import time
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -24,6 +28,7 @@ from toy_graphs import residual_graph
 
 SPACE = SearchSpace.load("cnn").bind_graph(residual_graph(2, 32))
 SAMPLER = partial(make_sampler, "random", 0)
+SEARCH = Path(__file__).parents[1] / "chaos_search.py"
 PROXY = FidelityResult(accuracy=0.8, images=100, trained_images=0, seconds=1.5)
 
 
@@ -171,3 +176,42 @@ def test_a_server_holds_a_study_and_its_password_is_never_written(
     assert _open_copies(path) == [STUDY_NAME]
     for file in path.parent.iterdir():
         assert b"p@ss" not in file.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_drivers_in_turn_with_four_workers_lose_no_trial_on_a_server(
+    server: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    folder, log, trials = tmp_path / "study", tmp_path / "log", 24
+    command = [sys.executable, str(SEARCH), str(folder), str(trials), "ray"]
+    command += ["--workers", "4", "--storage", server]
+
+    def start() -> subprocess.Popen[bytes]:
+        with log.open("ab") as output:
+            return subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+
+    first, until = start(), time.monotonic() + 600.0
+    told = folder / "log.txt"
+    while not (told.is_file() and "trial 10 (" in told.read_text()) and time.monotonic() < until:
+        assert first.poll() is None, log.read_text(errors="replace")[-3000:]
+        time.sleep(0.1)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert not (folder / "study.db").exists()
+    second = start()
+    try:
+        assert second.wait(600.0) == 0, log.read_text(errors="replace")[-3000:]
+    finally:
+        if second.poll() is None:
+            os.killpg(second.pid, signal.SIGKILL)
+            second.wait()
+    assert "failed" not in told.read_text()
+    copy = optuna.load_study(study_name=STUDY_NAME, storage=f"sqlite:///{folder / 'study.db'}")
+    ended = Counter(
+        trial.user_attrs["slot"]
+        for trial in copy.trials
+        if trial.state.name in ("COMPLETE", "PRUNED")
+    )
+    assert ended == dict.fromkeys(range(trials), 1)

@@ -59,6 +59,7 @@ def _uniform(graph: ModelGraph, weight_bits: int, activation_bits: int) -> Candi
         _add(64, 8, bits=8),
         KernelKey(kind="linear", in_channels=64, out_channels=10, size=(197,), bits=8),
         KernelKey(kind="conv", in_channels=4, out_channels=4, kernel=(3,), stride=(1,), size=(9,)),
+        KernelKey(kind="attention", in_channels=4, out_channels=4, kernel=(24,), size=(9, 7)),
     ],
 )
 def test_a_key_survives_its_string(key: KernelKey) -> None:
@@ -75,6 +76,8 @@ def test_operations_are_macs() -> None:
     assert _conv((8, 16), 4).operations == 8 * 16 * 9 * 16
     assert _conv((8, 8), 4, groups=8).operations == 8 * 9 * 16
     assert _add(8, 4).operations == 8 * 16
+    attention = KernelKey(kind="attention", in_channels=2, out_channels=2, kernel=(5,), size=(9, 7))
+    assert attention.operations == 2 * 2 * 9 * 5 * 7  # two products in each of two heads
 
 
 def test_the_kernels_of_a_residual_net_are_those_one_reads_off_it(residual: ModelGraph) -> None:
@@ -87,6 +90,14 @@ def test_the_kernels_of_a_residual_net_are_those_one_reads_off_it(residual: Mode
         _add(8, 16): 2,
         _add(16, 8): 1,
         _add(16, 8, kernel=1): 1,  # after the convolution of its shortcut
+        KernelKey(
+            kind="avgpool",
+            in_channels=16,
+            out_channels=16,
+            kernel=(8, 8),
+            stride=(8, 8),
+            size=(1, 1),
+        ): 1,
         KernelKey(kind="linear", in_channels=16, out_channels=10): 1,
     }
 

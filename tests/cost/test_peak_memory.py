@@ -1,9 +1,12 @@
 from dataclasses import replace
 
+import numpy as np
+
 from autocompress.core.candidate import Candidate, LayerConfig
+from autocompress.core.population import Population
 from autocompress.cost.peak_memory import peak_activation_bytes
 from autocompress.graph.structure import ModelGraph
-from autocompress.graph.widths import pruned_widths
+from autocompress.graph.widths import all_widths
 from toy_graphs import residual_graph
 
 GRAPH = residual_graph(blocks=2, width=32)
@@ -11,7 +14,8 @@ TENSOR = 32 * 8 * 8
 
 
 def _peak(candidate: Candidate, graph: ModelGraph = GRAPH) -> int:
-    return peak_activation_bytes(graph, candidate, pruned_widths(graph, candidate))
+    population = Population.of([candidate])
+    return int(peak_activation_bytes(graph, population, all_widths(graph, population))[0])
 
 
 def test_the_second_layer_of_a_block_holds_three_tensors() -> None:
@@ -23,12 +27,13 @@ def test_bits_and_pruning_lower_the_peak() -> None:
     layers = {layer.name: int8 for layer in GRAPH.layers if layer.quantisable}
     # The output of the last block is read by the classifier in floating point.
     assert _peak(Candidate(layers=layers)) == (1 + 1 + 4) * TENSOR
-    widths = pruned_widths(GRAPH, Candidate())
+    whole = Population.of([Candidate()])
+    widths = all_widths(GRAPH, whole)
     for block in range(2):
         first, second = f"blocks.{block}.conv1", f"blocks.{block}.conv2"
-        widths[first] = replace(widths[first], out_channels=16)
-        widths[second] = replace(widths[second], in_channels=16)
-    assert peak_activation_bytes(GRAPH, Candidate(), widths) == 2.5 * 4 * TENSOR
+        widths[first] = replace(widths[first], out_channels=np.array([16]))
+        widths[second] = replace(widths[second], in_channels=np.array([16]))
+    assert peak_activation_bytes(GRAPH, whole, widths) == 2.5 * 4 * TENSOR
 
 
 def test_a_chain_holds_two_tensors() -> None:

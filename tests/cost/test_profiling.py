@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,51 @@ def test_additions_are_computed_as_among_convolutions(bits: int, size: int, tmp_
     if bits == 8:
         assert many["QLinearAdd"] - few["QLinearAdd"] == 3
     assert not {"QuantizeLinear", "DequantizeLinear", "Add"} & set(many)
+
+
+def _pool(kind: str, bits: int, *, size: int = 8, window: int = 3, stride: int = 2) -> KernelKey:
+    return KernelKey(
+        kind=kind,
+        in_channels=32,
+        out_channels=32,
+        kernel=(window, window),
+        stride=(stride, stride),
+        size=(size, size),
+        bits=bits,
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "operator"),
+    [
+        (_pool("maxpool", 8), "NhwcMaxPool"),
+        (_pool("maxpool", 32), "MaxPool"),
+        (_pool("avgpool", 8), "QLinearAveragePool"),
+        (_pool("avgpool", 32), "AveragePool"),
+        (_pool("avgpool", 8, size=1, window=8, stride=8), "QLinearGlobalAveragePool"),
+        (_pool("avgpool", 32, size=1, window=8, stride=8), "GlobalAveragePool"),
+    ],
+    ids=str,
+)
+def test_pools_run_among_convolutions_in_their_layout(
+    key: KernelKey, operator: str, tmp_path: Path
+) -> None:
+    few, many = (_optimised(key, kernels, tmp_path / "optimised.onnx") for kernels in (1, COPIES))
+    convolution = "QLinearConv" if key.bits == 8 else "Conv"
+    assert few[convolution] == many[convolution] == COPIES
+    cuts = COPIES if "MaxPool" in operator else 0  # those that cut a pixel out
+    assert (few[operator], many[operator]) == (1 + cuts, COPIES + cuts)
+    assert few["ReorderInput"] == many["ReorderInput"] == (1 if key.bits == 32 else 0)
+    assert not {"QuantizeLinear", "DequantizeLinear"} & set(many)
+
+
+def test_the_products_of_an_attention_are_computed_in_its_bits(tmp_path: Path) -> None:
+    key = KernelKey(kind="attention", in_channels=2, out_channels=2, kernel=(8,), size=(9, 7))
+    floats = _optimised(key, 4, tmp_path / "optimised.onnx")
+    assert floats == {"FusedMatMul": 4, "Softmax": 4, "MatMul": 4}
+    integers = _optimised(replace(key, bits=8), 4, tmp_path / "optimised.onnx")
+    products = {"MatMulIntegerToFloat": 4, "QLinearMatMul": 4}
+    assert integers == {**products, "Mul": 4, "Softmax": 4, "QuantizeLinear": 4}
 
 
 def test_conversions_to_floats_are_not_moved_to_smaller_tensors(tmp_path: Path) -> None:

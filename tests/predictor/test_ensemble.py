@@ -61,7 +61,7 @@ def test_bounds_are_ordered_and_stay_near_the_best() -> None:
     X, y = problem(60, 2)  # noqa: N806
     predictor = ac.AccuracyPredictor().fit(X, y)
     fresh = problem(50, 102)[0]
-    bounds = [predictor.predict_bound(fresh, k) for k in (0.0, 0.3, 1.0)]
+    bounds = predictor.predict_bounds(fresh, [0.0, 0.3, 1.0])
     np.testing.assert_allclose(bounds[0], predictor.predict(fresh))
     assert (bounds[0] <= bounds[1]).all()
     assert (bounds[1] <= bounds[2]).all()

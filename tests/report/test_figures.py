@@ -54,6 +54,29 @@ def test_the_front_has_val_test_baseline_and_predicted_trials() -> None:
     assert figure.layout.yaxis.title.text == "accuracy (%)"
 
 
+def test_dense_scaling_is_a_line_through_the_uniformly_narrowed_trials() -> None:
+    def trial(origin: str, layers: int, ratio: float, accuracy: float) -> dict[str, object]:
+        return {
+            "origin": origin,
+            "quantised_layers": layers,
+            "mean_pruning_ratio": ratio,
+            "predicted_accuracy": accuracy,
+            "latency_ms_predicted": 1.0 - ratio,
+        }
+
+    trials = [
+        trial("unmodified", 0, 0.0, 0.95),
+        trial("uniform pruning", 3, 0.5, 0.7),
+        trial("plain int8", 3, 0.0, 0.9),
+        trial("uniform pruning", 3, 0.25, 0.8),
+        trial("joint", 3, 0.3, 0.85),
+    ]
+    lines = [t for t in front_figure([ORIGINAL], trials, "latency_ms").data if t.mode == "lines"]
+    assert [line.name for line in lines] == ["dense scaling + int8, predicted"]
+    assert list(lines[0].x) == pytest.approx([1.0, 0.75, 0.5])
+    assert list(lines[0].y) == pytest.approx([90.0, 80.0, 70.0])
+
+
 def test_members_off_the_front_are_drawn_apart() -> None:
     others = [
         dataclasses.replace(MEMBER, id="0002", kind="dominated"),

@@ -105,6 +105,10 @@ addEventListener("load", () => {
   // Plots are drawn while the page is still being laid out; give them their final width.
   const plots = [...document.querySelectorAll(".js-plotly-plot")];
   plots.forEach((plot) => Plotly.Plots.resize(plot));
+  for (const plot of plots) { // a legend of many rows must not squeeze the plot
+    const rows = plot.querySelector(".legend")?.getBBox().height ?? 0;
+    if (rows > 90) Plotly.relayout(plot, { height: plot._fullLayout.height + rows - 90 });
+  }
   if (study.members.length === 0) return;
   study.sliders.forEach(addSlider);
   repick();
