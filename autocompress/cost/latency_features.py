@@ -19,17 +19,33 @@ Columns = NDArray[np.float64]
 Ratios = tuple[NDArray[np.float64], NDArray[np.intp]]
 """The ratios of a group that occur, and which of them each candidate has."""
 
-NAMES = (
+TIMES = (
     *("integer layers", "float layers", "integer additions", "float additions"),
     *("quantise", "dequantise", "other operations"),
-    *("integer depthwise layers", "float depthwise layers"),
-    *("number of integer layers", "number of float layers", "number of conversions"),
-    *("pools", "attention"),
+    *("integer depthwise layers", "float depthwise layers", "pools", "attention"),
 )
-"""What the columns are: milliseconds each, numbers assumed of `OPERATION_MS` apiece."""
+"""Columns of milliseconds that were measured kernel by kernel."""
 
-PRIOR = np.array([0.0 if name.startswith("number") else 1.0 for name in NAMES])
-"""What the columns count for before any network was measured: times, numbers not."""
+NUMBERS = (
+    *("integer layers", "float layers", "conversions", "ragged integer layers"),
+    *("bytes of integer weights", "bytes of float weights"),
+    *("crowded integer layers", "crowded float layers"),
+)
+"""Columns of what kernels that are timed alone do not show.
+
+Numbers are assumed to take `OPERATION_MS` apiece, and bytes of weights `BYTE_MS`: those of a
+whole network come from farther away than those of one kernel. So does its code: crowded layers
+are their milliseconds times their number, over `CROWD`. Ragged widths are no multiples of
+`VECTOR`.
+"""
+
+NAMES = (*TIMES, *(f"number: {name}" for name in NUMBERS))
+"""What the columns are."""
+
+PRIOR = np.array([1.0] * len(TIMES) + [0.0] * len(NUMBERS))
+"""What the columns count for before any network was measured: times, the others not."""
+
+CROWD, VECTOR, BYTE_MS = 50, 16, 1e-7
 
 OPERATION_MS = 0.003
 """What an operation takes at least that no kernel stands for."""
@@ -77,7 +93,7 @@ class LatencyFeatures:
                 *(("quantise", FLOAT), ("dequantise", INT8)),
             )
         }
-        self.times: dict[tuple[int, tuple[float, ...]], tuple[float, float, float]] = {}
+        self.times: dict[tuple[int, tuple[float, ...]], tuple[float, ...]] = {}
 
     def table(self, candidates: Candidates) -> Columns:
         """Return the columns of candidates.
@@ -86,42 +102,51 @@ class LatencyFeatures:
             candidates: n of them.
 
         Returns:
-            `n x 14` milliseconds; see `NAMES`.
+            `n x 19` milliseconds; see `NAMES`.
         """
         population = Population.of(candidates)
         count = len(population)
         quantised, executable = self._precisions(population)
         ratios = self._ratios(population)
         shares: dict[str, Columns] = {}
-        times: dict[str, tuple[Columns, Columns]] = {}
+        rows: dict[str, Columns] = {}
         for index, (layer, groups) in enumerate(self.layers):
-            integer, floating, share = self._layer(index, groups, ratios, count)
-            times[layer.name], shares[layer.name] = (integer, floating), share
+            rows[layer.name] = self._layer(index, groups, ratios, count)
+            shares[layer.name] = rows[layer.name][2]
         execution = self.executed.run(quantised, executable, shares, population.dropped, count)
-        return self._columns(execution, times, ratios, count)
+        return self._columns(execution, rows, ratios, count)
 
     def _columns(
         self,
         found: Execution,
-        times: Mapping[str, tuple[Columns, Columns]],
+        rows: Mapping[str, Columns],
         ratios: Mapping[str, Ratios],
         count: int,
     ) -> Columns:
         table = np.zeros((count, len(NAMES)))
+        numbers = table[:, len(TIMES) :]
         for name, alive in found.present.items():
-            if name in times:
+            if name in rows:
+                in_integers, in_floats, _, weights, ragged = rows[name]
                 integer = found.integer[name]
+                floating = alive & ~integer
                 column = 7 if name in self.depthwise else 0
-                table[:, column] += times[name][0] * integer
-                table[:, column + 1] += times[name][1] * (alive & ~integer)
-                table[:, 9] += integer * OPERATION_MS
-                table[:, 10] += (alive & ~integer) * OPERATION_MS
+                table[:, column] += in_integers * integer
+                table[:, column + 1] += in_floats * floating
+                numbers[:, 0] += integer * OPERATION_MS
+                numbers[:, 1] += floating * OPERATION_MS
+                numbers[:, 3] += integer * ragged * OPERATION_MS
+                numbers[:, 4] += integer * weights * BYTE_MS
+                numbers[:, 5] += floating * weights * (4 * BYTE_MS)
+        for place in (0, 1):
+            layers = numbers[:, place] / OPERATION_MS
+            numbers[:, 6 + place] = layers * (table[:, place] + table[:, 7 + place]) / CROWD
         size = self.target.batch_size
         known = len(self.plan.additions) == len(found.additions)
         for number, (integers, floats, elements) in enumerate(found.additions):
             if known and self.has_additions:
                 index, groups = self.plan.additions[number]
-                of_integers, of_floats, _ = self._layer(index, groups, ratios, count)
+                of_integers, of_floats = self._layer(index, groups, ratios, count)[:2]
             else:
                 of_integers = self._elementwise("add", INT8, size * elements)
                 of_floats = self._elementwise("add", FLOAT, size * elements)
@@ -133,11 +158,11 @@ class LatencyFeatures:
         ):
             for mask, elements in conversions:
                 table[:, column] += mask * self._elementwise(kind, bits, size * elements)
-                table[:, 11] += mask * OPERATION_MS
+                numbers[:, 2] += mask * OPERATION_MS
         parts = zip(self.executed.weightless, self.plan.weightless, found.weightless, strict=True)
         for kernel, (index, groups), (alive, share) in parts:
-            in_integers, in_floats, _ = self._layer(index, groups, ratios, count)
-            column = 13 if kernel.kind == "attention" else 12
+            in_integers, in_floats = self._layer(index, groups, ratios, count)[:2]
+            column = 10 if kernel.kind == "attention" else 9
             table[:, column] += alive * (share * in_integers + (1 - share) * in_floats)
         table[:, 6] = found.others * OPERATION_MS
         return table
@@ -179,8 +204,8 @@ class LatencyFeatures:
         groups: tuple[str, ...],
         ratios: Mapping[str, Ratios],
         count: int,
-    ) -> tuple[Columns, Columns, Columns]:
-        """Return a layer's time in integers and in floats, and the share of its outputs left."""
+    ) -> Columns:
+        """Return rows: time in integers, in floats, share of outputs, weights, raggedness."""
         codes = np.zeros(count, np.intp)
         for group in groups:
             values, places = ratios[group]
@@ -191,11 +216,11 @@ class LatencyFeatures:
             left, places = np.divmod(left, max(1, len(ratios[group][0])))
             chosen.append(ratios[group][0][places].tolist())
         met = zip(*reversed(chosen), strict=True) if groups else [()] * len(kinds)
-        rows = np.array([self._times(index, combined) for combined in met]).reshape(-1, 3)
-        integer, floating, share = rows[inverse].T
-        return integer, floating, share
+        rows = np.array([self._times(index, combined) for combined in met]).reshape(-1, 5)
+        found: Columns = rows[inverse].T
+        return found
 
-    def _times(self, index: int, ratios: tuple[float, ...]) -> tuple[float, float, float]:
+    def _times(self, index: int, ratios: tuple[float, ...]) -> tuple[float, ...]:
         key = (index, ratios)
         if key not in self.times:
             integers = self.plan.kernel((index, ratios, INT8))
@@ -206,6 +231,8 @@ class LatencyFeatures:
                 self.kernels.time(integers) if possible else 0.0,
                 self.kernels.time(floats),
                 floats.out_channels / whole,
+                float(floats.weights),
+                float(floats.in_channels % VECTOR > 0 or floats.out_channels % VECTOR > 0),
             )
         return self.times[key]
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,3 +66,15 @@ def test_measured_networks_become_anchors(
     assert (deviations > 0).all()
     assert fitted.predict_latency(space, candidates[0]) == pytest.approx(means[0])
     assert "7 measured networks" in fitted.describe_model(space)
+
+
+def test_networks_are_written_whatever_criterion_they_are_pruned_by(
+    tmp_path: Path, parts: tuple[torch.nn.Module, ac.BoundSpace, ModelInputs]
+) -> None:
+    model, space, examples = parts
+    writer = NetworkWriter(model, space, examples, CPU)
+    for criterion in ("l1", "taylor"):  # the second would need a task
+        candidate = replace(space.uniform(32, 32, 0.5), criterion=criterion)
+        writer.write(candidate, tmp_path / f"{criterion}.onnx")
+    first, second = ((tmp_path / f"{name}.onnx").read_bytes() for name in ("l1", "taylor"))
+    assert first == second
