@@ -202,8 +202,7 @@ class BoundSpace:
         """Turn a table of parameters into the candidates they stand for.
 
         Args:
-            table: `n x d` values, columns in the order of `parameters`; each
-                in its range, as `from_params` checks it.
+            table: `n x d` values in their ranges, columns in the order of `parameters`.
         """
         levels, count = self._levels_of(table), len(table)
         values = dict(zip((p.name for p in self.parameters), table.T.tolist(), strict=True))
