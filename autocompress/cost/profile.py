@@ -136,16 +136,12 @@ class DeviceProfile:
 
     def predict_costs(self, space: HasGraph | ModelGraph, candidate: Candidate) -> dict[str, float]:
         """Predict what only the device tells: "latency_ms"."""
-        found = self.predict_many(space, [candidate])
-        return {name: values[0].item() for name, values in found.items()}
+        return {n: v[0].item() for n, v in self.predict_many(space, [candidate]).items()}
 
     def predict_many(
         self, space: HasGraph | ModelGraph, candidates: Candidates
     ) -> dict[str, NDArray[np.float64]]:
-        """Predict the same of `n` candidates at once, which takes little longer: `n` values.
-
-        Rounded, so that a prediction does not depend on the others beside it.
-        """
+        """Predict `n` values each, rounded: none depends on the candidates beside it."""
         found, _ = self.predict_latencies(space, candidates)
         return {"latency_ms": np.array([float(f"{ms:.9g}") for ms in found.tolist()])}
 

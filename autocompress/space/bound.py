@@ -202,21 +202,14 @@ class BoundSpace:
         """Turn a table of parameters into the candidates they stand for.
 
         Args:
-            table: `n x d` values, columns in the order of `parameters`; each
-                in its range, as `from_params` checks it.
+            table: `n x d` values in their ranges, columns in the order of `parameters`.
         """
         levels, count = self._levels_of(table), len(table)
-        values = {
-            p.name: column.tolist() for p, column in zip(self.parameters, table.T, strict=True)
-        }
+        values = dict(zip((p.name for p in self.parameters), table.T.tolist(), strict=True))
         fixed = {p.name: [p.low] * count for p in self.distillation}
-        rows = zip(*((fixed | values)[name] for name in fixed), strict=True)
-        distills: dict[tuple[float, ...], DistillConfig] = {}
-        taught = [
-            distills.get(row)
-            or distills.setdefault(row, self._distill(dict(zip(fixed, row, strict=True))))
-            for row in rows
-        ]
+        rows = list(zip(*((fixed | values)[name] for name in fixed), strict=True))
+        distills = {row: self._distill(dict(zip(fixed, row, strict=True))) for row in set(rows)}
+        taught = [distills[row] for row in rows]
         chosen = levels.get("criterion", np.zeros(count, dtype=np.intp)).tolist()
         return self._choices.population(levels, [self.criteria[index] for index in chosen], taught)
 
@@ -226,11 +219,8 @@ class BoundSpace:
         Those inside dropped blocks have none, and a criterion needs something to prune.
         """
         idle = self._choices.without_effect(self._levels_of(table), len(table))
-        mask = np.ones(table.shape, dtype=bool)
-        for column, parameter in enumerate(self.parameters):
-            if parameter.name in idle:
-                mask[:, column] = ~idle[parameter.name]
-        return mask
+        never = np.zeros(len(table), dtype=bool)
+        return ~np.stack([idle.get(p.name, never) for p in self.parameters], axis=1)
 
     def _levels_of(self, table: FloatArray) -> dict[str, NDArray[np.intp]]:
         columns = table.T.astype(np.intp)
@@ -239,12 +229,10 @@ class BoundSpace:
     @cached_property
     def _choices(self) -> Levels:
         return Levels(
-            blocks=self.blocks,
-            pruning=self.pruning_knobs,
-            precision=self.precision_knobs,
-            sparsity=self.sparsity_knobs,
-            weight_format=self.weight_format,
-            group_size=self.group_size,
+            self.blocks,
+            (self.pruning_knobs, self.precision_knobs, self.sparsity_knobs),
+            self.weight_format,
+            self.group_size,
         )
 
     def to_params(self, candidate: Candidate) -> dict[str, float]:

@@ -22,9 +22,7 @@ class Levels:
 
     Args:
         blocks: Names of the blocks that may be dropped.
-        pruning: The choices of ratios.
-        precision: The choices of bits.
-        sparsity: The choices of sparsity.
+        knobs: The choices of ratios, of bits and of sparsity.
         weight_format: Of weights with 2 to 7 bits.
         group_size: Of quantised weights.
     """
@@ -32,12 +30,13 @@ class Levels:
     def __init__(
         self,
         blocks: Sequence[str],
-        pruning: Sequence[Knob[float]],
-        precision: Sequence[Knob[PrecisionPair]],
-        sparsity: Sequence[Knob[SparsityLevel]],
+        knobs: tuple[
+            Sequence[Knob[float]], Sequence[Knob[PrecisionPair]], Sequence[Knob[SparsityLevel]]
+        ],
         weight_format: str,
         group_size: int,
     ) -> None:
+        pruning, precision, sparsity = knobs
         self._blocks, self._pruning = tuple(blocks), tuple(pruning)
         self._knobs: list[Knob[Any]] = [*pruning, *precision, *sparsity]
         names = {name for knob in self._knobs for name in knob.members}

@@ -45,3 +45,22 @@ def test_costs_are_exact_and_the_rest_is_predicted() -> None:
     assert list(surrogate.rank_correlations) == [0]
     assert surrogate.rank_correlations[0] > 0.8
     assert abs(sum(surrogate.weights[0]) - 1.0) < 1e-9
+
+
+def test_a_limit_of_a_learned_objective_follows_its_prediction() -> None:
+    rng = np.random.default_rng(0)
+    rows = GENES.draw(40, rng)
+    losses = 0.02 * rows.sum(axis=1, keepdims=True) + 0.01 * rng.random((40, 1))
+    history = History(
+        places=np.arange(40),
+        rows=rows,
+        active=np.ones(rows.shape, dtype=bool),
+        losses=losses,
+        constraints={"accuracy": losses[:, 0] - 0.1},
+    )
+    landscape = Landscape(
+        GENES, history, costs={}, constraints={}, features=None, activity=None, signs=np.ones(1)
+    )
+    view = landscape.view(GENES.draw(50, rng))
+    means, violations = Surrogate(landscape, history, seed=0).score(view, 0.0)
+    np.testing.assert_allclose(violations, np.maximum(means[:, 0] - 0.1, 0.0), atol=1e-12)
