@@ -19,7 +19,7 @@ def environment(target: Target, device: str, seed: int) -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
-        "target": f"{target.name}, {target.threads} threads, batch {target.batch_size}",
+        "target": f"{target.name}, threads: {target.threads}, batch: {target.batch_size}",
         "device": device,
         "seed": seed,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -35,8 +35,8 @@ CHOSEN_COLOUR = "#c2379b"
 
 
 SCALED = {
-    False: ("dense scaling, predicted", "longdash"),
-    True: ("dense scaling + int8, predicted", "dash"),
+    False: ("dense float, predicted", "longdash"),
+    True: ("dense int8, predicted", "dash"),
 }
 """By whether it is quantised: the line of the original at several widths, and its dash."""
 
@@ -81,9 +81,10 @@ def front_figure(
                 x=[scale * x for x, _ in line],
                 y=[100 * y for _, y in line],
                 name=name,
-                mode="lines",
+                mode="lines+markers",
                 line={"color": BASELINE_COLOUR, "width": 1.5, "dash": dash},
-                hoverinfo="skip",
+                marker={"size": 7, "symbol": "square-open"},
+                hovertemplate=f"{name}<br>%{{x:.4g}}, %{{y:.2f}} %<extra></extra>",
             )
     measured = [row for row in rows if cost in row.measured]
     for kind, split, key, colour, symbol in (

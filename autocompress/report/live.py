@@ -92,7 +92,7 @@ class ProgressDisplay:
         if event.trials_done or event.trials_total is not None:
             parts.append(_trials(event))
         if best := self._best.words():
-            parts.append(f"best {best}")
+            parts.append(best)
         if event.seconds_left is not None:
             parts.append(f"{duration(event.seconds_left)} left")
         return " | ".join(parts)
@@ -193,13 +193,11 @@ class BestSoFar:
         return "".join(BARS[round(float(level) * (len(BARS) - 1))] for level in levels)
 
     def words(self) -> str:
-        """Say accuracy and latency of the best artifact and of the best trial."""
-        best = {"measured": _fastest(self._measured), "predicted": _fastest(self._predicted)}
-        return ", ".join(
-            f"{kind} {100 * point[0]:.2f} % at {point[1]:.3f} ms"
-            for kind, point in best.items()
-            if point is not None
-        )
+        """Say accuracy and latency of the best artifact; of the best trial while there is none."""
+        for kind, points in (("measured", self._measured), ("predicted", self._predicted)):
+            if (point := _fastest(points)) is not None:
+                return f"best {100 * point[0]:.1f} % at {point[1]:.3g} ms ({kind})"
+        return ""
 
 
 def _fastest(points: Sequence[tuple[float, float]]) -> tuple[float, float] | None:

@@ -9,13 +9,14 @@ from autocompress.report.figures import FRONT_COLOUR, TEST_COLOUR, TRIAL_COLOUR,
 
 
 def hypervolume_figure(outlook: Mapping[str, Any]) -> go.Figure:
-    """Plot hypervolume against trials, and where it is heading.
+    """Plot hypervolume, in percent of what the trials reached, and where it is heading.
 
     Args:
         outlook: "curve", one value per trial; "more", trials ahead; and where
             they could be told, "expected", "low" and "high" after those.
     """
-    curve = outlook["curve"]
+    unit = 0.01 * (outlook["curve"][-1] or 1.0) if outlook["curve"] else 1.0
+    curve = [value / unit for value in outlook["curve"]]
     figure = go.Figure()
     figure.add_scatter(
         x=list(range(1, len(curve) + 1)),
@@ -23,10 +24,10 @@ def hypervolume_figure(outlook: Mapping[str, Any]) -> go.Figure:
         name="so far",
         mode="lines",
         line={"color": FRONT_COLOUR, "width": 2, "shape": "hv"},
-        hovertemplate="after %{x} trials<br>%{y:.4g}<extra></extra>",
+        hovertemplate="after %{x} trials<br>%{y:.4g} %<extra></extra>",
     )
     if "high" in outlook:
-        expected = outlook["expected"]
+        expected, low, high = (outlook[key] / unit for key in ("expected", "low", "high"))
         figure.add_scatter(
             x=[len(curve), len(curve) + outlook["more"]],
             y=[curve[-1], expected],
@@ -36,13 +37,13 @@ def hypervolume_figure(outlook: Mapping[str, Any]) -> go.Figure:
             error_y={
                 "type": "data",
                 "symmetric": False,
-                "array": [0.0, outlook["high"] - expected],
-                "arrayminus": [0.0, expected - outlook["low"]],
+                "array": [0.0, high - expected],
+                "arrayminus": [0.0, expected - low],
                 "color": TRIAL_COLOUR,
             },
-            hovertemplate="after %{x} trials<br>%{y:.4g} expected<extra></extra>",
+            hovertemplate="after %{x} trials<br>%{y:.4g} % expected<extra></extra>",
         )
-    return finished(figure, x="trials", y="hypervolume, as predicted")
+    return finished(figure, x="trials", y="hypervolume, as predicted (%)")
 
 
 def correlation_figure(rounds: Sequence[Mapping[str, Any]]) -> go.Figure:

@@ -11,5 +11,5 @@ def test_processor_versions_and_seed_are_named_in_plain_json() -> None:
     assert json.loads(json.dumps(found)) == found
     assert found["seed"] == 7
     assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]
-    assert found["target"] == "onnxruntime-cpu, 2 threads, batch 1"
+    assert found["target"] == "onnxruntime-cpu, threads: 2, batch: 1"
     assert found["processor"]

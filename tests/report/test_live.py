@@ -99,20 +99,20 @@ def test_best_is_the_fastest_within_a_point_of_the_most_accurate() -> None:
     assert best.words() == ""
     for accuracy, latency in [(0.9, 2.0), (0.895, 1.0), (0.885, 0.1)]:
         best.update(event(evaluation=trial(accuracy, latency)))
-    assert best.words() == "predicted 89.50 % at 1.000 ms"
+    assert best.words() == "best 89.5 % at 1 ms (predicted)"
 
 
 def test_a_predicted_final_accuracy_counts_more_than_the_proxy() -> None:
     best = BestSoFar()
     best.update(event(evaluation=trial(0.5, 1.0, predicted=0.88)))
-    assert best.words().startswith("predicted 88.00 %")
+    assert best.words().startswith("best 88.0 %")
 
 
 def test_measurements_and_predictions_are_not_mixed() -> None:
     best = BestSoFar()
     best.update(event(evaluation=trial(0.99, 0.01)))
     best.update(event(member=MEMBER))
-    assert best.words() == "measured 88.76 % at 0.806 ms, predicted 99.00 % at 0.010 ms"
+    assert best.words() == "best 88.8 % at 0.806 ms (measured)"
 
 
 @pytest.mark.parametrize(

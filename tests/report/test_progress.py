@@ -7,10 +7,11 @@ def test_the_curve_goes_on_as_it_is_expected_to() -> None:
     outlook = {"curve": [0.1, 0.3, 0.3], "more": 3, "expected": 0.4, "low": 0.35, "high": 0.6}
     so_far, ahead = hypervolume_figure(outlook).data
     assert list(so_far.x) == [1, 2, 3]
-    assert list(so_far.y) == [0.1, 0.3, 0.3]
-    assert (list(ahead.x), list(ahead.y)) == ([3, 6], [0.3, 0.4])
-    assert ahead.error_y.array[1] == pytest.approx(0.2)
-    assert ahead.error_y.arrayminus[1] == pytest.approx(0.05)
+    assert list(so_far.y) == pytest.approx([100 / 3, 100, 100])
+    assert list(ahead.x) == [3, 6]
+    assert list(ahead.y) == pytest.approx([100, 400 / 3])
+    assert ahead.error_y.array[1] == pytest.approx(200 / 3)
+    assert ahead.error_y.arrayminus[1] == pytest.approx(50 / 3)
 
 
 def test_nothing_is_promised_that_could_not_be_told() -> None:

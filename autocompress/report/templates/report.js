@@ -101,14 +101,17 @@ function addSlider({ name, title, scale, values }) {
   byId("sliders").append(label);
 }
 
+function makeRoom(plot) { // a legend of many rows must not squeeze the plot
+  const rows = plot.querySelector(".legend")?.getBBox().height ?? 0;
+  if (rows <= 90) return;
+  plot.parentElement.style.height = plot.parentElement.offsetHeight + rows - 90 + "px";
+  Plotly.Plots.resize(plot);
+}
+
 addEventListener("load", () => {
   // Plots are drawn while the page is still being laid out; give them their final width.
   const plots = [...document.querySelectorAll(".js-plotly-plot")];
-  plots.forEach((plot) => Plotly.Plots.resize(plot));
-  for (const plot of plots) { // a legend of many rows must not squeeze the plot
-    const rows = plot.querySelector(".legend")?.getBBox().height ?? 0;
-    if (rows > 90) Plotly.relayout(plot, { height: plot._fullLayout.height + rows - 90 });
-  }
+  plots.forEach((plot) => Plotly.Plots.resize(plot).then(() => makeRoom(plot)));
   if (study.members.length === 0) return;
   study.sliders.forEach(addSlider);
   repick();
