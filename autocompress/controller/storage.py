@@ -24,6 +24,11 @@ from autocompress.errors import (
 SERVERS = {"postgresql": "postgresql+psycopg2", "mysql": "mysql+pymysql"}
 """Kinds of database servers, and the drivers that the extra "storage" installs."""
 
+_ATTRIBUTES = tuple(
+    f"{of}_{kind}_attributes" for of in ("study", "trial") for kind in ("user", "system")
+)
+"""Tables of Optuna whose values may be long."""
+
 JOURNAL = "journal:"
 """What the address of a journal begins with, before its path."""
 
@@ -87,9 +92,12 @@ class Storage:
             driver = SERVERS.get(url.drivername, url.drivername)
             url = url.set(drivername=driver, password=os.environ.get(STORAGE_PASSWORD))
             text = url.render_as_string(hide_password=False)
-            return RDBStorage(
+            storage = RDBStorage(
                 text.replace("{", "{{").replace("}", "}}"), engine_kwargs={"pool_pre_ping": True}
             )
+            if url.get_backend_name() == "mysql":
+                _widen(storage.engine)
+            return storage
         except ImportError as error:
             raise MissingExtraError(
                 explain(
@@ -174,6 +182,19 @@ def check_place(path: Path, url: str | None) -> None:
         )
     if place is not None:
         path.unlink(missing_ok=True)  # a copy of what the study was when it was last closed
+
+
+def _widen(engine: sqlalchemy.Engine) -> None:
+    """Give attributes the room that they have elsewhere: a TEXT of MySQL ends at 64 KiB."""
+    columns = sqlalchemy.text(
+        "SELECT table_name FROM information_schema.columns"
+        " WHERE table_schema = DATABASE() AND column_name = 'value_json' AND data_type = 'text'"
+    )
+    with engine.begin() as connection:
+        for (table,) in connection.execute(columns).all():
+            if table in _ATTRIBUTES:
+                change = f"ALTER TABLE {table} MODIFY value_json LONGTEXT NOT NULL"
+                connection.execute(sqlalchemy.text(change))
 
 
 def _note(path: Path) -> Path:

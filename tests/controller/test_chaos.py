@@ -129,11 +129,11 @@ def test_a_search_that_is_killed_at_random_ends_as_if_it_was_not(
         _kill_group(process)
         if ended in (None, -signal.SIGKILL):
             hits[kind] += 1
+            write_json(tmp_path / "kills.json", {**hits, "studies": studies, "calm_s": seconds})
             continue
         assert ended == 0, log.read_text(errors="replace")[-3000:]
         _check(folder)
         folder, studies = tmp_path / f"study{studies}", studies + 1
-    write_json(tmp_path / "kills.json", {**hits, "studies": studies, "calm_s": seconds})
     _finish(folder, executor, log)
     for study in range(studies):
         _check(tmp_path / f"study{study}")

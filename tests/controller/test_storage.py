@@ -179,6 +179,21 @@ def test_a_server_holds_a_study_and_its_password_is_never_written(
 
 
 @pytest.mark.slow
+def test_a_mysql_server_holds_a_study_whose_attributes_are_long(tmp_path: Path) -> None:
+    url = os.environ.get("TEST_MYSQL_URL")
+    if url is None:
+        pytest.skip(f"TEST_MYSQL_URL names no MySQL server (its password: {STORAGE_PASSWORD})")
+    path = tmp_path / "study" / "study.db"
+    _two_drivers_in_turn(path, url)
+    ledger = _opened(path)
+    ledger.set("ladders", ["x" * 100_000])
+    ledger.close()
+    reader = Ledger.read(path)
+    assert reader.get("ladders") == ["x" * 100_000]
+    reader.close()
+
+
+@pytest.mark.slow
 @pytest.mark.ray
 def test_drivers_in_turn_with_four_workers_lose_no_trial_on_a_server(
     server: str, tmp_path: Path
