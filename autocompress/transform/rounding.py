@@ -81,7 +81,8 @@ def observe_inputs(
         module = compressed.network.get_submodule(name)
         if name in wanted and (isinstance(module, nn.Linear) or _is_convolution(module)):
             rows = _input_rows(module, args, generator)
-            moment = (rows.transpose(1, 2) @ rows).double()
+            with torch.autocast(rows.device.type, enabled=False):  # sums of squares, whole
+                moment = (rows.transpose(1, 2) @ rows).double()
             moments[name] = moments[name] + moment if name in moments else moment
         return args
 

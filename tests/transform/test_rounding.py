@@ -122,6 +122,18 @@ def test_second_moments_give_the_power_of_the_outputs(name: str) -> None:
     torch.testing.assert_close((powers / drawn).float(), expected, rtol=0.1, atol=1e-3)
 
 
+def test_second_moments_are_whole_where_models_run_in_bfloat16() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(300, 4)).eval()
+    inputs = torch.rand(16, 300) + 3.0  # one direction has nearly all of the power
+    candidate = Candidate(layers={"0": LayerConfig(weight_bits=4, activation_bits=8)})
+    model = compressed(network, inputs, candidate)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        moment = observe_inputs(model, ["0"], [inputs] * 8, lambda m, batch: m(batch))["0"]
+    least, most = torch.linalg.eigvalsh(moment[0])[[0, -1]].tolist()
+    assert least > -1e-5 * most
+
+
 def test_rounding_a_model_brings_its_outputs_closer_and_stays() -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1),
