@@ -135,7 +135,7 @@ class Landscape:
             list(constraints.values()),
             [features] if features else [],
         )
-        self._signs = signs[list(costs)]
+        self.objectives, self._signs = len(signs), signs[list(costs)]
         self._activity = activity
         self._varying = ~history.active.all(axis=0)
         self._tree: DecisionTreeClassifier | None = None

@@ -171,7 +171,7 @@ class Model:
 
         bases = good[rng.permutation(len(good))[:BASES]]
         parts = [good[:POPULATION], landscape.genes.draw(POPULATION, rng)]
-        parts += [separable_steps(landscape, score, base, rng) for base in bases]
+        parts.append(separable_steps(landscape, score, bases, rng))
         start = landscape.canonical(np.concatenate(parts))
         start = repaired(landscape, start, good, rng)
         rows = evolve(score, vary, start, rng, population=POPULATION, generations=GENERATIONS)
@@ -181,9 +181,9 @@ class Model:
 
 
 def separable_steps(
-    landscape: Landscape, score: Score, base: FloatArray, rng: np.random.Generator
+    landscape: Landscape, score: Score, bases: FloatArray, rng: np.random.Generator
 ) -> FloatArray:
-    """Improve all parameters of a row at once, as if their effects added up.
+    """Improve all parameters of some rows at once, as if their effects added up.
 
     Each parameter is changed alone. For weights of the losses, drawn at
     random, every parameter then takes its best value, as the Lagrangian of a
@@ -191,14 +191,36 @@ def separable_steps(
     random half of those steps.
 
     Returns:
-        `POPULATION x d` rows.
+        `POPULATION x d` rows for each of the bases.
     """
-    columns, changed = landscape.genes.neighbours(base, rng)
-    losses, violations = score(landscape.canonical(np.concatenate([base[None], changed])))
+    plans, tried = [], []
+    for base in bases:
+        columns, changed = landscape.genes.neighbours(base, rng)
+        weights = np.exp(rng.normal(0.0, WEIGHT_SPREAD, (POPULATION, landscape.objectives)))
+        kept = rng.random((POPULATION, len(base))) < 0.5
+        kept[::2] = False
+        plans.append((base, columns, changed, weights, kept))
+        tried.append(np.concatenate([base[None], changed]))
+    losses, violations = score(landscape.canonical(np.concatenate(tried)))  # at once is quicker
+    ends = np.cumsum([len(rows) for rows in tried])[:-1]
+    scores = zip(np.split(losses, ends), np.split(violations, ends), strict=True)
+    stepped = [_stepped(*plan, *found) for plan, found in zip(plans, scores, strict=True)]
+    return np.concatenate(stepped)
+
+
+def _stepped(
+    base: FloatArray,
+    columns: NDArray[np.int64],
+    changed: FloatArray,
+    weights: FloatArray,
+    kept: NDArray[np.bool_],
+    losses: FloatArray,
+    violations: FloatArray,
+) -> FloatArray:
+    """Take the best of all single changes of a base, for each row of weights."""
     span = np.ptp(losses, axis=0)
     effects = (losses[1:] - losses[0]) / np.where(span > 0.0, span, 1.0)
     effects[violations[1:] > max(0.0, violations[0])] = 1.0
-    weights = np.exp(rng.normal(0.0, WEIGHT_SPREAD, (POPULATION, losses.shape[1])))
     values = weights @ effects.T
     rows = np.repeat(base[None], POPULATION, axis=0)
     for column in np.unique(columns):
@@ -206,8 +228,6 @@ def separable_steps(
         best = options[np.argmin(values[:, options], axis=1)]
         better = values[np.arange(POPULATION), best] < 0.0
         rows[better, column] = changed[best[better], column]
-    kept = rng.random(rows.shape) < 0.5
-    kept[::2] = False
     return np.where(kept, base, rows)
 
 

@@ -60,7 +60,7 @@ def test_steps_find_the_front_of_a_separable_problem() -> None:
         return losses(rows), np.zeros(len(rows))
 
     base = np.full(6, 1.0)
-    rows = separable_steps(landscape(known), score, base, np.random.default_rng(0))
+    rows = separable_steps(landscape(known), score, base[None], np.random.default_rng(0))
     everything = np.stack(np.meshgrid(*[np.arange(4.0)] * 6), axis=-1).reshape(-1, 6)
     table = losses(everything)
     for row in losses(rows[::2]):  # those that take all steps
