@@ -1,6 +1,6 @@
 """Where the time of candidates goes: sums of kernels and conversions, for many at once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,8 @@ from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import ModelGraph
 
 Columns = NDArray[np.float64]
-Ratios = tuple[NDArray[np.float64], NDArray[np.intp]]
-"""The ratios of a group that occur, and which of them each candidate has."""
+Places = NDArray[np.int64]
+"""Which of the ratios of a group that were met each candidate has."""
 
 TIMES = (
     *("integer layers", "float layers", "integer additions", "float additions"),
@@ -93,6 +93,8 @@ class LatencyFeatures:
                 *(("quantise", FLOAT), ("dequantise", INT8)),
             )
         }
+        self.ratios = {group: np.zeros(1) for group in self.groups}
+        self.known: dict[int, _Known] = {}
         self.times: dict[tuple[int, tuple[float, ...]], tuple[float, ...]] = {}
 
     def table(self, candidates: Candidates) -> Columns:
@@ -107,20 +109,20 @@ class LatencyFeatures:
         population = Population.of(candidates)
         count = len(population)
         quantised, executable = self._precisions(population)
-        ratios = self._ratios(population)
+        places = self._places(population)
         shares: dict[str, Columns] = {}
         rows: dict[str, Columns] = {}
         for index, (layer, groups) in enumerate(self.layers):
-            rows[layer.name] = self._layer(index, groups, ratios, count)
+            rows[layer.name] = self._layer(index, groups, places, count)
             shares[layer.name] = rows[layer.name][2]
         execution = self.executed.run(quantised, executable, shares, population.dropped, count)
-        return self._columns(execution, rows, ratios, count)
+        return self._columns(execution, rows, places, count)
 
     def _columns(
         self,
         found: Execution,
         rows: Mapping[str, Columns],
-        ratios: Mapping[str, Ratios],
+        places: Mapping[str, Places],
         count: int,
     ) -> Columns:
         table = np.zeros((count, len(NAMES)))
@@ -146,7 +148,7 @@ class LatencyFeatures:
         for number, (integers, floats, elements) in enumerate(found.additions):
             if known and self.has_additions:
                 index, groups = self.plan.additions[number]
-                of_integers, of_floats = self._layer(index, groups, ratios, count)[:2]
+                of_integers, of_floats = self._layer(index, groups, places, count)[:2]
             else:
                 of_integers = self._elementwise("add", INT8, size * elements)
                 of_floats = self._elementwise("add", FLOAT, size * elements)
@@ -161,7 +163,7 @@ class LatencyFeatures:
                 numbers[:, 2] += mask * OPERATION_MS
         parts = zip(self.executed.weightless, self.plan.weightless, found.weightless, strict=True)
         for kernel, (index, groups), (alive, share) in parts:
-            in_integers, in_floats = self._layer(index, groups, ratios, count)[:2]
+            in_integers, in_floats = self._layer(index, groups, places, count)[:2]
             column = 10 if kernel.kind == "attention" else 9
             table[:, column] += alive * (share * in_integers + (1 - share) * in_floats)
         table[:, 6] = found.others * OPERATION_MS
@@ -190,35 +192,43 @@ class LatencyFeatures:
         pair = self.target.executed(config.weight_bits, config.activation_bits, config.group_size)
         return grids, max(pair) <= INT8
 
-    def _ratios(self, population: Population) -> dict[str, Ratios]:
-        """For each group, list the ratios that occur, and which of them each candidate has."""
+    def _places(self, population: Population) -> dict[str, Places]:
+        """For each group, tell which of its ratios each candidate has; new ones are added."""
         whole = np.zeros(len(population))
-        return {
-            group: np.unique(population.ratios.get(group, whole), return_inverse=True)
-            for group in self.groups
-        }
+        found = {}
+        for group in self.groups:
+            ratios, known = population.ratios.get(group, whole), self.ratios[group]
+            places = np.minimum(np.searchsorted(known, ratios), len(known) - 1)
+            if not np.array_equal(known[places], ratios):
+                known = self.ratios[group] = np.union1d(known, ratios)
+                places = np.searchsorted(known, ratios)
+                self.known.clear()  # their codes are others now
+            found[group] = places.astype(np.int64)
+        return found
 
     def _layer(
         self,
         index: int,
         groups: tuple[str, ...],
-        ratios: Mapping[str, Ratios],
+        places: Mapping[str, Places],
         count: int,
     ) -> Columns:
         """Return rows: time in integers, in floats, share of outputs, weights, raggedness."""
-        codes = np.zeros(count, np.intp)
+        codes = np.zeros(count, np.int64)
         for group in groups:
-            values, places = ratios[group]
-            codes = codes * len(values) + places
-        kinds, inverse = np.unique(codes, return_inverse=True)
-        left, chosen = kinds, []
+            codes = codes * len(self.ratios[group]) + places[group]
+        known = self.known.setdefault(index, _Known())
+        if len(new := known.missing(codes)):
+            known.add(new, [self._times(index, self._chosen(groups, code)) for code in new])
+        return known.rows(codes)
+
+    def _chosen(self, groups: tuple[str, ...], code: int) -> tuple[float, ...]:
+        """Return the ratios that a code of `_layer` stands for."""
+        chosen = []
         for group in reversed(groups):
-            left, places = np.divmod(left, max(1, len(ratios[group][0])))
-            chosen.append(ratios[group][0][places].tolist())
-        met = zip(*reversed(chosen), strict=True) if groups else [()] * len(kinds)
-        rows = np.array([self._times(index, combined) for combined in met]).reshape(-1, 5)
-        found: Columns = rows[inverse].T
-        return found
+            code, place = divmod(code, len(self.ratios[group]))
+            chosen.append(float(self.ratios[group][place]))
+        return tuple(reversed(chosen))
 
     def _times(self, index: int, ratios: tuple[float, ...]) -> tuple[float, ...]:
         key = (index, ratios)
@@ -235,6 +245,30 @@ class LatencyFeatures:
                 float(floats.in_channels % VECTOR > 0 or floats.out_channels % VECTOR > 0),
             )
         return self.times[key]
+
+
+class _Known:
+    """What `_layer` found before, by code."""
+
+    def __init__(self) -> None:
+        self._codes, self._rows = np.empty(0, np.int64), np.empty((0, 5))
+
+    def missing(self, codes: Places) -> Places:
+        """Return the codes that are not known, each once."""
+        if not len(self._codes):
+            return np.unique(codes)
+        places = np.minimum(np.searchsorted(self._codes, codes), len(self._codes) - 1)
+        return np.unique(codes[self._codes[places] != codes])
+
+    def add(self, codes: Places, rows: Sequence[tuple[float, ...]]) -> None:
+        """Remember rows of codes that are not known."""
+        order = np.argsort(codes := np.concatenate([self._codes, codes]))
+        self._codes, self._rows = codes[order], np.concatenate([self._rows, rows])[order]
+
+    def rows(self, codes: Places) -> Columns:
+        """Return the rows of known codes, one column for each code."""
+        found: Columns = self._rows[np.searchsorted(self._codes, codes)].T
+        return found
 
 
 def _line(kernels: Mapping[KernelKey, float], kind: str, bits: int) -> tuple[float, float]:
