@@ -166,7 +166,7 @@ def _check_seconds(seconds: object) -> None:
 
 
 def _check_exclusive(target: Target, *, bundle: object, measured: object, out: object) -> None:
-    """Refuse a bundle beside what would be ignored, and either way of elsewhere for a simulation."""
+    """Refuse a bundle beside what it would ignore, and measuring elsewhere what is simulated."""
     if target.simulation is not None and (bundle is not None or measured is not None):
         raise InvalidInputError(
             explain(
