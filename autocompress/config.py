@@ -93,17 +93,17 @@ class SearchConfig(Section):
         named = section.describe(Path(self.folder))
         if section.profile is None:
             return named
-        from autocompress.cost.profile import DeviceProfile
+        from autocompress.cost.resolve import load_profile
 
         path = Path(self.folder) / section.profile
-        profiled = DeviceProfile.load(path).target
+        profiled = load_profile(path).target
         if replace(profiled, round_to=named.round_to) != named:
             raise InvalidInputError(
                 explain(
                     "key 'target.profile'",
                     expected=f"a profile of {named.to_json()}",
                     got=f"one of {profiled.to_json()}",
-                    remedy="give the name, threads and batch_size that it was made with",
+                    remedy="give the keys of 'target' that it was made with, but for 'profile'",
                 )
             )
         return path

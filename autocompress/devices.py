@@ -12,6 +12,7 @@ from torch import nn
 from autocompress.artifact.export import Artifact, feed_of
 from autocompress.artifact.session import Session, open_model
 from autocompress.controller.profiling import Progress, make_bundle, make_profile
+from autocompress.core.schema import check_number
 from autocompress.core.target import Target
 from autocompress.cost.bundle import read_measured
 from autocompress.cost.measurement import LatencyMeasurement, measure_interleaved
@@ -59,8 +60,14 @@ def profile(
 
     Returns:
         The profile; None where a bundle is written.
+
+    Raises:
+        InvalidInputError: If a number is out of range, or arguments exclude each other.
     """
+    _check_seconds(seconds)
+    check_number("'networks'", check_type("'networks'", networks, int), low=0)
     resolved = target if isinstance(target, Target) else Target.named(target, threads=threads)
+    _check_exclusive(resolved, bundle=bundle, measured=measured, out=out)
     found: Profile
     if resolved.simulation is not None:
         found = SimulatedProfile(target=resolved)
@@ -126,12 +133,7 @@ def measure_latency(
     Raises:
         InvalidInputError: If `seconds` is not positive, or the inputs do not fit.
     """
-    if not isinstance(seconds, (int, float)):
-        check_type("'seconds'", seconds, float)
-    if not seconds > 0:
-        raise InvalidInputError(
-            explain("'seconds'", expected="> 0", got=seconds, remedy="leave it out")
-        )
+    _check_seconds(seconds)
     resolved = resolve_target(target)[0]
     path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
     inputs, size = ModelInputs.of(example_inputs), resolved.batch_size
@@ -152,3 +154,35 @@ def measure_latency(
         max_seconds=seconds,
     )[0]
     return replace(measured, peak_memory_bytes=memory)
+
+
+def _check_seconds(seconds: object) -> None:
+    if not isinstance(seconds, (int, float)):
+        check_type("'seconds'", seconds, float)
+    elif not seconds > 0:
+        raise InvalidInputError(
+            explain("'seconds'", expected="> 0", got=seconds, remedy="leave it out")
+        )
+
+
+def _check_exclusive(target: Target, *, bundle: object, measured: object, out: object) -> None:
+    """Refuse a bundle beside what it would ignore, and measuring elsewhere what is simulated."""
+    if target.simulation is not None and (bundle is not None or measured is not None):
+        raise InvalidInputError(
+            explain(
+                "'bundle'" if measured is None else "'measured'",
+                expected="a target that is measured",
+                got=f"'{target.name}', which is simulated",
+                remedy="leave it out: its costs are computed",
+            )
+        )
+    other = "'measured'" if measured is not None else "'out'" if out is not None else ""
+    if bundle is not None and other:
+        raise InvalidInputError(
+            explain(
+                "'bundle'",
+                expected="nothing to read or to save beside it",
+                got=other,
+                remedy="write the bundle first, and read what was measured afterwards",
+            )
+        )

@@ -13,6 +13,8 @@ from autocompress.core.executor import Executor
 from autocompress.core.target import Target
 from autocompress.core.training import TrainingConfig
 from autocompress.cost.profile import DeviceProfile
+from autocompress.cost.resolve import resolve_target
+from autocompress.cost.simulated import SimulatedProfile
 from autocompress.errors import (
     AutocompressError,
     InvalidInputError,
@@ -193,6 +195,15 @@ def test_a_profile_stands_for_the_target_it_was_made_for(tmp_path: Path) -> None
         load_config(write(tmp_path / "a.yaml", changed(target=target | {"threads": 1})))
     with pytest.raises(MissingFileError, match=r"absent\.json"):
         load_config(write(tmp_path / "a.yaml", changed(target=target | {"profile": "absent.json"})))
+
+
+def test_a_profile_of_simulated_hardware_is_one_too(tmp_path: Path) -> None:
+    SimulatedProfile(target=Target.named("bit-serial")).save(tmp_path / "npu.json")
+    target = {"name": "bit-serial", "profile": "npu.json"}
+    config = load_config(write(tmp_path / "a.yaml", changed(target=target)))
+    found, profile = resolve_target(config.make_target())
+    assert found == Target.named("bit-serial")
+    assert profile == SimulatedProfile(target=found)
 
 
 def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:

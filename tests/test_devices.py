@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +30,29 @@ def test_a_real_target_needs_a_space_and_a_bundle_the_model_and_its_inputs(
     with pytest.raises(MissingFileError):
         ac.profile(space=space, measured=tmp_path / "none.json")
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seconds": 0}, "'seconds': expected > 0, got 0"),
+        ({"seconds": float("nan")}, "'seconds': expected > 0, got nan"),
+        ({"seconds": "long"}, "'seconds': expected a float"),
+        ({"networks": -1}, "'networks': expected a number >= 0, got -1"),
+        ({"networks": 1.5}, "'networks': expected an int"),
+        ({"bundle": "b", "measured": "m.json"}, "'bundle': expected nothing .* got 'measured'"),
+        ({"bundle": "b", "out": "p.json"}, "'bundle': expected nothing .* got 'out'"),
+        ({"target": "bit-serial", "bundle": "b"}, "'bundle': expected a target that is measured"),
+        ({"target": "bit-serial", "measured": "m.json"}, "'measured': .* which is simulated"),
+    ],
+)
+def test_a_profile_ignores_no_argument(
+    arguments: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((InvalidInputError, WrongTypeError), match=message):
+        ac.profile(**arguments)
+    assert not list(tmp_path.iterdir())
 
 
 def test_latency_is_not_measured_of_nothing(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import yaml
 
 import autocompress as ac
 from autocompress import api, errors
+from autocompress.cli import app
 from autocompress.config import SearchConfig, load_config
 
 ROOT = Path(__file__).parents[1]
@@ -71,3 +72,14 @@ def test_the_configuration_is_shown_with_every_key_and_its_default(tmp_path: Pat
 @pytest.mark.parametrize("path", PROSE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_lines_are_short(path: Path) -> None:
     assert max(map(len, path.read_text(encoding="utf-8").splitlines())) <= 120
+
+
+def test_every_verb_is_on_the_page_of_the_command_line() -> None:
+    page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    verbs = [
+        command.name or command.callback.__name__
+        for command in app.registered_commands
+        if command.callback is not None
+    ]
+    assert "benchmark" in verbs
+    assert sorted(re.findall(r"^\| `([a-z]+)", page, re.MULTILINE)) == sorted(verbs)

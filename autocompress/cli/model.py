@@ -107,7 +107,7 @@ def profile(
                 space=space,
                 model=model,
                 example_inputs=inputs,
-                out=None if bundle else path,
+                out=out if bundle else path,
                 seconds=seconds,
                 networks=networks,
                 measured=measured,
@@ -115,10 +115,12 @@ def profile(
                 on_progress=bars,
             )
         if found is None:
-            say(make_console(), f"on the device: cd {bundle} && python runner.py; then, here: ")
+            say(make_console(), f"on the device: cd {bundle} && python runner.py; then, here:")
             say(make_console(), f"autocompress profile {config} --from measured.json")
         elif isinstance(found, api.DeviceProfile):
             say(make_console(), f"{path}: {found.describe_model(space)}")
+        else:
+            say(make_console(), f"{path}: simulated hardware, whose costs are computed")
 
 
 def load_parts(config: "SearchConfig") -> "tuple[nn.Module, Task, ModelInputs]":

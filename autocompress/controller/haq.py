@@ -48,7 +48,7 @@ class HaqSampler(BaseSampler):
             seed: Decides networks, weights and noise.
         """
         self._seed = seed
-        self._memory = Memory()
+        self._memories: WeakKeyDictionary[Study, Memory] = WeakKeyDictionary()
         self._agents: WeakKeyDictionary[Study, _Agent] = WeakKeyDictionary()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class HaqSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """Return all parameters whose distribution never changed."""
-        return self._memory.space(study)
+        return self._memory(study).space(study)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -72,13 +72,14 @@ class HaqSampler(BaseSampler):
         if not search_space:
             return {}
         genes = Genes.of(search_space)
-        history = self._memory.history(study, genes)
+        memory = self._memory(study)
+        history = memory.history(study, genes)
         agent = self._agents.get(study)
         if agent is None or not agent.has_seen(genes, history):
             agent = _Agent(genes, history.losses.shape[1], self._seed)
             self._agents[study] = agent
         agent.learn(history)
-        return genes.decode(agent.propose(self._memory.place(study, trial)))
+        return genes.decode(agent.propose(memory.place(study, trial)))
 
     def sample_independent(
         self,
@@ -92,6 +93,9 @@ class HaqSampler(BaseSampler):
         return RandomSampler(seed=own).sample_independent(
             study, trial, param_name, param_distribution
         )
+
+    def _memory(self, study: Study) -> Memory:
+        return self._memories.setdefault(study, Memory())
 
 
 class _Agent:

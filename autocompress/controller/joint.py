@@ -24,7 +24,7 @@ from autocompress.controller.landscape import (
 from autocompress.controller.memory import PROPOSAL, Memory
 from autocompress.controller.proposals import Model, Round, drawn, mutated, unseen
 from autocompress.core.seeds import derive_seed
-from autocompress.errors import InvalidInputError, explain
+from autocompress.errors import InvalidInputError, WrongTypeError, check_type, explain
 
 FloatArray = NDArray[np.float64]
 
@@ -99,11 +99,15 @@ class JointSampler(BaseSampler):
                 proposals spread over parts of the front that `reference`
                 gives little weight.
         """
-        self._cost_fns, self._features = dict(cost_fns or {}), features
-        self._space, self._activity, self._seed = space, active, seed
-        self._constraint_fns = dict(constraint_fns or {})
-        self._reference = None if reference is None else np.array(reference, dtype=np.float64)
-        self._nearer = [np.array(point, dtype=np.float64) for point in nearer]
+        for what, function in (("'features'", features), ("'active'", active)):
+            if function is not None:
+                _check_callable(what, function)
+        self._cost_fns, self._features = _functions("'cost_fns'", cost_fns, int), features
+        self._space, self._activity = space, active
+        self._seed = check_type("'seed'", seed, int)
+        self._constraint_fns = _functions("'constraint_fns'", constraint_fns, str)
+        self._reference = None if reference is None else _point("'reference'", reference)
+        self._nearer = [_point("'nearer'", point) for point in nearer]
         self.rounds: dict[int, Round] = {}
         self._memories: WeakKeyDictionary[Study, Memory] = WeakKeyDictionary()
         self._models: WeakKeyDictionary[Study, Model] = WeakKeyDictionary()
@@ -265,6 +269,51 @@ class JointSampler(BaseSampler):
             ", ".join(f"{tau:.2f}" for tau in found.rank_correlations.values()) or "-",
             "" if found.trusted else "; TPE and mutations take turns",
         )
+
+
+def _functions(
+    what: str, given: Mapping[Any, RowFunction] | None, kind: type
+) -> dict[Any, RowFunction]:
+    """Copy functions by their keys, or refuse what is something else."""
+    if given is not None and not isinstance(given, Mapping):
+        raise WrongTypeError(
+            explain(what, expected="functions by their keys", got=repr(given), remedy="pass a dict")
+        )
+    functions = dict(given or {})
+    for key, function in functions.items():
+        check_type(f"{what}, key", key, kind)
+        _check_callable(f"{what}, {key!r}", function)
+    return functions
+
+
+def _check_callable(what: str, function: object) -> None:
+    if not callable(function):
+        raise WrongTypeError(
+            explain(
+                what,
+                expected="a function of the parameters",
+                got=repr(function),
+                remedy="pass a function",
+            )
+        )
+
+
+def _point(what: str, given: Sequence[float]) -> FloatArray:
+    """Read one value per objective."""
+    try:
+        point = np.array(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        point = np.array(np.nan)
+    if point.ndim != 1 or np.isnan(point).any():
+        raise InvalidInputError(
+            explain(
+                what,
+                expected="one number per objective",
+                got=repr(given),
+                remedy="give a list of numbers",
+            )
+        )
+    return point
 
 
 def _last_fit(trials: int) -> int:

@@ -37,3 +37,13 @@ def test_losses_that_changed_are_learned_anew() -> None:
     run(studies[1], 1)
     run(other, 1)
     assert studies[1].trials[-1].params == other.trials[-1].params
+
+
+def test_an_agent_of_two_studies_keeps_them_apart() -> None:
+    alone, both = HaqSampler(seed=2), HaqSampler(seed=2)
+    run(optuna.create_study(sampler=both), 3, variables=3)
+    studies = [optuna.create_study(sampler=sampler) for sampler in (alone, both)]
+    for study in studies:
+        run(study, WARM_UP + 3)
+    first, second = ([trial.params for trial in study.trials] for study in studies)
+    assert first == second

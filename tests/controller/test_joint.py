@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 import autocompress as ac
 from autocompress.controller.joint import LEAST_GROWTH, ROUND, STARTUP
 from autocompress.core.pareto import hypervolume
-from autocompress.errors import InvalidInputError
+from autocompress.errors import InvalidInputError, WrongTypeError
 
 VARIABLES = 10
 WEIGHTS = np.linspace(0.2, 2.0, VARIABLES)
@@ -183,3 +183,24 @@ def test_asking_is_quick(trials: int, seconds: float) -> None:
     begun = time.perf_counter()
     run(study, 10)
     assert (time.perf_counter() - begun) / 10 < seconds
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cost_fns": {"flops": len}}, "'cost_fns', key: expected an int, got 'flops'"),
+        ({"cost_fns": len}, "'cost_fns': expected functions by their keys"),
+        ({"cost_fns": {1: 3}}, "'cost_fns', 1: expected a function of the parameters, got 3"),
+        ({"constraint_fns": {"size": 3}}, "'constraint_fns', 'size': expected a function"),
+        ({"features": [0.1]}, "'features': expected a function"),
+        ({"active": "all"}, "'active': expected a function"),
+        ({"seed": "a"}, "'seed': expected an int"),
+        ({"reference": 5}, "'reference': expected one number per objective, got 5"),
+        ({"reference": [1.0, "x"]}, "'reference': expected one number per objective"),
+        ({"reference": [1.0, float("nan")]}, "'reference': expected one number per objective"),
+        ({"nearer": [1.0, 2.0]}, "'nearer': expected one number per objective, got 1.0"),
+    ],
+)
+def test_wrong_arguments_are_refused_at_once(options: dict[str, Any], message: str) -> None:
+    with pytest.raises((InvalidInputError, WrongTypeError), match=message):
+        ac.JointSampler(**options)
