@@ -59,7 +59,12 @@ def profile(
 
     Returns:
         The profile; None where a bundle is written.
+
+    Raises:
+        InvalidInputError: If `seconds` is not positive, or `networks` is negative.
     """
+    _check_least("'seconds'", seconds, seconds > 0, "> 0")
+    _check_least("'networks'", networks, networks >= 0, ">= 0")
     resolved = target if isinstance(target, Target) else Target.named(target, threads=threads)
     found: Profile
     if resolved.simulation is not None:
@@ -128,10 +133,7 @@ def measure_latency(
     """
     if not isinstance(seconds, (int, float)):
         check_type("'seconds'", seconds, float)
-    if not seconds > 0:
-        raise InvalidInputError(
-            explain("'seconds'", expected="> 0", got=seconds, remedy="leave it out")
-        )
+    _check_least("'seconds'", seconds, seconds > 0, "> 0")
     resolved = resolve_target(target)[0]
     path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
     inputs, size = ModelInputs.of(example_inputs), resolved.batch_size
@@ -152,3 +154,8 @@ def measure_latency(
         max_seconds=seconds,
     )[0]
     return replace(measured, peak_memory_bytes=memory)
+
+
+def _check_least(what: str, got: float, valid: bool, expected: str) -> None:
+    if not valid:
+        raise InvalidInputError(explain(what, expected=expected, got=got, remedy="leave it out"))
