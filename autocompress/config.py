@@ -23,6 +23,7 @@ from autocompress.core.executor import Executor
 from autocompress.core.objective import cost_names, parse_constraints, parse_objectives
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.schema import expected_value, unknown_name
+from autocompress.core.seeds import check_seed
 from autocompress.core.target import Target
 from autocompress.core.training import TrainingConfig
 from autocompress.errors import InvalidInputError, WrongTypeError, explain
@@ -266,6 +267,7 @@ def _checks(config: SearchConfig) -> dict[str, Callable[[], object]]:
         "constraints": lambda: parse_constraints(config.constraints),
         "objectives": check_costs,
         "storage": check_storage,
+        "seed": lambda: check_seed(config.seed),
     }
 
 

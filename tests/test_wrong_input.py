@@ -92,6 +92,7 @@ KEYS: list[tuple[str, Any, str]] = [
     ("storage", "sqlite:///trials.db", "'journal:/a/file'"),
     ("storage", "mysql://me:secret@host/trials", "set the environment variable"),
     ("seed", "zero", "expected an integer"),
+    ("seed", -1, "'seed': expected >= 0, got -1"),
     ("device", "gpu", "gpu"),
     ("warm_start", "runs/a", "expected a list"),
 ]
