@@ -40,6 +40,7 @@ from autocompress.core.objective import (
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.recipe import Recipe
 from autocompress.core.schema import check_name
+from autocompress.core.seeds import check_seed
 from autocompress.core.simulation import Accelerator, LookupTable, Roofline
 from autocompress.core.target import Target
 from autocompress.core.training import TrainingConfig
@@ -186,7 +187,7 @@ def search(
         check_type("search", value, kind)
     check_type("'training'", training, TrainingConfig)
     check_type("'quantisation'", quantisation, QuantisationConfig)
-    check_type("'seed'", seed, int)
+    check_seed(seed)
     pool = Executor.of(executor)
     check_name("'sampler'", sampler, SAMPLER_NAMES)
     resolved, given = resolve_target(target)

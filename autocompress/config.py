@@ -23,6 +23,7 @@ from autocompress.core.executor import Executor
 from autocompress.core.objective import cost_names, parse_constraints, parse_objectives
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.schema import expected_value, unknown_name
+from autocompress.core.seeds import check_seed
 from autocompress.core.target import Target
 from autocompress.core.training import TrainingConfig
 from autocompress.errors import InvalidInputError, WrongTypeError, explain
@@ -219,7 +220,7 @@ def load_config(
         record["warm_start"] = [_absolute(f, Path.cwd()) for f in record["warm_start"]]
     record["folder"] = _absolute(record.get("folder", "."), path.absolute().parent)
     named = [f"{variable_name(keys)}={value}" for keys, value in variables.items()]
-    others = [*named, *_options(replaced | places | limits)]
+    others = [_without_password(text) for text in (*named, *_options(replaced | places | limits))]
 
     overridden = {*replaced, *limits, *(keys[-1] for keys in variables)}
 
@@ -251,6 +252,12 @@ def _checks(config: SearchConfig) -> dict[str, Callable[[], object]]:
         if isinstance(target, Target):
             target.check_costs(cost_names(objectives, parse_constraints(config.constraints)))
 
+    def check_storage() -> None:
+        if config.storage is not None:
+            from autocompress.controller.storage import check_url
+
+            check_url(config.storage)
+
     return {
         "target": config.make_target,
         "budget": config.make_budget,
@@ -259,6 +266,8 @@ def _checks(config: SearchConfig) -> dict[str, Callable[[], object]]:
         "quantisation": config.make_quantisation,
         "constraints": lambda: parse_constraints(config.constraints),
         "objectives": check_costs,
+        "storage": check_storage,
+        "seed": lambda: check_seed(config.seed),
     }
 
 
@@ -278,6 +287,16 @@ def _options(replaced: Mapping[str, Any]) -> list[str]:
     """Write replaced values as the options of the command line, in one string if any."""
     written = [f"--{key.replace('_', '-')} {value}" for key, value in replaced.items()]
     return [" ".join(written)] if written else []
+
+
+def _without_password(text: str) -> str:
+    """Hide what stands for a password in the addresses of a text.
+
+    Example:
+        >>> _without_password("--storage mysql://me:secret@host/trials")
+        '--storage mysql://me:...@host/trials'
+    """
+    return re.sub(r"(://[^\s:/@]*):\S*@", r"\1:...@", text)
 
 
 def _wrong_result(section: FactorySection, *, expected: str, got: object) -> WrongTypeError:

@@ -88,7 +88,11 @@ KEYS: list[tuple[str, Any, str]] = [
     ("quantisation", {"observer": "magic"}, "observer"),
     ("sampler", "jiont", "'joint'"),
     ("executor", "cluster", "cluster"),
+    ("executor", {"name": "ray", "gpus": -1}, "expected a finite number >= 0, got -1"),
+    ("storage", "sqlite:///trials.db", "'journal:/a/file'"),
+    ("storage", "mysql://me:secret@host/trials", "set the environment variable"),
     ("seed", "zero", "expected an integer"),
+    ("seed", -1, "'seed': expected >= 0, got -1"),
     ("device", "gpu", "gpu"),
     ("warm_start", "runs/a", "expected a list"),
 ]
@@ -110,10 +114,14 @@ COMMANDS: list[tuple[list[str], str]] = [
     (["search", "right.yaml", "--trials", "many"], "valid integer"),
     (["search", "right.yaml", "--trials", "0"], "expected >= 1, got 0"),
     (["search", "right.yaml", "--sampler", "tpee"], "'tpe'"),
+    (["search", "right.yaml", "--storage", "mysql://me:secret@host/a"], "mysql://me:...@host/a"),
+    (["search", "right.yaml", "--dry-run", "--warm-start", "absent"], "a folder with a study.db"),
     (["search", "absent.yaml"], "check the path"),
     (["search", "."], "got a folder"),
     (["check", "absent.yaml"], "check the path"),
     (["profile", "absent.yaml"], "check the path"),
+    (["profile", "right.yaml", "--networks", "-3", "--quiet"], "'networks': expected >= 0, got -3"),
+    (["profile", "right.yaml", "--seconds", "-1", "--quiet"], "'seconds': expected > 0, got -1.0"),
     (["resume", "absent"], "check the path"),
     (["report", "absent"], "a folder with a study.db"),
     (["export", "absent"], "a folder with a study.db"),
@@ -197,6 +205,14 @@ def test_the_line_of_the_mistake_is_named(folder: Path, monkeypatch: pytest.Monk
     Path("wrong.yaml").write_text(text.replace("trails", "trials") + "constraints:\n  latency: 1\n")
     total = len(text.splitlines()) + 2
     assert f"'wrong.yaml', line {total}, " in refused("check", "wrong.yaml").stderr
+
+
+def test_a_dry_run_refuses_what_this_host_lacks(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    Path("wrong.yaml").write_text(yaml.safe_dump(damaged("device", "gpu")))
+    assert "a device that torch has here" in refused("search", "wrong.yaml", "--dry-run").stderr
 
 
 def test_a_wrong_environment_variable_is_named(

@@ -48,6 +48,9 @@ ConfigArgument = Annotated[
 StudyArgument = Annotated[
     Path, typer.Argument(metavar="STUDY_DIR", help="The folder of a study, such as runs/digits.")
 ]
+TrustOption = Annotated[
+    bool, typer.Option("--trust", help="Run the code that another user's study names.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress, only the result.")]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Write JSON to standard output, not tables.")

@@ -1,6 +1,7 @@
 """What a search would do, without doing it: stages, time and disk."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -24,7 +25,7 @@ def show_plan(config: "SearchConfig", *, as_json: bool) -> None:
     from autocompress.report.savings import search_time
 
     model, task, inputs = load_parts(config)
-    config.make_target()
+    _check_host(config)
     space, budget = config.space_name_or_path(), config.make_budget()
     found = api.check(model, inputs, space=space, task=task, budget=budget)
     plan = SearchPlan.of(found, budget, config.study_dir)
@@ -35,3 +36,20 @@ def show_plan(config: "SearchConfig", *, as_json: bool) -> None:
     console.print(plan.table())
     say(console, search_time(found))
     say(console, plan.disk())
+
+
+def _check_host(config: "SearchConfig") -> None:
+    """Refuse what a search would refuse of this host, and of earlier studies on it."""
+    from autocompress import api
+    from autocompress.artifact.session import check_available
+    from autocompress.controller.storage import study_exists
+    from autocompress.cost.resolve import resolve_target
+    from autocompress.evaluation.original import check_device
+
+    target, _ = resolve_target(config.make_target())
+    if target.simulation is None:
+        check_available(target)
+    check_device(config.device)
+    if not study_exists(Path(config.study_dir) / "study.db"):
+        for folder in config.warm_start:
+            api.open(folder)

@@ -13,6 +13,7 @@ from autocompress.cli.app import (
     JsonOption,
     QuietOption,
     StudyArgument,
+    TrustOption,
     app,
     examples,
     exit_codes,
@@ -116,9 +117,7 @@ def resume(
     study_dir: StudyArgument,
     trials: TrialsOption = None,
     minutes: MinutesOption = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Run the code that another user's study names.")
-    ] = False,
+    trust: TrustOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -9,6 +9,7 @@ import typer
 from autocompress.cli.app import (
     JsonOption,
     StudyArgument,
+    TrustOption,
     app,
     examples,
     exit_codes,
@@ -59,6 +60,7 @@ def export(
             "with the weights' codes as values, instead of the folder."
         ),
     ] = None,
+    trust: TrustOption = False,
 ) -> None:
     """Copy a member's files: model, packed weights, candidate and figures."""
     with exit_codes():
@@ -76,7 +78,7 @@ def export(
         result = api.open(study_dir)
         chosen = _choose(result, member, limit or [])
         if program is not None:
-            written = _write_program(result, chosen, program)
+            written = _write_program(result, chosen, program, trust=trust)
         else:
             written = _copy(chosen, out or Path(chosen.id))
         say(make_console(), f"member {chosen.id}: {written}")
@@ -131,10 +133,12 @@ def _copy(member: "FrontMember", folder: Path) -> Path:
     return folder
 
 
-def _write_program(result: "SearchResult", member: "FrontMember", path: Path) -> Path:
+def _write_program(
+    result: "SearchResult", member: "FrontMember", path: Path, *, trust: bool
+) -> Path:
     from autocompress import api
     from autocompress.cli.model import load_parts
     from autocompress.kept_config import load_kept_config
 
-    model, _, inputs = load_parts(load_kept_config(result.study_dir))
+    model, _, inputs = load_parts(load_kept_config(result.study_dir, trust=trust))
     return api.export(member.model(model), path, inputs).path

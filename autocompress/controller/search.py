@@ -67,7 +67,21 @@ def run_search(setup: SearchSetup, ledger: Ledger, callbacks: Sequence[Callback]
     train_finalists(run, forecast)
     keep_predictor(run, forecast)
     measure_members(run, forecast)
-    run.say("done", "the search is complete")
+    run.say("done", ending(ledger.finished))
+
+
+def ending(trials: int) -> str:
+    """Say how a search ended: one without time for a trial has searched nothing.
+
+    Example:
+        >>> ending(12)
+        'the search is complete'
+        >>> ending(0)
+        'the minutes were over before the first trial; search on with more of them'
+    """
+    if trials:
+        return "the search is complete"
+    return "the minutes were over before the first trial; search on with more of them"
 
 
 def _queue_designs(run: Run, forecast: Forecast) -> None:

@@ -47,8 +47,8 @@ class Executor:
         for key in ("gpus", "seconds_per_trial"):
             if (value := getattr(self, key)) is not None:
                 check_type(f"executor '{key}'", value, int if isinstance(value, int) else float)
-                least = value >= 0 if key == "gpus" else value > 0
-                _check(key, value, math.isfinite(value) and least, "a finite number above 0")
+                fits, range_ = (value >= 0, ">= 0") if key == "gpus" else (value > 0, "> 0")
+                _check(key, value, math.isfinite(value) and fits, f"a finite number {range_}")
         if self.name == "inline":
             for key in ("address", "workers", "cpus", "gpus"):
                 if getattr(self, key) != _DEFAULTS[key]:

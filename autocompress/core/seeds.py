@@ -2,6 +2,8 @@
 
 import hashlib
 
+from autocompress.errors import InvalidInputError, check_type, explain
+
 
 def derive_seed(seed: int, slot: int, purpose: str) -> int:
     """Derive an independent seed for one purpose of one trial slot.
@@ -24,3 +26,16 @@ def derive_seed(seed: int, slot: int, purpose: str) -> int:
     """
     digest = hashlib.sha256(f"{seed}/{slot}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:4], "little") & 0x7FFFFFFF
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that generators do not take.
+
+    Raises:
+        WrongTypeError: If it is no whole number.
+        InvalidInputError: If it is negative.
+    """
+    if check_type("'seed'", seed, int) < 0:
+        raise InvalidInputError(
+            explain("'seed'", expected=">= 0", got=seed, remedy="choose another one")
+        )

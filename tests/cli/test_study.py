@@ -89,6 +89,18 @@ def test_a_wrong_export_is_refused(study: Path, arguments: list[str], words: str
     assert words in result.stderr
 
 
+def test_a_program_of_another_users_study_is_written_where_it_is_trusted(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_text(study / "config.yaml", "model: {factory: 'absent:make_model'}\ntask: {}\n")
+    monkeypatch.setattr("os.getuid", lambda: study.stat().st_uid + 1)
+    arguments = ("export", study, "0001", "--program", "model.pt2")
+    refused = invoke(*arguments)
+    assert (refused.exit_code, "add --trust" in refused.stderr) == (2, True)
+    trusted = invoke(*arguments, "--trust")
+    assert "key 'task.factory'" in trusted.stderr  # the configuration is read
+
+
 def test_a_report_is_written_as_json_without_raw_samples(study: Path) -> None:
     result = invoke("report", study, "--json")
     assert result.exit_code == 0, result.output
