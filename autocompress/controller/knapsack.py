@@ -1,6 +1,6 @@
 """One choice for every layer: least total score within budgets, exactly."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import block_diag, csr_array, hstack
 
+from autocompress.core.schema import check_number
 from autocompress.errors import InvalidInputError, SearchFailedError, explain
 
 FloatArray = NDArray[np.float64]
@@ -71,6 +72,7 @@ def allocate(
         autocompress.errors.InvalidInputError: budget of 'size': expected at least 6, got 5; \
 raise it to that, or offer cheaper options.
     """
+    check_number("'gap'", gap, low=0.0)
     names, tables, limits = _read_budgets(costs, budgets)
     rows = _rows("scores", scores)
     merged, members = _merge(rows, [_rows("costs", table) for table in tables], ties)
@@ -214,6 +216,8 @@ def _merge(
             )
     home = list(range(len(scores)))
     for group in ties:
+        if isinstance(group, str) or not isinstance(group, Collection):
+            raise _refusal("ties", "groups of layer numbers, such as [[0, 1]]", group)
         if any(not 0 <= layer < len(scores) for layer in group):
             raise _refusal("ties", f"layer numbers from 0 to {len(scores) - 1}", list(group))
         homes = {home[layer] for layer in group}
@@ -249,14 +253,20 @@ def _read_budgets(
         names = [f"costs {number}" for number in range(len(tables))]
     if len(tables) != len(limits) or not tables:
         raise _refusal("budgets", f"one for each of {len(tables)} tables of costs", len(limits))
-    numbers = np.array([float(limit) for limit in limits])
+    try:
+        numbers = np.array([float(limit) for limit in limits])
+    except (TypeError, ValueError) as error:
+        raise _refusal("budgets", "numbers", error) from error
     if not np.isfinite(numbers).all():
         raise _refusal("budgets", "finite numbers", numbers.tolist())
     return names, tables, numbers
 
 
 def _rows(what: str, table: Table) -> list[FloatArray]:
-    rows = [np.asarray(row, dtype=np.float64) for row in table]
+    try:
+        rows = [np.asarray(row, dtype=np.float64) for row in table]
+    except (TypeError, ValueError) as error:
+        raise _refusal(what, "one list of numbers per layer", error) from error
     if not rows or any(row.ndim != 1 or not row.size for row in rows):
         raise _refusal(what, "one list of numbers per layer", [row.shape for row in rows])
     if not all(np.isfinite(row).all() for row in rows):

@@ -24,7 +24,7 @@ from autocompress.cost.kernel_key import KernelKey
 from autocompress.cost.kernels import KernelPlan, precision_class
 from autocompress.cost.latency_features import PRIOR, LatencyFeatures
 from autocompress.cost.latency_table import LatencyTable, check_times
-from autocompress.cost.learned import UNKNOWN_ERROR, LatencyModel, fit_latency
+from autocompress.cost.learned import FEWEST_FOR_CHOICE, UNKNOWN_ERROR, LatencyModel, fit_latency
 from autocompress.cost.measurement import device_name
 from autocompress.cost.profiling import measure_kernels
 from autocompress.cost.sampling import sample_kernels
@@ -125,7 +125,8 @@ class DeviceProfile:
         if estimates.model is None:
             return f"sums of kernels, corrected by {len(self.anchors)} networks"
         count, model = len(estimates.anchors), estimates.model
-        return f"{model.chosen} over {count} measured networks, typical error {model.error:.1%}"
+        error = "typical error" if count >= FEWEST_FOR_CHOICE else "too few to tell, assumed error"
+        return f"{model.chosen} over {count} measured networks, {error} {model.error:.1%}"
 
     def _corrected(self, space: HasGraph | ModelGraph, candidate: Candidate) -> float:
         """Correct the plain sum of kernels; for graphs whose operations are not known."""

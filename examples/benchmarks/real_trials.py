@@ -185,7 +185,7 @@ def summarise(cells: dict[str, dict]) -> list[tuple[str, str, str, str]]:
 
 
 def _spread(values: list[float], digits: int = 4) -> str:
-    low, middle, high = np.quantile(values, (0.0, 0.5, 1.0), method="nearest")
+    low, middle, high = np.quantile(values, (0.0, 0.5, 1.0))
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 

@@ -213,7 +213,7 @@ def _curves(problem: str, found: list[Cell], rivals: list[Cell | None]) -> str:
 
 
 def _spread(values: list[float], digits: int = 3) -> str:
-    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), method="nearest")
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 

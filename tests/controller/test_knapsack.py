@@ -118,9 +118,19 @@ def test_sixty_layers_with_two_budgets_are_solved_at_many_budgets():
         (([[0, 1]], {"a": [[0, 1]]}, {"b": 3}), "the names of the costs"),
         (([[0, 1]], [[[0, 1]]], [1, 2]), "one for each"),
         (([[0, 1]], [[0, 1]], 1, [(0, 1)]), "layer numbers"),
+        (([[0, 1]], [[0, 1]], 1, [0]), "groups of layer numbers"),
+        (([[0, 1]], [[0, "x"]], 1), "costs to allocate: expected one list of numbers"),
+        (([[0, 1]], [[0, 1]], "abc"), "budgets to allocate"),
+        (([[0, 1]], [[0, 1]], None), "budgets to allocate"),
         (([[0, 1], [0, 1, 2]], [[0, 1], [0, 1, 2]], 9, [(0, 1)]), "same number of options"),
     ],
 )
 def test_bad_input_is_refused(arguments, said):
     with pytest.raises(InvalidInputError, match=said):
         allocate(*arguments)
+
+
+@pytest.mark.parametrize("gap", [-1.0, float("nan")])
+def test_a_gap_out_of_range_is_refused(gap):
+    with pytest.raises(InvalidInputError, match="gap"):
+        allocate([[0, 1]], [[0, 1]], 1, gap=gap)

@@ -65,7 +65,7 @@ def test_measured_networks_become_anchors(
     np.testing.assert_allclose(again.predict_latencies(space, candidates)[0], means)
     assert (deviations > 0).all()
     assert fitted.predict_latency(space, candidates[0]) == pytest.approx(means[0])
-    assert "7 measured networks" in fitted.describe_model(space)
+    assert "7 measured networks, too few to tell" in fitted.describe_model(space)
 
 
 def test_networks_are_written_whatever_criterion_they_are_pruned_by(
