@@ -49,7 +49,7 @@ from autocompress.cost.profile import DeviceProfile
 from autocompress.cost.resolve import resolve_target
 from autocompress.cost.simulated import SimulatedProfile
 from autocompress.devices import measure_latency, profile, warn_of_mismatches
-from autocompress.errors import check_type
+from autocompress.errors import SearchFailedError, check_type
 from autocompress.evaluation.original import check_device, frozen_copy, weights_digest
 from autocompress.evaluation.splits import check_splits, epoch_images, make_splits, take
 from autocompress.evaluation.splits import example_inputs as first_inputs
@@ -260,6 +260,9 @@ def search(
                 listeners.append(stack.enter_context(ProgressDisplay()))
             try:
                 run_search(setup, ledger, listeners)
+            except SearchFailedError:
+                SearchResult(folder).write_trials()  # with the reason of every failure
+                raise
             except Stop as stop:
                 if stop.__cause__ is not None:  # what a callback raised
                     raise stop.__cause__ from None

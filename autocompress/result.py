@@ -221,8 +221,14 @@ class SearchResult:
         page, contents = self.study_dir / "report.html", self._contents()
         write_text(page, render_report(contents))
         write_text(self.study_dir / "report.md", write_markdown(contents))
-        write_text(self.study_dir / "trials.csv", self.to_dataframe().to_csv(index=False))
+        self.write_trials()
         return page
+
+    def write_trials(self) -> Path:
+        """Write `trials.csv` into the study's folder; return its path."""
+        path = self.study_dir / "trials.csv"
+        write_text(path, self.to_dataframe().to_csv(index=False))
+        return path
 
     def _contents(self) -> "StudyContents":
         """Collect what the report tells."""

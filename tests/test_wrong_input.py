@@ -120,7 +120,10 @@ COMMANDS: list[tuple[list[str], str]] = [
     (["search", "."], "got a folder"),
     (["check", "absent.yaml"], "check the path"),
     (["profile", "absent.yaml"], "check the path"),
-    (["profile", "right.yaml", "--networks", "-3", "--quiet"], "'networks': expected a number >= 0, got -3"),
+    (
+        ["profile", "right.yaml", "--networks", "-3", "--quiet"],
+        "'networks': expected a number >= 0, got -3",
+    ),
     (["profile", "right.yaml", "--seconds", "-1", "--quiet"], "'seconds': expected > 0, got -1.0"),
     (["resume", "absent"], "check the path"),
     (["report", "absent"], "a folder with a study.db"),

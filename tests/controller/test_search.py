@@ -391,6 +391,7 @@ def test_failures_in_a_row_stop_the_search_with_the_reason(
     profile = finished[0].study_dir / "profile.json"
     with pytest.raises(SearchFailedError, match="mostly 'MemoryError: no room'"):
         _search(model, task, tmp_path / "x", target=profile, budget=ac.Budget(trials=8))
+    assert (tmp_path / "x" / "trials.csv").read_text().count("MemoryError: no room") >= 2
 
 
 class _TwoOutputs(torch.nn.Module):
