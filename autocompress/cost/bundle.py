@@ -17,6 +17,7 @@ from autocompress.graph.structure import ModelGraph
 
 _KEYS = ("target", "model", "copies", "kernels", "networks")
 _MEASURED = (*_KEYS, "device", "versions", "created", "kernel_ms", "network_ms")
+_SAMPLES = ("network_samples_ms", "noisy")
 
 
 def write_bundle(
@@ -95,7 +96,7 @@ def read_measured(path: Path, space: HasGraph | ModelGraph) -> DeviceProfile:
         MissingFileError: If there is no such file.
         InvalidInputError: If it is no such file, or belongs to another model.
     """
-    record = check_record(read_json(path), what=f"'{path}'", keys=_MEASURED, required=_MEASURED)
+    record = check_record(read_json(path), what=f"'{path}'", keys=(*_MEASURED, *_SAMPLES), required=_MEASURED)
     graph = space if isinstance(space, ModelGraph) else space.graph
     if record["model"] != graph.fingerprint:
         raise InvalidInputError(

@@ -9,6 +9,7 @@ import argparse
 import datetime
 import gc
 import json
+import os
 import platform
 import sys
 import time
@@ -24,17 +25,28 @@ REPEATS, WARM_UP, TOGETHER = 5, 2, 120
 
 SHORTEST_MS = 1e-4
 
+WIDEST = 0.03
+"""Half of the 95 % interval of a network's latency, as a fraction, above which it is timed on."""
+
+LONGEST = 6
+"""Rounds of networks at most, in multiples of those of kernels."""
+
 
 def main() -> int:
     """Measure everything, and write one file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("measured.json"))
-    parser.add_argument("--rounds", type=int, default=15, help="rounds of the kernels")
+    parser.add_argument("--rounds", type=int, default=15, help="rounds of the kernels, 3 or more")
     options = parser.parse_args()
     folder = Path(__file__).resolve().parent
+    if options.rounds < 3:
+        parser.error(f"--rounds: expected 3 or more, got {options.rounds}")
+    if not (folder / "bundle.json").is_file():
+        parser.error(f"expected bundle.json beside {Path(__file__).name}; copy the whole folder")
     bundle = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
     threads = int(bundle["target"]["threads"])
     batch_size = int(bundle["target"]["batch_size"])
+    bind(threads)
 
     def call(name: str) -> Callable[[], object]:
         return open_call(folder / name, threads, batch_size)
@@ -49,12 +61,16 @@ def main() -> int:
         for (key, _), seconds in zip(chunk, slopes, strict=True):
             kernel_ms[key] = max(1e3 * float(seconds), SHORTEST_MS)
         _say(f"kernels: {len(kernel_ms)} of {len(pairs)}, {time.monotonic() - started:.0f} s")
-    network_ms, references = [], []
+    network_ms, references, samples, noisy = [], [], [], 0
     networks = bundle["networks"]
     for first in range(1, len(networks), TOGETHER // 20):
         chunk = networks[first : first + TOGETHER // 20]
         calls = [call(network["file"]) for network in (networks[0], *chunk)]
         table = time_rounds(calls, 2 * options.rounds)
+        while unsettled(table).any() and len(table) < LONGEST * options.rounds:
+            table = np.concatenate([table, time_rounds(calls, options.rounds)])
+        noisy += int(unsettled(table).sum())
+        samples += [[round(1e3 * value, 5) for value in row] for row in table[:, 1:].T.tolist()]
         references.append(float(np.median(table[:, 0])))
         network_ms += np.median(table[:, 1:] / table[:, :1], axis=0).tolist()
         _say(f"networks: {len(network_ms) + 1} of {len(networks)}")
@@ -69,10 +85,36 @@ def main() -> int:
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "kernel_ms": kernel_ms,
         "network_ms": [whole, *(whole * ratio for ratio in network_ms)] if references else [],
+        "network_samples_ms": samples,
+        "noisy": noisy,
     }
     options.out.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+    if noisy:
+        _say(
+            f"{noisy} of {len(network_ms)} networks vary by more than {WIDEST:.0%}: the device is "
+            "busy; stop what else runs and measure again"
+        )
     _say(f"wrote {options.out}")
     return 0
+
+
+def bind(threads: int) -> None:
+    """Stay on as many processors as there are threads, where the system allows that."""
+    if sys.platform == "linux":
+        allowed = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, allowed[-threads:])
+
+
+def unsettled(table: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """Tell which networks, timed beside the first, have a wide 95 % interval of the median.
+
+    Its ends are order statistics, of the ratios to the first.
+    """
+    ratios = np.sort(table[:, 1:] / table[:, :1], axis=0)
+    rounds = len(ratios)
+    place = max(0, int(0.5 * rounds - 0.98 * rounds**0.5))
+    half: np.ndarray[Any, Any] = 0.5 * (ratios[rounds - 1 - place] - ratios[place])
+    return half > WIDEST * np.median(ratios, axis=0)
 
 
 def open_call(path: Path, threads: int, batch_size: int) -> Callable[[], object]:

@@ -1,6 +1,7 @@
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,7 +52,7 @@ def test_a_bundle_is_measured_and_read_back(tmp_path: Path) -> None:
     assert found is None
     assert told[-1][1] == told[-1][2]
     finished = subprocess.run(
-        [sys.executable, "runner.py", "--out", str(tmp_path / "measured.json"), "--rounds", "2"],
+        [sys.executable, "runner.py", "--out", str(tmp_path / "measured.json"), "--rounds", "3"],
         cwd=folder,
         env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
         capture_output=True,
@@ -81,3 +82,23 @@ def test_bundles_are_for_onnxruntime(tmp_path: Path) -> None:
     space = ac.SearchSpace.load("cnn").bind(model, inputs, target)
     with pytest.raises(InvalidInputError, match="onnxruntime-cpu"):
         ac.profile(target, space=space, model=model, example_inputs=inputs, bundle=tmp_path)
+
+
+def test_networks_are_timed_on_until_their_medians_are_known() -> None:
+    rng = np.random.default_rng(0)
+    table = np.ones((40, 3)) * [1.0, 0.5, 0.7]
+    table[:, 1] *= 1 + 0.3 * rng.standard_normal(40)
+    table *= 1 + 0.2 * rng.random((40, 1))  # what all share does not matter
+    assert bundle_runner.unsettled(table).tolist() == [True, False]
+    calm = np.concatenate([table] * 40)
+    assert not bundle_runner.unsettled(calm).any()
+
+
+@pytest.mark.parametrize(("rounds", "said"), [("2", "3 or more"), ("5", "bundle.json")])
+def test_the_runner_says_what_it_lacks(tmp_path: Path, rounds: str, said: str) -> None:
+    runner = shutil.copy(bundle_runner.__file__, tmp_path / "runner.py")
+    ended = subprocess.run(
+        [sys.executable, runner, "--rounds", rounds], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert said in ended.stderr
