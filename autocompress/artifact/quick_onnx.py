@@ -1,5 +1,6 @@
 """ONNX files that are only timed: the tracing exporter writes them ten times as fast."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def write_quickly(
             dynamic_axes={name: {0: "batch"} for name in given},
         )
         model = ir.load(temporary)
+        _restore_inputs(model.graph, given, values)
         store_weights(model.graph, exportable.codes, exportable.floats, smallest=False)
         shield_float_weights(model.graph)
         ir.save(model, temporary)
@@ -73,6 +75,17 @@ def write_quickly(
                     remedy="profile without whole networks, networks=0",
                 )
             ) from error
+
+
+def _restore_inputs(graph: ir.Graph, names: Sequence[str], values: Sequence[Any]) -> None:
+    """Add the inputs that a candidate does not use, which the tracing exporter leaves out."""
+    known = {value.name for value in graph.inputs}
+    for place, (name, tensor) in enumerate(zip(names, values, strict=True)):
+        if name not in known:
+            dtype = ir.DataType.from_numpy(tensor.detach().cpu().numpy().dtype)
+            shape = ir.Shape(["batch", *tensor.shape[1:]])
+            unused = ir.Value(name=name, shape=shape, type=ir.TensorType(dtype))
+            graph.inputs.insert(place, unused)
 
 
 def _register() -> None:

@@ -96,7 +96,9 @@ def read_measured(path: Path, space: HasGraph | ModelGraph) -> DeviceProfile:
         MissingFileError: If there is no such file.
         InvalidInputError: If it is no such file, or belongs to another model.
     """
-    record = check_record(read_json(path), what=f"'{path}'", keys=(*_MEASURED, *_SAMPLES), required=_MEASURED)
+    record = check_record(
+        read_json(path), what=f"'{path}'", keys=(*_MEASURED, *_SAMPLES), required=_MEASURED
+    )
     graph = space if isinstance(space, ModelGraph) else space.graph
     if record["model"] != graph.fingerprint:
         raise InvalidInputError(

@@ -114,7 +114,8 @@ def unsettled(table: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
     rounds = len(ratios)
     place = max(0, int(0.5 * rounds - 0.98 * rounds**0.5))
     half: np.ndarray[Any, Any] = 0.5 * (ratios[rounds - 1 - place] - ratios[place])
-    return half > WIDEST * np.median(ratios, axis=0)
+    wide: np.ndarray[Any, Any] = half > WIDEST * np.median(ratios, axis=0)
+    return wide
 
 
 def open_call(path: Path, threads: int, batch_size: int) -> Callable[[], object]:

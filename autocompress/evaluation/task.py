@@ -22,11 +22,11 @@ LABEL_KEYS = ("labels", "label", "targets", "target")
 class Task:
     """Data and measures of what a model is for.
 
-    A batch is `(inputs..., targets)`, or a mapping with the targets under
-    "labels" (or "label", "targets", "target") and the inputs under the names
-    of the model's arguments. Batches of `train` may lack targets, as a tensor, `(inputs,)`
-    or such a mapping, if nothing is learned from labels. Loaders are iterated again and again, so
-    they must be re-iterable: a list or a `DataLoader`, not a generator.
+    A batch is `(inputs..., targets)`, `(mapping of inputs, targets)`, or a mapping with the
+    targets under "labels" (or "label", "targets", "target") and the inputs under the names of
+    the model's arguments. Batches of `train` may lack targets, as a tensor, `(inputs,)` or such
+    a mapping, if nothing is learned from labels. Loaders are iterated again and again, so they
+    must be re-iterable: a list or a `DataLoader`, not a generator.
 
     Args:
         train: Batches that train; augmented and shuffled as the user likes.
@@ -216,7 +216,10 @@ def inputs_of(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(batch, Tensor):
         return (batch,), {}
     if isinstance(batch, (tuple, list)) and batch:
-        return tuple(batch if len(batch) == 1 else batch[:-1]), {}
+        args = tuple(batch if len(batch) == 1 else batch[:-1])
+        if len(args) == 1 and isinstance(args[0], Mapping):
+            return (), dict(args[0])
+        return args, {}
     raise WrongTypeError(
         explain(
             "batch",

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import autocompress as ac
 from autocompress.artifact.onnx_file import write_onnx
 from autocompress.artifact.quick_onnx import write_quickly
 from autocompress.core.candidate import Candidate, LayerConfig
@@ -64,3 +65,26 @@ def test_what_onnx_does_not_have_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(ExportError):
         write_quickly(model, tmp_path / "a.onnx", ((images,), {}))
     assert list(tmp_path.iterdir()) == []
+
+
+class _Unused(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 2)
+
+    def forward(self, mask: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        return self.layer(features)
+
+
+def test_inputs_that_nothing_reads_stay(tmp_path: Path) -> None:
+    inputs = (torch.ones(2, 3, dtype=torch.int64), torch.randn(2, 4))
+    model = ac.compress(_Unused().eval(), Candidate(), inputs)
+    write_quickly(model, tmp_path / "quick.onnx", (inputs, {}))
+    session = onnxruntime.InferenceSession(
+        tmp_path / "quick.onnx", providers=["CPUExecutionProvider"]
+    )
+    assert [len(entry.shape) for entry in session.get_inputs()] == [2, 2]
+    names = [entry.name for entry in session.get_inputs()]
+    arrays = dict(zip(names, (tensor.numpy() for tensor in inputs), strict=True))
+    (found,) = session.run(None, arrays)
+    torch.testing.assert_close(torch.from_numpy(found), model(*inputs).detach())

@@ -167,3 +167,11 @@ def test_batches_without_targets_have_inputs_alone(batch: object) -> None:
     assert not has_targets(batch)
     with pytest.raises(InvalidInputError, match="targets"):
         targets_of(batch)
+
+
+def test_one_mapping_of_inputs_beside_targets_is_given_by_name() -> None:
+    inputs, labels = {"input_ids": torch.zeros(3, 4)}, torch.zeros(3)
+    args, kwargs = inputs_of((inputs, labels))
+    assert not args
+    assert kwargs == inputs
+    assert targets_of((inputs, labels)) is labels
