@@ -13,6 +13,9 @@ RATES = {"sgd": 0.02, "adamw": 0.001}
 CURVES = ("one-cycle", "cosine")
 """How the learning rate runs: it rises first, or falls from the start."""
 
+COMPILING = ("auto", "on", "off")
+"""Whether models run in compiled code while they are trained."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
@@ -31,6 +34,9 @@ class Recipe:
         ema: Decay per step of the moving average of the weights, [0, 1), that
             takes their place in the end; 0 keeps the last ones.
         low_precision: Whether bfloat16 is used where the device is fast at it.
+        compile: Whether student and teacher run in compiled code (`torch.compile`) where grids
+            below 8 bits are off and no features are compared: "on", "off", or "auto", where the
+            training is long enough to wait for the compiler.
         patience: Training ends after so many looks at `val`, a twentieth of it
             apart, without a new best, whose weights are kept; 0 looks never.
         checkpoint_seconds: Time between two checkpoints from which an
@@ -47,11 +53,15 @@ class Recipe:
     accumulate: int = 1
     ema: float = 0.0
     low_precision: bool = True
+    compile: str = "auto"
     patience: int = 0
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
+        if isinstance(self.compile, bool):  # what YAML makes of on and off
+            object.__setattr__(self, "compile", "on" if self.compile else "off")
         check_name("recipe 'optimiser'", self.optimiser, RATES)
+        check_name("recipe 'compile'", self.compile, COMPILING)
         check_name("recipe 'curve'", self.curve, CURVES)
         if self.learning_rate is not None:
             check_number("recipe 'learning_rate'", self.learning_rate, low=1e-12)

@@ -19,6 +19,7 @@ from autocompress.evaluation.averaging import (
     set_weights,
     weights_of,
 )
+from autocompress.evaluation.compiling import worth_compiling
 from autocompress.evaluation.feed import Feed
 from autocompress.evaluation.optimisation import (
     make_optimiser,
@@ -145,6 +146,7 @@ def fine_tune(
             config.lesson,
             example,
             moving=config.self_taught,
+            compiled=worth_compiling(config.recipe, config.seconds, device),
         ) as teaching,
     ):
         training = _Training(

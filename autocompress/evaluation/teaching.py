@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from autocompress.core.candidate import DistillConfig
 from autocompress.errors import InvalidInputError, explain
+from autocompress.evaluation.compiling import Compiled
 from autocompress.evaluation.distillation import (
     attention_loss,
     distillation_loss,
@@ -16,6 +17,7 @@ from autocompress.evaluation.distillation import (
 )
 from autocompress.evaluation.features import FeatureTap, aligned, feature_points
 from autocompress.evaluation.folding import folded
+from autocompress.evaluation.splits import size
 from autocompress.evaluation.task import Batch, Task
 from autocompress.transform.compressed import CompressedModel
 
@@ -38,6 +40,8 @@ class Teaching:
         lesson: `BOTH`, `LABELS` or `CO_STUDY`.
         example: A batch, to see which features there are; needed if some are compared.
         moving: Whether the first teacher changes while it teaches, outside co-study, too.
+        compiled: Whether students without grids, and teachers whose outputs alone are read,
+            run in compiled code.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Teaching:
         example: Batch | None = None,
         *,
         moving: bool = False,
+        compiled: bool = False,
     ) -> None:
         self.student, self.teachers, self.task = student, tuple(teachers), task
         self.distill, self.lesson = distill, lesson
@@ -60,6 +65,8 @@ class Teaching:
         self._taps: tuple[FeatureTap, ...] = ()
         self._moving = moving or lesson == CO_STUDY
         self._readable: tuple[nn.Module, ...] = ()
+        self._compiled = compiled
+        self._learner: nn.Module | None = None if compiled else student
         if distill.feature_weight > 0.0 and lesson != LABELS:
             self._tap(example)
 
@@ -76,6 +83,8 @@ class Teaching:
         """Take the hooks out."""
         for tap in self._taps:
             tap.close()
+        if self._compiled:
+            torch.compiler.reset()
 
     @property
     def trained_teacher(self) -> nn.Module | None:
@@ -89,7 +98,7 @@ class Teaching:
         feature_weight x that of the features; the task's loss is not asked for
         where it has no weight, so that batches need no targets then.
         """
-        outputs = self.task.run(self.student, batch)
+        outputs = self.task.run(self._learning(batch), batch)
         if self.lesson == LABELS:
             return self.task.loss(outputs, batch)
         distill, loss = self.distill, outputs.new_zeros(())
@@ -110,14 +119,24 @@ class Teaching:
                 loss = loss + self.task.loss(taught[0], batch) + back
         return loss
 
+    def _learning(self, batch: Batch) -> nn.Module:
+        """Return the student, in compiled code if that is wanted and can be."""
+        if self._learner is None:
+            swift = self.student.is_plain and not self.points
+            network = self.student.network
+            self._learner = Compiled(network, size(batch)) if swift else self.student
+        return self._learner
+
     def _readers(self, batch: Batch) -> tuple[nn.Module, ...]:
         """Return the teachers, with folded batch norms where only their outputs are read."""
         if not self._readable:
             kept = 1 if self._moving or self.points else 0
-            others = (
+            others: list[nn.Module] = [
                 folded(teacher, lambda model: self.task.run(model, batch))
                 for teacher in self.teachers[kept:]
-            )
+            ]
+            if self._compiled:
+                others = [Compiled(teacher, size(batch)) for teacher in others]
             self._readable = (*self.teachers[:kept], *others)
         return self._readable
 

@@ -59,6 +59,14 @@ class CompressedModel(nn.Module):
         """Whether every activation grid has seen values."""
         return all(quantiser.low is not None for _, quantiser in self.sites())
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether a call runs the network alone: no grid is on, and nothing watches."""
+        rounds = self.quantise_weights and bool(self.record.quantised)
+        tensors = self.quantise_activations and bool(self.record.plan.sites)
+        learned = any(self._learned(site) for site, _ in self.sites())
+        return not (rounds or tensors or learned or self._observing or self._watch is not None)
+
     def sites(self) -> list[tuple[Site, TensorQuantiser]]:
         """List the quantised activation tensors with their grids."""
         grids = [q for q in self.quantisers if isinstance(q, TensorQuantiser)]
