@@ -123,6 +123,7 @@ def measure(contest: Contest, cells: Sequence[Mapping[str, Any]], *, seconds: fl
                 for split, batches in (("val", splits.val), ("test", splits.test))
             }
             write_json(known_path, known)
+    latencies = store.time(paths, seconds=seconds)
     return [
         Point(
             method=cell["method"],
@@ -133,11 +134,10 @@ def measure(contest: Contest, cells: Sequence[Mapping[str, Any]], *, seconds: fl
             accuracy=known[_digest(path)]["test"],
             latency_ms=latency.median_ms,
             latency_ci95_ms=latency.ci95_ms,
+            reference_ms=latencies[0].median_ms,
             file_bytes=sum(part.stat().st_size for part in _parts(path)),
         )
-        for (cell, name), path, latency in zip(
-            listed, paths, store.time(paths, seconds=seconds), strict=True
-        )
+        for (cell, name), path, latency in zip(listed, paths, latencies, strict=True)
     ]
 
 

@@ -85,6 +85,7 @@ def _point(method: str, accuracy: float, ms: float) -> dict[str, object]:
         accuracy=accuracy,
         latency_ms=ms,
         latency_ci95_ms=(0.99 * ms, 1.01 * ms),
+        reference_ms=1.0,
         file_bytes=1000,
     ).to_json()
 

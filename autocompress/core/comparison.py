@@ -30,6 +30,8 @@ class Point:
         accuracy: Accuracy on `test`, [0, 1].
         latency_ms: Median latency.
         latency_ci95_ms: Its 95 % confidence interval.
+        reference_ms: Median latency of the original in the same interleaved run. Points of
+            several runs are compared by the ratio to it.
         file_bytes: Size of the file that runs.
     """
 
@@ -41,7 +43,19 @@ class Point:
     accuracy: float
     latency_ms: float
     latency_ci95_ms: tuple[float, float]
+    reference_ms: float
     file_bytes: int
+
+    @property
+    def latency_ratio(self) -> float:
+        """Latency as a multiple of the original's in the same run."""
+        return self.latency_ms / self.reference_ms
+
+    def beats(self, other: "Point") -> bool:
+        """Tell whether this is no less accurate on `test`, and faster beyond both intervals."""
+        slowest = self.latency_ci95_ms[1] / self.reference_ms
+        fastest = other.latency_ci95_ms[0] / other.reference_ms
+        return self.accuracy >= other.accuracy and slowest < fastest
 
     def to_json(self) -> dict[str, Any]:
         """Return the point as a JSON object."""
@@ -60,9 +74,9 @@ def chosen(points: Sequence[Point]) -> list[Point]:
     """Return the points that nothing beats on `val` accuracy and latency, fastest first."""
     if not points:
         return []
-    losses = np.array([[-point.val_accuracy, point.latency_ms] for point in points])
+    losses = np.array([[-point.val_accuracy, point.latency_ratio] for point in points])
     front = [p for p, on in zip(points, non_dominated_mask(losses), strict=True) if on]
-    return sorted(front, key=lambda point: (point.latency_ms, point.val_accuracy))
+    return sorted(front, key=lambda point: (point.latency_ratio, point.val_accuracy))
 
 
 def front_volume(points: Sequence[Point], baseline: Point) -> float:
@@ -75,7 +89,7 @@ def front_volume(points: Sequence[Point], baseline: Point) -> float:
 
     Args:
         points: What the method made.
-        baseline: The original in fp32, measured in the same run.
+        baseline: The original in fp32.
 
     Returns:
         0 if no point is within the reference; above 1 only for files that are
@@ -84,7 +98,7 @@ def front_volume(points: Sequence[Point], baseline: Point) -> float:
     front = chosen(points)
     if not front:
         return 0.0
-    losses = np.array([[1.0 - p.accuracy, p.latency_ms / baseline.latency_ms] for p in front])
+    losses = np.array([[1.0 - p.accuracy, p.latency_ratio] for p in front])
     corner = np.array([1.0 - baseline.accuracy + ACCURACY_ROOM, LATENCY_ROOM])
     return hypervolume(losses, corner) / (ACCURACY_ROOM * LATENCY_ROOM)
 
@@ -94,7 +108,7 @@ def volumes(points: Sequence[Point], baseline: Point) -> dict[str, list[float]]:
 
     Args:
         points: What all methods made, in any order.
-        baseline: The original, measured with them; it belongs to no method.
+        baseline: The original; it belongs to no method.
 
     Returns:
         By method, one value per seed in the order of the seeds.
@@ -106,6 +120,21 @@ def volumes(points: Sequence[Point], baseline: Point) -> dict[str, list[float]]:
         method: [front_volume(seeds[seed], baseline) for seed in sorted(seeds)]
         for method, seeds in cells.items()
     }
+
+
+def joined(earlier: Sequence[Point], later: Sequence[Point]) -> list[Point]:
+    """Join the points of two interleaved runs; the later one's replace their methods and seeds.
+
+    Args:
+        earlier: The original first, then what was made.
+        later: The same of another run.
+
+    Returns:
+        The later original first, then the points of both by method and seed.
+    """
+    made = {(point.method, point.seed) for point in later}
+    kept = [p for p in earlier[1:] if (p.method, p.seed) not in made]
+    return [*later[:1], *sorted((*kept, *later[1:]), key=lambda p: (p.method, p.seed, p.path))]
 
 
 def mean_difference(first: Sequence[float], second: Sequence[float]) -> dict[str, float] | None:

@@ -62,4 +62,4 @@ def fastest(points: Sequence[Point], baseline: Point, drop: float) -> str:
     within = [p for p in chosen(points) if p.val_accuracy >= baseline.val_accuracy - drop - 1e-9]
     if not within:
         return "none"
-    return f"{within[0].latency_ms / baseline.latency_ms:.2f}x {100 * within[0].accuracy:.1f}"
+    return f"{within[0].latency_ratio:.2f}x {100 * within[0].accuracy:.1f}"

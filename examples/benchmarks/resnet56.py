@@ -6,7 +6,9 @@
 DIR holds cifar10_jpeg.npz and the weights of both networks. The latency of int8 ResNet-20 is the
 joint search's limit; contenders that prune may keep as many multiplications as ResNet-20 has, for
 the same minutes. `--repeats 1,2` trains the finalists again with other seeds. Every run is kept
-in WORK, and goes on where it was stopped; all files are measured in one interleaved run.
+in WORK, and goes on where it was stopped; all files are measured in one interleaved run. What the
+JSON file holds of other methods and seeds stays there, so that they may be run on other days: each
+row has the latency of int8 ResNet-20 in its own run, and its ratio to that.
 """
 
 import argparse
@@ -55,16 +57,15 @@ def main() -> None:
     [reference] = run_cell(small, "int8", 0, console.print)["files"]
     limit = latency_of(small.folder / reference, contest)
     limited = replace(contest, constraints={"latency_ms": limit, "accuracy_drop": DROP})
-    cells = [run_cell(limited, "joint", 0, console.print)]
-    if options.contenders:
-        pruning = replace(contest, constraints={"macs": "33%"})
-        for name in CONTENDERS:
-            given = pruning if name in ("sequential", "pruning-only") else contest
-            cells.append(run_cell(given, name, 0, console.print))
+    cells = [run_cell(limited, "joint", 0, console.print)] if options.joint else []
+    pruning = replace(contest, constraints={"macs": "33%"})
+    for name in options.contenders:
+        given = pruning if name in ("sequential", "pruning-only") else contest
+        cells.append(run_cell(given, name, 0, console.print))
     cells += [repeat(limited, seed, options) for seed in options.repeats]
     cells.append({"method": SMALL, "seed": 0, "files": [f"../resnet20/{reference}"], "error": ""})
     points = measure(contest, [c for c in cells if not c["error"]], seconds=options.seconds)
-    show(points, contest, console, options.json)
+    show(points, contest, console, options)
 
 
 def contest_of(depth: int, task: ac.Task, options: argparse.Namespace) -> Contest:
@@ -80,6 +81,7 @@ def contest_of(depth: int, task: ac.Task, options: argparse.Namespace) -> Contes
         trials=options.trials,
         finalists=options.finalists,
         target=ac.Target.named("onnxruntime-cpu", threads=1),
+        training=ac.TrainingConfig(recipe=ac.Recipe(learning_rate=options.learning_rate)),
     )
 
 
@@ -114,7 +116,9 @@ def repeat(contest: Contest, seed: int, options: argparse.Namespace) -> dict[str
     return {"method": REPEAT, "seed": seed, "files": files, "error": ""}
 
 
-def show(points: list[Point], contest: Contest, console: Console, path: Path | None) -> None:
+def show(
+    points: list[Point], contest: Contest, console: Console, options: argparse.Namespace
+) -> None:
     """Print the points with paired intervals against int8 ResNet-20, and write them."""
     small = next(point for point in points if point.method == SMALL)
     table = Table("method", "seed", "val %", "test %", "ms", "of ResNet-20's", "points", "95 %")
@@ -122,7 +126,9 @@ def show(points: list[Point], contest: Contest, console: Console, path: Path | N
     for point in sorted(points, key=lambda p: (p.method, p.seed, p.latency_ms)):
         compared = paired(contest.task, contest.folder / point.path, contest.folder / small.path)
         ratio = point.latency_ms / small.latency_ms
-        rows.append(point.to_json() | compared | {"latency_ratio": ratio})
+        spent = {"minutes": options.minutes, "threads": options.threads}
+        known = {"reference_ms": small.latency_ms, "latency_ratio": ratio}
+        rows.append(point.to_json() | compared | known | spent)
         table.add_row(
             point.method,
             str(point.seed),
@@ -144,12 +150,20 @@ def show(points: list[Point], contest: Contest, console: Console, path: Path | N
                     f"at {share:g}: {method}, seed {seed}: {best.name}, "
                     f"{100 * (best.accuracy - small.accuracy):+.2f} points on test"
                 )
-    if path:
-        kept = read_json(path) if path.is_file() else {}
-        kept["front"] = [row for row in rows if row["method"] in ("joint", REPEAT)]
-        kept["contenders"] = [row for row in rows if row["method"] not in ("joint", REPEAT)]
-        write_json(path, kept)
-        console.print(f"written: {path}")
+    if options.json:
+        write(rows, options.json)
+        console.print(f"written: {options.json}")
+
+
+def write(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write rows in place of those of the same methods and seeds."""
+    kept = read_json(path) if path.is_file() else {}
+    mine = {(row["method"], row["seed"]) for row in rows}
+    others = [*kept.get("front", []), *kept.get("contenders", [])]
+    rows = [row for row in others if (row["method"], row["seed"]) not in mine] + rows
+    kept["front"] = [row for row in rows if row["method"] in ("joint", REPEAT)]
+    kept["contenders"] = [row for row in rows if row["method"] not in ("joint", REPEAT)]
+    write_json(path, kept)
 
 
 def _options() -> argparse.Namespace:
@@ -160,7 +174,9 @@ def _options() -> argparse.Namespace:
     add("--minutes", type=float, default=120.0, help="of every method")
     add("--trials", type=int, default=60, help="of one search at most")
     add("--finalists", type=int, default=3, help="candidates that one search trains fully")
-    add("--contenders", action="store_true", help="run and measure them, too")
+    add("--no-joint", dest="joint", action="store_false", help="run the others alone")
+    add("--contenders", type=_names, default=[], help=f"of {','.join(CONTENDERS)}, or all")
+    add("--learning-rate", type=float, help="peak in all trainings; else the default")
     add("--repeats", type=_seeds, default=[], help="seeds, such as 1,2, to train finalists with")
     add("--repeat-minutes", type=float, default=90.0, help="of every repeat")
     add("--seconds", type=float, default=120.0, help="of the last measurement")
@@ -175,6 +191,13 @@ def _options() -> argparse.Namespace:
     elif options.data is None:
         parser.error("--data is needed, or --smoke")
     return options
+
+
+def _names(text: str) -> list[str]:
+    names = [*CONTENDERS] if text == "all" else text.split(",")
+    if unknown := [name for name in names if name not in CONTENDERS]:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}; known: {', '.join(CONTENDERS)}")
+    return names
 
 
 def _seeds(text: str) -> list[int]:

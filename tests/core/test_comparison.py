@@ -1,12 +1,20 @@
 """Volumes of fronts that are chosen on val and judged on test, against areas counted by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from autocompress.core.comparison import Point, chosen, front_volume, mean_difference, volumes
+from autocompress.core.comparison import (
+    Point,
+    chosen,
+    front_volume,
+    joined,
+    mean_difference,
+    volumes,
+)
 from autocompress.errors import InvalidInputError
 
 
@@ -20,6 +28,7 @@ def point(val: float, test: float, ms: float, method: str = "a", seed: int = 0) 
         accuracy=test,
         latency_ms=ms,
         latency_ci95_ms=(0.9 * ms, 1.1 * ms),
+        reference_ms=2.0,
         file_bytes=1000,
     )
 
@@ -52,6 +61,23 @@ def test_volumes_are_listed_by_method_in_the_order_of_seeds() -> None:
         "a": [pytest.approx(0.1 / 1.1), pytest.approx(0.5)],
         "b": [pytest.approx(1.2 / 2.2)],
     }
+
+
+def test_runs_on_other_days_are_compared_by_the_ratio_to_the_original() -> None:
+    slow_host = replace(BASELINE, latency_ms=4.0, reference_ms=4.0)
+    again = replace(point(0.9, 0.89, 3.0), reference_ms=4.0)  # 0.75 of the original
+    other = point(0.9, 0.87, 1.8, method="b")  # 0.9 of it
+    stale = point(0.5, 0.5, 0.1)
+    points = joined([BASELINE, stale, other], [slow_host, again])
+    assert points == [slow_host, again, other]
+    assert again.beats(other) is False  # 3.3 of 4 ms against 1.62 of 2: within the intervals
+    assert replace(again, latency_ci95_ms=(2.9, 3.1)).beats(other)
+    assert not other.beats(again)
+    assert volumes(points[1:], slow_host) == {
+        "a": [pytest.approx(0.04 * 0.35 / (0.05 * 1.1))],
+        "b": [pytest.approx(0.02 * 0.2 / (0.05 * 1.1))],
+    }
+    assert chosen(points[1:]) == [again]
 
 
 def test_the_interval_of_paired_differences_is_that_of_the_t_test() -> None:

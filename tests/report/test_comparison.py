@@ -16,6 +16,7 @@ def point(method: str, val: float, test: float, ms: float) -> Point:
         accuracy=test,
         latency_ms=ms,
         latency_ci95_ms=(ms, ms),
+        reference_ms=2.0,
         file_bytes=1000,
     )
 

@@ -90,7 +90,7 @@ def front_plot(points: Sequence[Point], titles: Mapping[str, str]) -> str:
     limit = baseline.accuracy - 0.06
     shown = [p for p in rest if p.accuracy >= limit]
     methods = sorted({p.method for p in shown}, key=lambda name: (name != "joint", name))
-    right = 1.15 * max([baseline.latency_ms, *(p.latency_ms for p in shown)])
+    right = 1.15 * max([1.0, *(p.latency_ratio for p in shown)])
     top = max([baseline.accuracy, *(p.accuracy for p in shown)]) + 0.005
 
     def place(latency: float, accuracy: float) -> tuple[float, float]:
@@ -102,13 +102,13 @@ def front_plot(points: Sequence[Point], titles: Mapping[str, str]) -> str:
         colour = COLOURS[number % len(COLOURS)]
         made = [p for p in shown if p.method == name]
         for point in made:
-            x, y = place(point.latency_ms, point.accuracy)
+            x, y = place(point.latency_ratio, point.accuracy)
             parts.append(
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}" opacity="0.55">'
                 f"<title>{escape(point.path)}</title></circle>"
             )
         line = " ".join(
-            "{:.1f},{:.1f}".format(*place(p.latency_ms, p.accuracy)) for p in chosen(made)
+            "{:.1f},{:.1f}".format(*place(p.latency_ratio, p.accuracy)) for p in chosen(made)
         )
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}"/>')
         legend = escape(titles.get(name, name))
@@ -116,7 +116,7 @@ def front_plot(points: Sequence[Point], titles: Mapping[str, str]) -> str:
             f'<text x="{WIDTH - MARGIN}" y="{HEIGHT - MARGIN - 12 * (len(methods) - number)}" '
             f'fill="{colour}" text-anchor="end">{legend}</text>'
         )
-    x, y = place(baseline.latency_ms, baseline.accuracy)
+    x, y = place(1.0, baseline.accuracy)
     parts.append(f'<path d="M{x - 5} {y}h10M{x} {y - 5}v10" stroke="#888" stroke-width="2"/>')
     body = "\n".join(parts)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"'
@@ -134,7 +134,8 @@ def axes(right: float, limit: float, top: float, place: Any) -> Iterator[str]:
         yield f'<text x="{x:.1f}" y="{y + 16:.1f}" text-anchor="middle">{latency:.2f}</text>'
         x, y = place(0.0, accuracy)
         yield f'<text x="{x - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{100 * accuracy:.1f}</text>'
-    yield f'<text x="{WIDTH / 2}" y="{HEIGHT - 10}" text-anchor="middle">latency, ms</text>'
+    label = "latency, as a multiple of the original's"
+    yield f'<text x="{WIDTH / 2}" y="{HEIGHT - 10}" text-anchor="middle">{label}</text>'
     yield f'<text x="{MARGIN}" y="{MARGIN - 20}">accuracy on test, %</text>'
 
 

@@ -5,7 +5,9 @@
 
 Every cell (network, target, method, seed) is kept in WORK as it ends and is not run again; what
 failed is tried again. All files of one network and target are then measured in one interleaved run.
-`--json` writes what was found, and page.py makes the page of the documentation from it.
+`--json` writes what was found, and page.py makes the page of the documentation from it. What the
+file holds of other methods and seeds stays there: evidence may be gathered on several days, and is
+compared by the ratio to the original's latency in the same run.
 """
 
 import argparse
@@ -26,7 +28,13 @@ import autocompress as ac
 from autocompress.comparison import measure, run_cell, write_comparison
 from autocompress.contest import Contest, export_original
 from autocompress.controller.methods import METHODS
-from autocompress.core.comparison import Point, chosen, front_volume, mean_difference
+from autocompress.core.comparison import (
+    Point,
+    chosen,
+    front_volume,
+    joined,
+    mean_difference,
+)
 from autocompress.core.files import read_json, write_json
 from autocompress.report.comparison import comparison_table
 from subjects import Subject, make_subject
@@ -64,14 +72,14 @@ def main() -> None:
     evidence: dict[str, Any] = {"schema_version": 1, "minutes": options.minutes, "models": {}}
     evidence["seeds"], evidence["threads"] = options.seeds, options.threads
     evidence["versions"] = {name: _version(name) for name in PACKAGES}
+    kept = read_json(options.json)["models"] if options.json and options.json.is_file() else {}
     for network in options.networks:
         for target in options.targets:
             place = make_place(network, target, options)
             console.rule(f"{network} on {target}")
-            found = run_place(place, options, console)
+            found = run_place(place, options, console, kept.get(network, {}).get(target, {}))
             evidence["models"].setdefault(network, {})[target] = found
     if options.json:
-        kept = read_json(options.json)["models"] if options.json.is_file() else {}
         merged = {n: kept.get(n, {}) | evidence["models"].get(n, {}) for n in NETWORKS}
         evidence["models"] = {name: found for name, found in merged.items() if found}
         write_json(options.json, evidence)
@@ -96,8 +104,17 @@ def make_place(network: str, target: str, options: argparse.Namespace) -> Place:
     return Place(subject=subject, root=root, contest=contest)
 
 
-def run_place(place: Place, options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Run the cells of one network and target, measure them, and summarise."""
+def run_place(
+    place: Place, options: argparse.Namespace, console: Console, kept: dict[str, Any]
+) -> dict[str, Any]:
+    """Run the cells of one network and target, measure them, and summarise.
+
+    Args:
+        place: The network and the target.
+        options: Of the command line.
+        console: Where to print.
+        kept: What an earlier run found there; other methods and seeds of it stay.
+    """
     contest, root, network = place.contest, place.root, place.subject.name
     export_original(contest)
     original = root / "bundle" / "original.onnx"
@@ -115,7 +132,12 @@ def run_place(place: Place, options: argparse.Namespace, console: Console) -> di
             )
     cells += cells_for(contest.resolved.name, others, contest.folder)
     points = measure(contest, cells, seconds=options.measuring_seconds)
+    points = joined([Point.from_json(point) for point in kept.get("points", [])], points)
     record = write_comparison(contest, cells, points)
+    again = {(cell["method"], cell["seed"]) for cell in cells}
+    record["failed"] += [
+        cell for cell in kept.get("failed", []) if (cell["method"], cell["seed"]) not in again
+    ]
     record["titles"] |= {name: contender.title for name, contender in CONTENDERS.items()}
     add_union(record, points[0], points[1:])
     write_json(contest.folder / "comparison.json", record)
@@ -134,7 +156,7 @@ def add_union(record: dict[str, Any], baseline: Point, points: list[Point]) -> N
     unions = {s: [p for p in points if p.method in names and p.seed == s] for s in seeds}
     volumes = [front_volume(unions[seed], baseline) for seed in seeds]
     dominated = [
-        {"path": ours.path, "by": [p.path for p in unions[ours.seed] if beats(p, ours)]}
+        {"path": ours.path, "by": [p.path for p in unions[ours.seed] if p.beats(ours)]}
         for seed in seeds
         for ours in chosen([p for p in points if p.method == "joint" and p.seed == seed])
     ]
@@ -145,11 +167,6 @@ def add_union(record: dict[str, Any], baseline: Point, points: list[Point]) -> N
     if "joint" in record["hypervolume"]:
         joint = record["hypervolume"]["joint"]
         record["joint_minus"][UNION] = mean_difference(joint, volumes)
-
-
-def beats(theirs: Point, ours: Point) -> bool:
-    """Tell whether a point is at least as accurate on `test`, and faster beyond both intervals."""
-    return theirs.accuracy >= ours.accuracy and theirs.latency_ci95_ms[1] < ours.latency_ci95_ms[0]
 
 
 def _version(package: str) -> str:
