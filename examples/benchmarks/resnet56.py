@@ -55,7 +55,7 @@ def main() -> None:
     export_original(small), export_original(contest)
     console = Console(width=110)
     [reference] = run_cell(small, "int8", 0, console.print)["files"]
-    limit = latency_of(small.folder / reference, contest)
+    limit = f"{100 * share_of(small.folder / reference, contest):.2f}%"
     limited = replace(contest, constraints={"latency_ms": limit, "accuracy_drop": DROP})
     cells = [run_cell(limited, "joint", 0, console.print)] if options.joint else []
     pruning = replace(contest, constraints={"macs": "33%"})
@@ -85,13 +85,13 @@ def contest_of(depth: int, task: ac.Task, options: argparse.Namespace) -> Contes
     )
 
 
-def latency_of(path: Path, contest: Contest) -> float:
-    """Measure a file once, beside the original of a contest; return milliseconds."""
+def share_of(path: Path, contest: Contest) -> float:
+    """Measure a file once beside the original of a contest; return its share of that latency."""
     kept = contest.folder / "limit.json"
     if not kept.is_file():
         cell = {"method": SMALL, "seed": 0, "files": [str(path)], "error": ""}
-        write_json(kept, {"latency_ms": measure(contest, [cell], seconds=20.0)[1].latency_ms})
-    return float(read_json(kept)["latency_ms"])
+        write_json(kept, {"share": measure(contest, [cell], seconds=20.0)[1].latency_ratio})
+    return float(read_json(kept)["share"])
 
 
 def repeat(contest: Contest, seed: int, options: argparse.Namespace) -> dict[str, Any]:
