@@ -40,6 +40,7 @@ from autocompress.evaluation.original import frozen_copy
 from autocompress.evaluation.proxy import score
 from autocompress.evaluation.splits import example_inputs, make_splits
 from autocompress.transform.compress import calibrate_grids
+from charts import Axis, by_name, chart, rounded
 from cifar10_data import make_random_task, make_task
 from cifar10_models import make_model
 
@@ -205,11 +206,26 @@ def main() -> None:
     for look, found in bench.kept["rank_correlation"].items():
         table.add_row(look, f"{found['tau']:.3f}", f"{found['seconds_per_candidate']:.1f}")
     console.print(table)
+    if options.plot:
+        options.plot.write_text(temperature_plot(bench.kept["temperature_bits"]))
     table = Table("bits", "temperature", "val %, by seed")
     for row in bench.kept["temperature_bits"]:
         accuracies = "  ".join(f"{100 * value:.2f}" for value in row["accuracy"])
         table.add_row(f"W{row['weight_bits']}A8", f"{row['temperature']:g}", accuracies)
     console.print(table)
+
+
+def temperature_plot(rows: list[dict[str, Any]]) -> str:
+    """Draw accuracy over temperature for each choice of bits, a dot for every seed."""
+    points: dict[str, list[tuple[float, float, str]]] = {}
+    for row in rows:
+        dots = points.setdefault(f"W{row['weight_bits']}A8", [])
+        for seed, accuracy in enumerate(row["accuracy"]):
+            dots.append((row["temperature"], 100 * accuracy, f"seed {seed}"))
+    low, high = rounded([y for dots in points.values() for _, y, _ in dots], 0.5)
+    across = Axis(label="temperature", low=0.5, high=5.5, ticks=TEMPERATURES, form="{:g}")
+    up = Axis.even("accuracy on val, %", low, max(high, low + 0.5), "{:.1f}")
+    return chart(by_name(points), across, up)
 
 
 def _options() -> argparse.Namespace:
@@ -224,6 +240,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--narrow", type=int, default=12_500, help="images at each temperature")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="at each temperature")
     parser.add_argument("--json", type=Path, help="where figures are written, and read again")
+    parser.add_argument("--plot", type=Path, help="where the temperatures are drawn, .svg")
     parser.add_argument("--smoke", action="store_true", help="a tiny network on random images")
     options = parser.parse_args()
     if options.smoke:

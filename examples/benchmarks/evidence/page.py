@@ -4,18 +4,19 @@ python examples/benchmarks/evidence/page.py docs/benchmarks/evidence.json docs/b
 """
 
 import argparse
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from autocompress.core.comparison import Point, chosen
 from autocompress.core.files import read_json
 from autocompress.report.comparison import DROPS, fastest, interval, spread
+from charts import Axis, Series, chart
 
-COLOURS = ("#3d85e0", "#d97a1f", "#2f9e77", "#b04a9c", "#8b6f3e", "#c0392b", "#6b7a8f", "#1f9fb5")
-WIDTH, HEIGHT, MARGIN = 640, 400, 52
 START, END = "<!-- evidence: written by page.py -->", "<!-- end of evidence -->"
 
 
@@ -89,54 +90,20 @@ def front_plot(points: Sequence[Point], titles: Mapping[str, str]) -> str:
     baseline, rest = points[0], points[1:]
     limit = baseline.accuracy - 0.06
     shown = [p for p in rest if p.accuracy >= limit]
-    methods = sorted({p.method for p in shown}, key=lambda name: (name != "joint", name))
     right = 1.15 * max([1.0, *(p.latency_ratio for p in shown)])
     top = max([baseline.accuracy, *(p.accuracy for p in shown)]) + 0.005
-
-    def place(latency: float, accuracy: float) -> tuple[float, float]:
-        x = MARGIN + (WIDTH - 2 * MARGIN) * latency / right
-        return x, HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * (accuracy - limit) / (top - limit)
-
-    parts = [*axes(right, limit, top, place)]
-    for number, name in enumerate(methods):
-        colour = COLOURS[number % len(COLOURS)]
+    series = []
+    for name in sorted({p.method for p in shown}, key=lambda name: (name != "joint", name)):
         made = [p for p in shown if p.method == name]
-        for point in made:
-            x, y = place(point.latency_ratio, point.accuracy)
-            parts.append(
-                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}" opacity="0.55">'
-                f"<title>{escape(point.path)}</title></circle>"
-            )
-        line = " ".join(
-            "{:.1f},{:.1f}".format(*place(p.latency_ratio, p.accuracy)) for p in chosen(made)
-        )
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}"/>')
-        legend = escape(titles.get(name, name))
-        parts.append(
-            f'<text x="{WIDTH - MARGIN}" y="{HEIGHT - MARGIN - 12 * (len(methods) - number)}" '
-            f'fill="{colour}" text-anchor="end">{legend}</text>'
-        )
-    x, y = place(1.0, baseline.accuracy)
-    parts.append(f'<path d="M{x - 5} {y}h10M{x} {y - 5}v10" stroke="#888" stroke-width="2"/>')
-    body = "\n".join(parts)
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"'
-    return f'{head} font-family="sans-serif" font-size="11">\n{body}\n</svg>\n'
-
-
-def axes(right: float, limit: float, top: float, place: Any) -> Iterator[str]:
-    """Yield the lines and labels of both axes."""
-    corner, end, roof = place(0.0, limit), place(right, limit), place(0.0, top)
-    frame = "M{:.1f} {:.1f}L{:.1f} {:.1f}L{:.1f} {:.1f}".format(*roof, *corner, *end)
-    yield f'<path d="{frame}" fill="none" stroke="#888"/>'
-    for step in range(6):
-        latency, accuracy = right * step / 5, limit + (top - limit) * step / 5
-        x, y = place(latency, limit)
-        yield f'<text x="{x:.1f}" y="{y + 16:.1f}" text-anchor="middle">{latency:.2f}</text>'
-        x, y = place(0.0, accuracy)
-        yield f'<text x="{x - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{100 * accuracy:.1f}</text>'
-    label = "latency, as a multiple of the original's"
-    yield f'<text x="{WIDTH / 2}" y="{HEIGHT - 10}" text-anchor="middle">{label}</text>'
-    yield f'<text x="{MARGIN}" y="{MARGIN - 20}">accuracy on test, %</text>'
+        dots = [(p.latency_ratio, 100 * p.accuracy, p.path) for p in made]
+        line = [(p.latency_ratio, 100 * p.accuracy) for p in chosen(made)]
+        series.append(Series(name=titles.get(name, name), points=dots, line=line))
+    return chart(
+        series,
+        Axis.even("latency, as a multiple of the original's", 0.0, right),
+        Axis.even("accuracy on test, %", 100 * limit, 100 * top, "{:.1f}"),
+        cross=(1.0, 100 * baseline.accuracy),
+    )
 
 
 if __name__ == "__main__":
