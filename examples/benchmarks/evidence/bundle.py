@@ -1,5 +1,6 @@
 """What every contender is handed, as files; read with numpy and torch alone."""
 
+import argparse
 import itertools
 import json
 import sys
@@ -69,6 +70,23 @@ class Bundle:
         images = F.pad(torch.where(flip, images.flip(3), images), (4, 4, 4, 4))
         top, left = torch.randint(0, 9, (2,)).tolist()  # one shift for a batch is quick
         return images[:, :, top : top + 32, left : left + 32]
+
+
+def contender_options(description: str) -> argparse.Namespace:
+    """Read what every contender is called with, and seed torch.
+
+    Returns:
+        "bundle" and "out", the folders to read from and to write to; "minutes" for all that is
+        trained; "seed".
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.manual_seed(options.seed)
+    return options
 
 
 def train(

@@ -1,6 +1,5 @@
 """Smaller networks of the same family, trained from scratch; int8 follows elsewhere."""
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bundle import Bundle, finish, train, write_onnx
+from bundle import Bundle, contender_options, finish, train, write_onnx
 from networks import make_network
 
 FAMILIES = {
@@ -20,12 +19,7 @@ FAMILIES = {
 
 def main() -> None:
     """Train each for all of the time, and write it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = contender_options(__doc__)
     bundle, files = Bundle(options.bundle), []
     for name in FAMILIES[bundle.network]:
         path = options.out / f"{name}.onnx"

@@ -1,6 +1,5 @@
 """Intel Neural Compressor's static int8 of the exported program, written as ONNX."""
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -14,18 +13,12 @@ from neural_compressor.torch.quantization import (
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bundle import Bundle, finish, write_onnx
+from bundle import Bundle, contender_options, finish, write_onnx
 
 
 def main() -> None:
     """Prepare, calibrate, convert, and write ONNX."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    torch.manual_seed(options.seed)
+    options = contender_options(__doc__)
     bundle = Bundle(options.bundle)
     batches = bundle.calibration()
     batch = torch.export.Dim("batch", min=1, max=4096)

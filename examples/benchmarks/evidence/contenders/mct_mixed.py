@@ -1,6 +1,5 @@
 """Sony MCT's mixed precision under limits of weight memory, exported with fake quantisers."""
 
-import argparse
 import functools
 import sys
 from pathlib import Path
@@ -19,7 +18,7 @@ torch.onnx.export = functools.partial(torch.onnx.export, dynamo=False)
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bundle import Bundle, finish  # noqa: E402
+from bundle import Bundle, contender_options, finish  # noqa: E402
 
 MEMORY = (1.0, 0.75, 0.5)
 """Memory of the weights, as fractions of that of plain int8."""
@@ -30,13 +29,7 @@ IMAGES = 32
 
 def main() -> None:
     """Quantise under each limit and write ONNX."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    torch.manual_seed(options.seed)
+    options = contender_options(__doc__)
     bundle, files = Bundle(options.bundle), []
 
     def representative():

@@ -1,6 +1,5 @@
 """NVIDIA ModelOpt's auto_quantize: which layers become int8, by gradients, under average bits."""
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bundle import Bundle, finish
+from bundle import Bundle, contender_options, finish
 
 BITS = (8.0, 10.0, 12.0)
 """Average bits of weights; what is not int8 stays in floating point."""
@@ -18,13 +17,7 @@ BITS = (8.0, 10.0, 12.0)
 
 def main() -> None:
     """Quantise to each average, and write ONNX with QuantizeLinear and DequantizeLinear."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    torch.manual_seed(options.seed)
+    options = contender_options(__doc__)
     bundle, files = Bundle(options.bundle), []
     batches = [(x, y) for _, (x, y) in zip(range(8), bundle.batches(augment=False), strict=False)]
     for bits in BITS:

@@ -1,15 +1,13 @@
 """NVIDIA ModelOpt's FastNAS at several FLOPs, fine-tuned; int8 follows elsewhere."""
 
-import argparse
 import sys
 from pathlib import Path
 
 import modelopt.torch.prune as mtp
-import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bundle import Bundle, finish, train, write_onnx
+from bundle import Bundle, contender_options, finish, train, write_onnx
 
 FLOPS = ("80%", "60%", "40%")
 UNIT = 4
@@ -25,13 +23,7 @@ SCORED = 500
 
 def main() -> None:
     """Prune to each limit, fine-tune for an equal share of the time, and write each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    torch.manual_seed(options.seed)
+    options = contender_options(__doc__)
     bundle, files = Bundle(options.bundle), []
     for flops in FLOPS:
         pruned, _ = mtp.prune(

@@ -1,6 +1,5 @@
 """Torch-Pruning at several ratios by group magnitude, fine-tuned; int8 follows elsewhere."""
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bundle import Bundle, finish, train, write_onnx
+from bundle import Bundle, contender_options, finish, train, write_onnx
 
 RATIOS = (0.15, 0.3, 0.5, 0.65)
 UNIT = 4
@@ -18,13 +17,7 @@ UNIT = 4
 
 def main() -> None:
     """Prune, fine-tune for an equal share of the time, and write each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    torch.manual_seed(options.seed)
+    options = contender_options(__doc__)
     bundle, files = Bundle(options.bundle), []
     for ratio in RATIOS:
         model = pruned(bundle, ratio)
