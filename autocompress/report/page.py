@@ -15,7 +15,7 @@ from autocompress.report.explanations import (
     sensitivity_figure,
 )
 from autocompress.report.explorer import as_script, explorer_data
-from autocompress.report.figures import front_figure, prediction_figure
+from autocompress.report.figures import front_figure, prediction_figure, quantity_words
 from autocompress.report.importance import trial_importances
 from autocompress.report.markdown import render_markdown
 from autocompress.report.progress import correlation_figure, hypervolume_figure
@@ -131,7 +131,9 @@ def render_report(study: StudyContents) -> str:
         constraints=study.constraints,
         continued_by=study.continued_by,
         fronts={
-            cost: _plot(f"Accuracy against {_words(cost)}", front_figure(rows, study.rows, cost))
+            cost: _plot(
+                f"Accuracy against {quantity_words(cost)}", front_figure(rows, study.rows, cost)
+            )
             for cost in costs
         },
         layers=layers,
@@ -140,7 +142,9 @@ def render_report(study: StudyContents) -> str:
         compared=_compared(rows, costs),
         course=_course(study),
         importance=_plot("Importance", importance_figure(explained)) if explained else None,
-        unexplained=[found.quantity for found in importances if found not in explained],
+        unexplained=[
+            quantity_words(found.quantity) for found in importances if found not in explained
+        ],
         sensitivity=_plot(
             "Sensitivity", sensitivity_figure(study.sensitivities, explorer["layers"])
         )
@@ -190,7 +194,7 @@ def _compared(rows: Sequence[ArtifactRow], costs: Sequence[str]) -> list[Plot]:
     """Plot what was predicted against what was measured of it."""
     names = dict.fromkeys(("accuracy", "latency_ms", *costs))
     return [
-        _plot(f"Predicted against measured {_words(name)}", prediction_figure(rows, name))
+        _plot(f"Predicted against measured {quantity_words(name)}", prediction_figure(rows, name))
         for name in names
         if any(name in row.predicted for row in rows)
     ]
@@ -214,13 +218,6 @@ def _plot(heading: str, figure: go.Figure) -> Plot:
         config={"responsive": True, "displayModeBar": False},
     )
     return Plot(heading=heading, html=html)
-
-
-def _words(name: str) -> str:
-    for unit in ("_ms", "_bytes", "_mj"):
-        name = name.removesuffix(unit)
-    words = {"macs": "MACs", "bops": "bit operations", "peak_memory": "peak activation memory"}
-    return words.get(name, name)
 
 
 def _origins(rows: Sequence[Mapping[str, Any]]) -> list[OriginCount]:

@@ -108,10 +108,26 @@ function makeRoom(plot) { // a legend of many rows must not squeeze the plot
   Plotly.Plots.resize(plot);
 }
 
+function fit(plot) { // plots are drawn while the page is still being laid out
+  const same = Math.abs(plot._fullLayout.width - plot.clientWidth) < 1;
+  return same ? Promise.resolve() : Plotly.Plots.resize(plot);
+}
+
+// Paper is narrower than a window: plots are shrunk to the columns that the style sheet gives them there.
+const PAPER = { wide: 680, narrow: 320 };
+addEventListener("beforeprint", () => {
+  for (const plot of document.querySelectorAll(".js-plotly-plot")) {
+    const room = plot.closest(".wide") ? PAPER.wide : PAPER.narrow;
+    plot.style.zoom = Math.min(1, room / plot.offsetWidth);
+  }
+});
+addEventListener("afterprint", () => {
+  for (const plot of document.querySelectorAll(".js-plotly-plot")) plot.style.zoom = "";
+});
+
 addEventListener("load", () => {
-  // Plots are drawn while the page is still being laid out; give them their final width.
   const plots = [...document.querySelectorAll(".js-plotly-plot")];
-  plots.forEach((plot) => Plotly.Plots.resize(plot).then(() => makeRoom(plot)));
+  plots.forEach((plot) => fit(plot).then(() => makeRoom(plot)));
   if (study.members.length === 0) return;
   study.sliders.forEach(addSlider);
   repick();
