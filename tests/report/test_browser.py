@@ -162,17 +162,20 @@ def test_names_of_many_layers_do_not_overlap(browser: Browser, tmp_path: Path) -
     assert shown[1280] == 60 > shown[390] > 5
 
 
-def test_plots_stay_within_their_cards_on_paper(browser: Browser, page: Path) -> None:
+def test_plots_are_scaled_to_their_cards_on_paper(browser: Browser, page: Path) -> None:
     browser.open(page)
-    browser.run("dispatchEvent(new Event('beforeprint'))")
     browser.call("Emulation.setEmulatedMedia", media="print")
-    size = {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
-    browser.call("Emulation.setDeviceMetricsOverride", **size)
     beyond = browser.run(
-        """[...document.querySelectorAll(".js-plotly-plot")].map((plot) =>
-          plot.querySelector(".main-svg").getBoundingClientRect().right -
-          plot.closest(".plot").getBoundingClientRect().right)"""
+        """(() => {
+          document.body.style.width = "718px";  // as paper does it: no window is resized
+          return [...document.querySelectorAll(".js-plotly-plot")].map((plot) => {
+            const [image, card] = [plot.querySelector(".main-svg"), plot.closest(".plot")]
+              .map((part) => part.getBoundingClientRect());
+            return [image.right - card.right, image.bottom - card.bottom, card.width];
+          });
+        })()"""
     )
     browser.call("Emulation.setEmulatedMedia", media="")
     assert len(beyond) > 4
-    assert max(beyond) <= 0.0
+    assert max(max(right, below) for right, below, _ in beyond) <= 0.0
+    assert min(width for *_, width in beyond) < 360, "two columns"
