@@ -19,7 +19,13 @@ from autocompress.report.figures import front_figure, prediction_figure, quantit
 from autocompress.report.importance import trial_importances
 from autocompress.report.markdown import render_markdown
 from autocompress.report.progress import correlation_figure, hypervolume_figure
-from autocompress.report.summary import ArtifactRow, Member, baseline_rows, member_rows
+from autocompress.report.summary import (
+    ArtifactRow,
+    Member,
+    baseline_rows,
+    member_rows,
+    noise_words,
+)
 
 EXPLAINED = 0.2
 """Explained variance of left-out trials from which importances are shown."""
@@ -153,7 +159,7 @@ def render_report(study: StudyContents) -> str:
         origins=_origins(study.rows),
         failures=Counter(str(row["reason"]) for row in study.rows if row.get("reason")),
         environment=study.environment,
-        notes=study.notes,
+        notes=_notes(study, rows),
         outlook=study.outlook.get("words", ""),
         plotly_script=get_plotlyjs(),
     )
@@ -171,7 +177,7 @@ def write_markdown(study: StudyContents) -> str:
         others,
         _costs(study),
         constraints=study.constraints,
-        notes=study.notes,
+        notes=_notes(study, [*front, *others]),
         environment=study.environment,
     )
 
@@ -184,6 +190,11 @@ def artifact_rows(study: StudyContents) -> tuple[list[ArtifactRow], list[Artifac
         *member_rows(study.infeasible, "infeasible", study.baseline),
     ]
     return front, others
+
+
+def _notes(study: StudyContents, rows: Sequence[ArtifactRow]) -> list[str]:
+    noise = noise_words(rows)
+    return [*([noise] if noise else []), *study.notes]
 
 
 def _costs(study: StudyContents) -> list[str]:
