@@ -93,7 +93,7 @@ def _show_tables(result: "SearchResult") -> None:
         say(console, _unfinished(result))
     if result.members:
         if noise := noise_words(rows):
-            say(console, noise)
+            console.print(noise, markup=False, highlight=False)
         say(console, f"files: {result.study_dir / 'front'}/<id>/{result.members[0].path.name}")
 
 
