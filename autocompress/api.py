@@ -1,4 +1,6 @@
-"""The public verbs; the one module that names concrete classes."""
+"""The public verbs."""
+
+# The one module that names concrete classes.
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack

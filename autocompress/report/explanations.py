@@ -13,6 +13,7 @@ from autocompress.report.figures import (
     TEST_COLOUR,
     TRIAL_COLOUR,
     finished,
+    quantity_words,
 )
 from autocompress.report.importance import KINDS, Importance
 
@@ -32,46 +33,39 @@ def layers_figure(layers: Sequence[str], member: Mapping[str, Any]) -> go.Figure
         member: "kept" in percent, "weights" and "activations" in bits, as
             `explorer_data` has them.
     """
-    places = list(range(len(layers)))
     figure = go.Figure()
     figure.add_bar(
-        x=places,
+        x=list(layers),
         y=member["kept"],
         name="channels left (%)",
         marker={"color": FRONT_COLOUR},
-        customdata=list(layers),
-        hovertemplate="%{customdata}<br>%{y:.0f} % of its channels left<extra></extra>",
+        hovertemplate="%{x}<br>%{y:.0f} % of its channels left<extra></extra>",
     )
     figure.add_bar(
-        x=places,
+        x=list(layers),
         y=member["weights"],
         name="weight bits",
         marker={"color": BASELINE_COLOUR},
         yaxis="y2",
-        customdata=list(layers),
-        hovertemplate="%{customdata}<br>%{y} weight bits (10 stands for 32)<extra></extra>",
+        hovertemplate="%{x}<br>%{y} weight bits (10 stands for 32)<extra></extra>",
     )
     figure.add_scatter(
-        x=places,
+        x=list(layers),
         y=member["activations"],
         name="activation bits",
         mode="markers",
         marker={"color": TEST_COLOUR, "size": 6, "symbol": "diamond"},
         yaxis="y2",
-        customdata=list(layers),
-        hovertemplate="%{customdata}<br>%{y} activation bits (10 stands for 32)<extra></extra>",
+        hovertemplate="%{x}<br>%{y} activation bits (10 stands for 32)<extra></extra>",
     )
     finished(figure, x="", y="channels (%)")
     axis = {key: figure.layout.yaxis[key] for key in ("gridcolor", "zeroline", "automargin")}
-    few = len(layers) <= 60
     return figure.update_layout(
         height=460,
         bargap=0.15,
         barmode="overlay",
         xaxis={
-            "tickmode": "array",
-            "tickvals": places if few else places[:: -(-len(layers) // 40)],
-            "ticktext": list(layers) if few else list(layers)[:: -(-len(layers) // 40)],
+            "type": "category",  # as many names as the width holds
             "tickangle": -60,
             "tickfont": {"size": 10},
             "anchor": "y2",
@@ -173,7 +167,7 @@ def importance_figure(importances: Sequence[Importance]) -> go.Figure:
             shares.append(100.0 * found.losses.get(kind, 0.0) / total if total else 0.0)
         if any(kind in found.losses for found in importances):
             figure.add_bar(
-                y=[found.quantity for found in importances],
+                y=[quantity_words(found.quantity) for found in importances],
                 x=shares,
                 name=kind,
                 orientation="h",

@@ -26,6 +26,19 @@ def cost_axis(name: str) -> tuple[str, float]:
     return (f"{name} ({cost_unit(name)})", 1.0) if known is None else known
 
 
+def quantity_words(name: str) -> str:
+    """Return the name of a quantity as headings and labels write it.
+
+    Example:
+        >>> quantity_words("latency_ms"), quantity_words("accuracy")
+        ('latency', 'accuracy')
+    """
+    for unit in ("_ms", "_bytes", "_mj"):
+        name = name.removesuffix(unit)
+    words = {"macs": "MACs", "bops": "bit operations", "peak_memory": "peak activation memory"}
+    return words.get(name, name)
+
+
 FRONT_COLOUR = "#3d85e0"
 TEST_COLOUR = "#d97a1f"
 BASELINE_COLOUR = "#2f9e77"

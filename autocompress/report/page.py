@@ -15,11 +15,17 @@ from autocompress.report.explanations import (
     sensitivity_figure,
 )
 from autocompress.report.explorer import as_script, explorer_data
-from autocompress.report.figures import front_figure, prediction_figure
+from autocompress.report.figures import front_figure, prediction_figure, quantity_words
 from autocompress.report.importance import trial_importances
 from autocompress.report.markdown import render_markdown
 from autocompress.report.progress import correlation_figure, hypervolume_figure
-from autocompress.report.summary import ArtifactRow, Member, baseline_rows, member_rows
+from autocompress.report.summary import (
+    ArtifactRow,
+    Member,
+    baseline_rows,
+    member_rows,
+    noise_words,
+)
 
 EXPLAINED = 0.2
 """Explained variance of left-out trials from which importances are shown."""
@@ -131,7 +137,9 @@ def render_report(study: StudyContents) -> str:
         constraints=study.constraints,
         continued_by=study.continued_by,
         fronts={
-            cost: _plot(f"Accuracy against {_words(cost)}", front_figure(rows, study.rows, cost))
+            cost: _plot(
+                f"Accuracy against {quantity_words(cost)}", front_figure(rows, study.rows, cost)
+            )
             for cost in costs
         },
         layers=layers,
@@ -140,7 +148,9 @@ def render_report(study: StudyContents) -> str:
         compared=_compared(rows, costs),
         course=_course(study),
         importance=_plot("Importance", importance_figure(explained)) if explained else None,
-        unexplained=[found.quantity for found in importances if found not in explained],
+        unexplained=[
+            quantity_words(found.quantity) for found in importances if found not in explained
+        ],
         sensitivity=_plot(
             "Sensitivity", sensitivity_figure(study.sensitivities, explorer["layers"])
         )
@@ -149,7 +159,7 @@ def render_report(study: StudyContents) -> str:
         origins=_origins(study.rows),
         failures=Counter(str(row["reason"]) for row in study.rows if row.get("reason")),
         environment=study.environment,
-        notes=study.notes,
+        notes=_notes(study, rows),
         outlook=study.outlook.get("words", ""),
         plotly_script=get_plotlyjs(),
     )
@@ -167,7 +177,7 @@ def write_markdown(study: StudyContents) -> str:
         others,
         _costs(study),
         constraints=study.constraints,
-        notes=study.notes,
+        notes=_notes(study, [*front, *others]),
         environment=study.environment,
     )
 
@@ -182,6 +192,11 @@ def artifact_rows(study: StudyContents) -> tuple[list[ArtifactRow], list[Artifac
     return front, others
 
 
+def _notes(study: StudyContents, rows: Sequence[ArtifactRow]) -> list[str]:
+    noise = noise_words(rows)
+    return [*([noise] if noise else []), *study.notes]
+
+
 def _costs(study: StudyContents) -> list[str]:
     return [name for name in study.objectives if name != "accuracy"]
 
@@ -190,7 +205,7 @@ def _compared(rows: Sequence[ArtifactRow], costs: Sequence[str]) -> list[Plot]:
     """Plot what was predicted against what was measured of it."""
     names = dict.fromkeys(("accuracy", "latency_ms", *costs))
     return [
-        _plot(f"Predicted against measured {_words(name)}", prediction_figure(rows, name))
+        _plot(f"Predicted against measured {quantity_words(name)}", prediction_figure(rows, name))
         for name in names
         if any(name in row.predicted for row in rows)
     ]
@@ -214,13 +229,6 @@ def _plot(heading: str, figure: go.Figure) -> Plot:
         config={"responsive": True, "displayModeBar": False},
     )
     return Plot(heading=heading, html=html)
-
-
-def _words(name: str) -> str:
-    for unit in ("_ms", "_bytes", "_mj"):
-        name = name.removesuffix(unit)
-    words = {"macs": "MACs", "bops": "bit operations", "peak_memory": "peak activation memory"}
-    return words.get(name, name)
 
 
 def _origins(rows: Sequence[Mapping[str, Any]]) -> list[OriginCount]:

@@ -43,7 +43,9 @@ def hypervolume_figure(outlook: Mapping[str, Any]) -> go.Figure:
             },
             hovertemplate="after %{x} trials<br>%{y:.4g} % expected<extra></extra>",
         )
-    return finished(figure, x="trials", y="hypervolume, as predicted (%)")
+    finished(figure, x="trials", y="hypervolume, as predicted (%)")
+    last = len(curve) + (outlook["more"] if "high" in outlook else 0)
+    return figure.update_xaxes(range=[0.0, 1.04 * last])
 
 
 def correlation_figure(rounds: Sequence[Mapping[str, Any]]) -> go.Figure:

@@ -123,6 +123,23 @@ def member_rows(
     ]
 
 
+def noise_words(rows: Sequence[ArtifactRow]) -> str:
+    """Say how many latencies were not measured well enough; "" if all were.
+
+    Example:
+        >>> noise_words([])
+        ''
+    """
+    timed = [row for row in rows if "latency_ms" in row.measured]
+    noisy = sum(bool(row.measured.get("latency_noisy")) for row in timed)
+    if not noisy:
+        return ""
+    return (
+        f"The host was too noisy for {noisy} of {len(timed)} latencies: their 95 % intervals "
+        "stayed wide. Measure the files again on a quiet host before you compare them closely."
+    )
+
+
 def binomial_interval(fraction: float, count: int) -> tuple[float, float]:
     """Return the 95 % interval of a fraction of independent successes (Wilson 1927).
 

@@ -1,6 +1,7 @@
 """The page in a real browser: it loads quietly, and what is clicked and moved takes effect."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,3 +143,39 @@ def test_a_page_without_members_has_nothing_to_explore(browser: Browser, tmp_pat
     browser.open(path)
     assert browser.complaints == []
     assert browser.run("document.getElementById('sliders')") is None
+
+
+def test_names_of_many_layers_do_not_overlap(browser: Browser, tmp_path: Path) -> None:
+    names = [f"stage{number // 20}.{number}.conv" for number in range(60)]
+    structure = {"layers": [{"name": name} for name in names], "groups": []}
+    path = tmp_path / "deep.html"
+    path.write_text(render_report(dataclasses.replace(STUDY, structure=structure)), "utf-8")
+    shown = {}
+    for width in (1280, 390):
+        browser.open(path, width=width)
+        places = browser.run(
+            "[...document.querySelectorAll('#layers .xtick text')]"
+            ".map((name) => name.getBoundingClientRect().right)"
+        )
+        assert min(b - a for a, b in itertools.pairwise(sorted(places))) >= 10
+        shown[width] = len(places)
+    assert shown[1280] == 60 > shown[390] > 5
+
+
+def test_plots_are_scaled_to_their_cards_on_paper(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    beyond = browser.run(
+        """(() => {
+          document.body.style.width = "718px";  // as paper does it: no window is resized
+          return [...document.querySelectorAll(".js-plotly-plot")].map((plot) => {
+            const [image, card] = [plot.querySelector(".main-svg"), plot.closest(".plot")]
+              .map((part) => part.getBoundingClientRect());
+            return [image.right - card.right, image.bottom - card.bottom, card.width];
+          });
+        })()"""
+    )
+    browser.call("Emulation.setEmulatedMedia", media="")
+    assert len(beyond) > 4
+    assert max(max(right, below) for right, below, _ in beyond) <= 0.0
+    assert min(width for *_, width in beyond) < 360, "two columns"

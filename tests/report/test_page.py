@@ -212,3 +212,11 @@ def test_a_study_in_markdown_has_the_same_members() -> None:
         *("original", "plain int8", "0042")
     ]
     assert "| 0050 | infeasible |" in text
+
+
+def test_a_noisy_host_is_said_on_the_page_and_in_markdown() -> None:
+    noisy = dataclasses.replace(MEMBER, measured={**MEMBER.measured, "latency_noisy": True})
+    study = contents(front=[noisy])
+    for text in (render_report(study), write_markdown(study)):
+        assert "too noisy for 1 of" in text
+    assert "too noisy" not in render_report(contents())

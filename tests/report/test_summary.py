@@ -4,7 +4,7 @@ import pytest
 
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.evaluation import MeasuredMember
-from autocompress.report.summary import baseline_rows, describe, member_rows
+from autocompress.report.summary import baseline_rows, describe, member_rows, noise_words
 
 BASELINE = {
     "fp32": {"val_accuracy": 0.9, "latency_ms": 2.0},
@@ -85,3 +85,11 @@ def layers(*bits: tuple[int, int]) -> dict[str, LayerConfig]:
 )
 def test_a_candidate_in_words(candidate: Candidate, words: str) -> None:
     assert describe(candidate) == words
+
+
+def test_noisy_latencies_are_counted() -> None:
+    quiet = baseline_rows(BASELINE)
+    assert noise_words(quiet) == ""
+    noisy = dataclasses.replace(quiet[0], measured={"latency_ms": 2.0, "latency_noisy": True})
+    untimed = dataclasses.replace(quiet[0], measured={"latency_noisy": True})
+    assert "too noisy for 1 of 2 latencies" in noise_words([noisy, quiet[1], untimed])

@@ -108,10 +108,25 @@ function makeRoom(plot) { // a legend of many rows must not squeeze the plot
   Plotly.Plots.resize(plot);
 }
 
+function fit(plot) { // a scroll bar may have come since it was drawn
+  const same = Math.abs(plot._fullLayout.width - plot.clientWidth) < 1;
+  return same ? Promise.resolve() : Plotly.Plots.resize(plot);
+}
+
+function keepShape(plot) { // paper is narrower than a window; the style sheet scales plots to it
+  const { width, height } = plot._fullLayout;
+  plot.style.setProperty("--shape", width + " / " + height);
+  for (const image of plot.querySelectorAll(".main-svg"))
+    image.setAttribute("viewBox", `0 0 ${width} ${height}`);
+}
+
 addEventListener("load", () => {
-  // Plots are drawn while the page is still being laid out; give them their final width.
   const plots = [...document.querySelectorAll(".js-plotly-plot")];
-  plots.forEach((plot) => Plotly.Plots.resize(plot).then(() => makeRoom(plot)));
+  for (const plot of plots) {
+    plot.on("plotly_afterplot", () => keepShape(plot));
+    keepShape(plot);
+    fit(plot).then(() => makeRoom(plot));
+  }
   if (study.members.length === 0) return;
   study.sliders.forEach(addSlider);
   repick();

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import autocompress as ac
+from autocompress.artifact.torch_file import read_program, write_program
+from autocompress.errors import ExportError, InvalidInputError, MissingFileError
+
+
+class Pair(nn.Module):
+    """Takes one input by place and one by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 4), nn.Linear(6, 4)
+
+    def forward(self, left: Tensor, *, right: Tensor) -> Tensor:
+        return self.first(left) - self.second(right).relu()
+
+
+class Choosy(nn.Module):
+    """What it computes depends on values, which no program can hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) if x.sum() > 0 else self.layer(-x)
+
+
+def test_a_program_has_the_values_of_the_codes_and_leaves_the_model_alone(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    left, right = torch.randn(3, 6), torch.randn(3, 6)
+    inputs = ((left,), {"right": right})
+    layers = {"first": ac.LayerConfig(weight_bits=3, activation_bits=32)}
+    example = {"left": left, "right": right}
+    compressed = ac.compress(Pair().eval(), ac.Candidate(layers=layers), example)
+    before = {name: value.clone() for name, value in compressed.state_dict().items()}
+    write_program(compressed, tmp_path / "model.pt2", inputs)
+    assert all(torch.equal(before[name], v) for name, v in compressed.state_dict().items())
+    program = read_program(tmp_path / "model.pt2").module()
+    for rows in (1, 5):  # its batch axis is dynamic
+        fresh = torch.randn(rows, 6), torch.randn(rows, 6)
+        expected = compressed(fresh[0], right=fresh[1])
+        torch.testing.assert_close(program(*fresh), expected)
+
+
+def test_what_torch_export_cannot_follow_is_said(tmp_path: Path) -> None:
+    inputs = torch.ones(2, 6)
+    compressed = ac.compress(nn.Sequential(nn.Linear(6, 4)).eval(), ac.Candidate(), inputs)
+    compressed.network = Choosy()
+    with pytest.raises(ExportError, match=r"torch\.export takes.*simplify the forward pass"):
+        write_program(compressed, tmp_path / "model.pt2", ((inputs,), {}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_programs_are_read(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match=r"a \.pt2 file"):
+        read_program(tmp_path / "none.pt2")
+    (tmp_path / "text.pt2").write_text("no program")
+    with pytest.raises(InvalidInputError, match="export the model for this target again"):
+        read_program(tmp_path / "text.pt2")
