@@ -12,6 +12,7 @@ row has the latency of int8 ResNet-20 in its own run, and its ratio to that.
 """
 
 import argparse
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -97,8 +98,7 @@ def share_of(path: Path, contest: Contest) -> float:
 def repeat(contest: Contest, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train the candidates of the joint front again, with another seed; return a cell."""
     folder = contest.folder / REPEAT / str(seed)
-    study = ac.open(contest.folder / "joint" / "0")
-    designs = [m.candidate for m in study.front if m.measured["origin"] != "plain int8"]
+    designs = joint_front(contest, options.json)
     if not designs:
         return {"method": REPEAT, "seed": seed, "files": [], "error": "the joint front is empty"}
     result = contest.search(
@@ -116,19 +116,30 @@ def repeat(contest: Contest, seed: int, options: argparse.Namespace) -> dict[str
     return {"method": REPEAT, "seed": seed, "files": files, "error": ""}
 
 
+def joint_front(contest: Contest, path: Path | None) -> list[ac.Candidate]:
+    """Return the candidates of the joint front: of the run in WORK, or else those that are kept."""
+    folder = contest.folder / "joint" / "0"
+    if (folder / "front.json").is_file():
+        members = ac.open(folder).front
+        return [m.candidate for m in members if m.measured["origin"] != "plain int8"]
+    rows = read_json(path).get("front", []) if path and path.is_file() else []
+    kept = [row["candidate"] for row in rows if row["method"] == "joint" and row["on_front"]]
+    return [ac.Candidate.from_json(json.dumps(candidate)) for candidate in kept]
+
+
 def show(
     points: list[Point], contest: Contest, console: Console, options: argparse.Namespace
 ) -> None:
     """Print the points with paired intervals against int8 ResNet-20, and write them."""
     small = next(point for point in points if point.method == SMALL)
     table = Table("method", "seed", "val %", "test %", "ms", "of ResNet-20's", "points", "95 %")
-    rows = []
+    rows, front = [], joint_front(contest, None)
     for point in sorted(points, key=lambda p: (p.method, p.seed, p.latency_ms)):
         compared = paired(contest.task, contest.folder / point.path, contest.folder / small.path)
         ratio = point.latency_ms / small.latency_ms
         spent = {"minutes": options.minutes, "threads": options.threads}
         known = {"reference_ms": small.latency_ms, "latency_ratio": ratio}
-        rows.append(point.to_json() | compared | known | spent)
+        rows.append(point.to_json() | compared | known | spent | what(point, contest, front))
         table.add_row(
             point.method,
             str(point.seed),
@@ -153,6 +164,15 @@ def show(
     if options.json:
         write(rows, options.json)
         console.print(f"written: {options.json}")
+
+
+def what(point: Point, contest: Contest, front: list[ac.Candidate]) -> dict[str, Any]:
+    """Return the candidate of a file that a search wrote, and whether its front has it."""
+    path = (contest.folder / point.path).parent / "candidate.json"
+    if not path.is_file():
+        return {}
+    candidate = ac.Candidate.from_json(path.read_text(encoding="utf-8"))
+    return {"candidate": read_json(path), "on_front": candidate in front}
 
 
 def write(rows: list[dict[str, Any]], path: Path) -> None:
