@@ -14,6 +14,7 @@ import optuna
 import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
 
+from autocompress.controller.held_storage import HeldStorage
 from autocompress.controller.storage import Storage
 from autocompress.core.files import write_atomic
 from autocompress.core.schema import SCHEMA_VERSION
@@ -112,7 +113,8 @@ def open_study(path: Path, *, read_only: bool = False) -> tuple[optuna.Study, Ba
         read_only: Whether writing through the study is refused.
 
     Returns:
-        The study, and the storage, to close in the end.
+        The study, which is held by this process unless it is only read, and
+        the storage, to close in the end.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -136,7 +138,7 @@ def open_study(path: Path, *, read_only: bool = False) -> tuple[optuna.Study, Ba
         storage = _storage(path, read_only=read_only)
         study = optuna.load_study(
             study_name=STUDY_NAME,
-            storage=storage,
+            storage=storage if read_only else HeldStorage(storage),
             sampler=optuna.samplers.RandomSampler(seed=0),
         )
     except KeyError as error:
@@ -154,7 +156,7 @@ def _open_elsewhere(path: Path, place: Storage) -> tuple[optuna.Study, BaseStora
     try:
         study = optuna.load_study(
             study_name=place.study,
-            storage=storage,
+            storage=HeldStorage(storage),
             sampler=optuna.samplers.RandomSampler(seed=0),
         )
     except KeyError as error:
