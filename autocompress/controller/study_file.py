@@ -15,7 +15,7 @@ import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
 
 from autocompress.controller.held_storage import HeldStorage
-from autocompress.controller.storage import Storage
+from autocompress.controller.storage import Storage, open_tables
 from autocompress.core.files import write_atomic
 from autocompress.core.schema import SCHEMA_VERSION
 from autocompress.errors import (
@@ -143,7 +143,7 @@ def open_study(path: Path, *, read_only: bool = False) -> tuple[optuna.Study, Ba
         )
     except KeyError as error:
         raise StudyError(_damaged(path, f"no study '{STUDY_NAME}' in it")) from error
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError) as error:
         raise StudyError(_damaged(path, str(error).splitlines()[0])) from error
     _check_version(path, study)
     if not read_only:
@@ -281,11 +281,8 @@ def _storage(path: Path, *, read_only: bool = False) -> RDBStorage:
     # left half-written, which "ro" refuses; queries only is a rule on top.
     database = f"file:{quote(str(path.resolve()))}"
     url = sqlalchemy.URL.create("sqlite", database=database, query={"mode": "rw", "uri": "true"})
-    text = url.render_as_string(hide_password=False)
-    storage = RDBStorage(
-        text.replace("{", "{{").replace("}", "}}"),
-        engine_kwargs={"connect_args": {"timeout": 60}},
-        skip_table_creation=read_only,
+    storage = open_tables(
+        url, what=f"study '{path}'", connect_args={"timeout": 60}, read_only=read_only
     )
     if read_only:
 
