@@ -174,6 +174,7 @@ def test_reap_leaves_the_trials_of_this_process_alone(ledger):
 
 
 KILLED = """
+import sqlalchemy
 from test_ledger import *
 
 ledger = opened(Path(sys.argv[1]))
