@@ -64,8 +64,10 @@ def _describe() -> Callable[[Work], Outcome]:
         time.sleep(2.0 if work.slot == 0 else 0.05)
         has = ray.get_runtime_context().get_assigned_resources()
         result = FidelityResult(accuracy=has["GPU"], images=1, trained_images=0, seconds=0.0)
-        threads = os.environ["OMP_NUM_THREADS"].encode()
-        return Outcome(slot=work.slot, fidelity=work.fidelity, result=result, weights=threads)
+        shown = f"{os.environ['OMP_NUM_THREADS']} threads, process {os.getpid()}"
+        return Outcome(
+            slot=work.slot, fidelity=work.fidelity, result=result, weights=shown.encode()
+        )
 
     return evaluate
 
@@ -76,23 +78,27 @@ def test_workers_share_a_gpu_have_their_threads_and_wait_for_nobody() -> None:
     try:
         pool = ray_pool.RayPool(_describe, Executor(name="ray", workers=2, cpus=2, gpus=0.5))
         try:
-            begun = [Work(slot=slot, candidate=Candidate(), fidelity=0) for slot in range(-20, 0)]
-            for work in begun:  # until both have started
-                pool.submit(work)
             until, outcomes = time.monotonic() + 120.0, []
-            while len(outcomes) < len(begun) and time.monotonic() < until:
-                outcomes += [found] if (found := pool.wait(1.0)) else []
-            for slot, fidelity in ((0, 0), (1, 0), (2, 0), (3, 1)):
-                pool.submit(Work(slot=slot, candidate=Candidate(), fidelity=fidelity))
-            while len(outcomes) < len(begun) + 4 and time.monotonic() < until:
-                outcomes += [found] if (found := pool.wait(1.0)) else []
+
+            def collect(works: list[Work]) -> None:
+                for work in works:
+                    pool.submit(work)
+                wanted = len(outcomes) + len(works)
+                while len(outcomes) < wanted and time.monotonic() < until:
+                    outcomes.extend([found] if (found := pool.wait(1.0)) else [])
+
+            while len({o.weights for o in outcomes}) < 2 and time.monotonic() < until:
+                collect([Work(slot=9, candidate=Candidate(), fidelity=0)] * 2)
+            given = ((0, 0), (1, 0), (2, 0), (3, 1))
+            collect([Work(slot=s, candidate=Candidate(), fidelity=f) for s, f in given])
         finally:
             pool.close()
     finally:
         ray.shutdown()
     assert {o.failure for o in outcomes} == {""}
     assert {o.result.accuracy for o in outcomes if o.result} == {0.5}
-    assert {o.weights for o in outcomes} == {b"2"}
+    assert {o.weights.split(b",")[0] for o in outcomes} == {b"2 threads"}
+    assert len({o.weights for o in outcomes}) == 2
     assert outcomes[-1].slot == 0  # the slow one is waited for by nobody
 
 
