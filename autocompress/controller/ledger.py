@@ -1,8 +1,9 @@
 """The ledger: an Optuna study in SQLite that holds every trial of a search."""
 
+import copy
 import math
 import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.controller.current import CurrentStudy, by_number, earlier_trials
+from autocompress.controller.given import next_given
+from autocompress.controller.held_storage import HeldStorage
 from autocompress.controller.records import FINAL, evaluation, fidelity_key, finals, rounds, row
-from autocompress.controller.sampler import Guide, SpaceSampler, distributions
+from autocompress.controller.sampler import Guide, Proposer, distributions
 from autocompress.controller.storage import check_place, study_exists
 from autocompress.controller.study_file import (
     STUDY_NAME,
@@ -26,7 +29,7 @@ from autocompress.controller.study_file import (
     release,
     writing,
 )
-from autocompress.controller.ticket import IDENTITY, Ticket, trial_attributes
+from autocompress.controller.ticket import Ticket
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation, FidelityResult
 from autocompress.errors import InvalidInputError, explain
@@ -119,7 +122,7 @@ class Ledger:
     @property
     def seed(self) -> int:
         """The seed of the run."""
-        return int(self._study.user_attrs["seed"])
+        return int(self.get("seed"))
 
     @property
     def finished(self) -> int:
@@ -128,7 +131,8 @@ class Ledger:
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return a value that belongs to the whole study."""
-        return self._study.user_attrs.get(key, default)
+        attributes = self._study._storage.get_study_user_attrs(self._study._study_id)
+        return copy.deepcopy(attributes.get(key, default))
 
     def set(self, key: str, value: Any) -> None:
         """Keep a JSON value that belongs to the whole study.
@@ -185,35 +189,35 @@ class Ledger:
             StorageError: If the study cannot be written.
         """
         with writing(self.path):
-            waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-            given = waiting[0].user_attrs if waiting else self._enqueue_next(space)
-            slot = given["slot"] if given else max(self._latest(), default=-1) + 1
+            latest = self._latest()
+            draft = self._held.draft(self._study._study_id)
+            given = next_given(latest, self.get("designs", []), space)
+            slot = given.attributes["slot"] if given else max(latest, default=-1) + 1
             self._show(space, guide or Guide())
-            proposer = SpaceSampler(
+            proposer = Proposer(
                 sampler(slot),
                 space,
                 seed=self.seed,
                 slot=slot,
-                known=self._known(),
+                known={trial.user_attrs["candidate"] for trial in latest.values()},
                 view=self._view,
                 guide=guide,
             )
-            self._study.sampler = proposer
-            trial = self._study.ask(distributions(space))
-            if not given:
-                candidate = space.from_params(trial.params)
-                given = trial_attributes(slot=slot, candidate=candidate, origin=proposer.origin)
-                for key, value in given.items():
-                    trial.set_user_attr(key, value)
-        self._running[trial.number] = trial
+            proposer.prepare(draft)
+            given = given or proposer.propose(draft)
+            trial = self._held.begin(
+                self._study._study_id, given.params, distributions(space), given.attributes
+            )
+        self._running[trial.number] = optuna.Trial(self._study, trial._trial_id)
+        kept = given.attributes
         return Ticket(
             slot=slot,
             trial=trial.number,
             params=trial.params,
-            candidate=Candidate.from_json(given["candidate"]),
-            origin=given["origin"],
-            attempt=given["attempt"],
-            attributes=given["attributes"],
+            candidate=Candidate.from_json(kept["candidate"]),
+            origin=kept["origin"],
+            attempt=kept["attempt"],
+            attributes=kept["attributes"],
         )
 
     def record(self, ticket: Ticket, fidelity: int, result: FidelityResult) -> None:
@@ -283,14 +287,14 @@ class Ledger:
         Returns:
             How many there were.
         """
-        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        stale = [trial for trial in running if trial.number not in self._running]
+        begun = (TrialState.RUNNING, TrialState.WAITING)  # versions up to 0.1 had waiting ones
+        trials = self._study.get_trials(deepcopy=False, states=begun)
+        stale = [trial for trial in trials if trial.number not in self._running]
         for trial in stale:
-            exhausted = trial.user_attrs.get("attempt", 1) >= MAX_ATTEMPTS
+            tried = trial.user_attrs.get("attempt", 1) - (trial.state == TrialState.WAITING)
+            state = TrialState.PRUNED if tried >= MAX_ATTEMPTS else TrialState.FAIL
             with writing(self.path):
-                self._study.tell(
-                    trial.number, state=TrialState.PRUNED if exhausted else TrialState.FAIL
-                )
+                self._study._storage.set_trial_state_values(trial._trial_id, state)
         return len(stale)
 
     def evaluations(self) -> list[Evaluation]:
@@ -334,8 +338,11 @@ class Ledger:
             objectives = len(self._study.directions)
             self._view.join(earlier_trials(guide.earlier, space, distributions(space), objectives))
 
-    def _known(self) -> Collection[str]:
-        return {trial.user_attrs["candidate"] for trial in self._latest().values()}
+    @property
+    def _held(self) -> HeldStorage:
+        storage = self._study._storage
+        assert isinstance(storage, HeldStorage)  # a ledger that is only read starts no trial
+        return storage
 
     def _trial(self, ticket: Ticket) -> optuna.Trial:
         if ticket.trial not in self._running:
@@ -361,29 +368,3 @@ class Ledger:
                 trial.set_user_attr("reason", reason)
             self._study.tell(trial, losses, state=state)
         del self._running[trial.number]
-
-    def _enqueue_next(self, space: BoundSpace) -> dict[str, Any] | None:
-        """Enqueue the retry of the lowest slot, or else the next design."""
-        latest = self._latest()
-        for _, trial in sorted(latest.items()):
-            if trial.state == TrialState.FAIL:
-                kept = {key: trial.user_attrs[key] for key in IDENTITY if key in trial.user_attrs}
-                params = trial.system_attrs.get("fixed_params", trial.params)
-                return self._enqueued(params, kept | {"attempt": kept["attempt"] + 1})
-        known = self._known()
-        begun = max((t.user_attrs.get("design", -1) for t in latest.values()), default=-1) + 1
-        for index, design in enumerate(self.get("designs", [])[begun:], start=begun):
-            candidate = space.from_params(design["params"])
-            if candidate.to_json() not in known:
-                attributes = trial_attributes(
-                    slot=max(latest, default=-1) + 1,
-                    candidate=candidate,
-                    origin=design["origin"],
-                    attributes=design["attributes"],
-                )
-                return self._enqueued(design["params"], attributes | {"design": index})
-        return None
-
-    def _enqueued(self, params: Mapping[str, Any], attributes: dict[str, Any]) -> dict[str, Any]:
-        self._study.enqueue_trial(dict(params), attributes)
-        return attributes

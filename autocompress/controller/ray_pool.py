@@ -33,8 +33,9 @@ from autocompress.controller.work import Evaluate, Outcome, Work, attempt, faile
 from autocompress.core.executor import Executor
 from autocompress.errors import InvalidInputError, SearchFailedError, explain
 
-AHEAD = 4
-"""Pieces of work that wait at most for the next free worker."""
+AHEAD, AHEAD_SHARE = 4, 0.25
+"""Pieces of work that wait at most for the next free worker: so many, or that share of the workers
+where it is more, since many of them may be done while one proposal is made."""
 
 CLOSING_SECONDS = 10.0
 """Time that workers have to stop."""
@@ -77,7 +78,8 @@ class RayPool:
         self._started = _connect(executor)
         cpus = ray.cluster_resources().get("CPU", 1.0)
         self.workers = executor.workers or max(1, int(cpus // executor.cpus))
-        self.capacity = self.workers + min(self.workers, AHEAD)
+        ahead = max(AHEAD, int(AHEAD_SHARE * self.workers))
+        self.capacity = self.workers + min(self.workers, ahead)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         desk = ray.remote(_Desk).options(num_cpus=0, scheduling_strategy=here)
         self._desk: Any = desk.remote(executor.seconds_per_trial)

@@ -1,8 +1,7 @@
 """Samplers that propose candidates, one fresh and seeded for every trial slot."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from optuna import Study
@@ -18,8 +17,10 @@ from optuna.samplers import (
 from optuna.trial import FrozenTrial
 
 from autocompress.controller.current import Judgement
+from autocompress.controller.given import Given
 from autocompress.controller.haq import HaqSampler
 from autocompress.controller.joint import JointSampler
+from autocompress.controller.ticket import trial_attributes
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation
 from autocompress.core.schema import unknown_name
@@ -115,20 +116,17 @@ def distributions(space: BoundSpace) -> dict[str, BaseDistribution]:
     }
 
 
-class SpaceSampler(BaseSampler):
-    """Ask another sampler, but stay in the space and off the beaten track.
+class Proposer:
+    """Ask a sampler for one trial, but stay in the space and off the beaten track.
 
-    Where the other sampler has nothing to go by yet, the space draws a
-    stratified sample. A proposal whose candidate is known is mutated; one
-    that is not affordable gives way to a mutation of a good candidate.
-
-    Attributes:
-        origin: How the last proposal came about, for example "tpe".
+    Where the sampler has nothing to go by yet, the space draws a stratified
+    sample. A proposal whose candidate is known is mutated; one that is not
+    affordable gives way to a mutation of a good candidate.
     """
 
     def __init__(
         self,
-        inner: BaseSampler,
+        sampler: BaseSampler,
         space: BoundSpace,
         *,
         seed: int,
@@ -137,77 +135,61 @@ class SpaceSampler(BaseSampler):
         view: Study,
         guide: Guide | None = None,
     ) -> None:
-        """Wrap a sampler for one trial.
+        """Prepare for one trial.
 
         Args:
-            inner: The sampler that proposes.
+            sampler: The sampler that proposes.
             space: The space it proposes in.
             seed: The seed of the run.
             slot: The trial slot.
             known: Candidates that need no second evaluation, as JSON.
-            view: The study that the other sampler is shown.
+            view: The study that the sampler is shown.
             guide: What is worth a trial; everything by default.
         """
-        self._inner = inner
+        self._sampler = sampler
         self._space = space
         self._seed = seed
         self._slot = slot
         self._known = known
         self._view = view
         self._guide = guide or Guide()
-        self.origin = ""
 
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Tell the other sampler of a trial whose parameters are given."""
-        self._inner.before_trial(self._view, trial)
-        if isinstance(self._inner, BaseGASampler):
+    def prepare(self, trial: FrozenTrial) -> None:
+        """Tell the sampler of a trial, whether or not its parameters are given."""
+        self._sampler.before_trial(self._view, trial)
+        if isinstance(self._sampler, BaseGASampler):
             # A generation counts only trials that were assigned to it, designs
             # too; Optuna does not ask for proposals where all is given.
-            self._inner.get_trial_generation(self._view, trial)
+            self._sampler.get_trial_generation(self._view, trial)
 
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """Return all of the space: every parameter is suggested every time."""
-        return distributions(self._space)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Propose a value for every parameter."""
-        params = self._inner.sample_relative(self._view, trial, search_space)
+    def propose(self, trial: FrozenTrial) -> Given:
+        """Propose a value for every parameter of a trial that was told of."""
+        space = distributions(self._space)
+        params = self._sampler.sample_relative(self._view, trial, space)
         if params:
             params |= {
-                name: self._inner.sample_independent(self._view, trial, name, distribution)
-                for name, distribution in search_space.items()
+                name: self._sampler.sample_independent(self._view, trial, name, distribution)
+                for name, distribution in space.items()
                 if name not in params
             }
             candidate = self._space.from_params(params)
-            self.origin = type(self._inner).__name__.removesuffix("Sampler").lower()
+            origin = type(self._sampler).__name__.removesuffix("Sampler").lower()
         else:
-            self.origin = "stratified"
+            origin = "stratified"
             candidate = self._space.sample(derive_seed(self._seed, self._slot, "sample"))
             params = self._space.to_params(candidate)
         fresh = self._fresh(candidate)
-        if not self._guide.affordable(fresh):
-            offspring = self._offspring()
-            if offspring is not None:
-                self.origin = "offspring"
-                return self._space.to_params(offspring)
+        offspring = None if self._guide.affordable(fresh) else self._offspring()
+        if offspring is not None:
+            return self._given(self._space.to_params(offspring), "offspring")
         if fresh == candidate:
-            return params
-        self.origin += " mutated"
-        return self._space.to_params(fresh)
+            return self._given(params, origin)
+        return self._given(self._space.to_params(fresh), f"{origin} mutated")
 
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """Leave a parameter outside the space to the other sampler."""
-        return self._inner.sample_independent(self._view, trial, param_name, param_distribution)
+    def _given(self, params: Mapping[str, float], origin: str) -> Given:
+        candidate = self._space.from_params(params)
+        attributes = trial_attributes(slot=self._slot, candidate=candidate, origin=origin)
+        return Given(params=params, attributes=attributes)
 
     def _offspring(self) -> Candidate | None:
         """Mutate parents, a few parameters at a time, until one is new and affordable."""

@@ -4,6 +4,7 @@ import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import sqlalchemy
@@ -91,10 +92,7 @@ class Storage:
             url = sqlalchemy.make_url(self.url)
             driver = SERVERS.get(url.drivername, url.drivername)
             url = url.set(drivername=driver, password=os.environ.get(STORAGE_PASSWORD))
-            text = url.render_as_string(hide_password=False)
-            storage = RDBStorage(
-                text.replace("{", "{{").replace("}", "}}"), engine_kwargs={"pool_pre_ping": True}
-            )
+            storage = open_tables(url, what=f"storage '{self.url}'", pool_pre_ping=True)
             if url.get_backend_name() == "mysql":
                 _widen(storage.engine)
             return storage
@@ -116,6 +114,40 @@ class Storage:
                     remedy=f"check the address, and the password in {STORAGE_PASSWORD}",
                 )
             ) from error
+
+
+def open_tables(
+    url: sqlalchemy.URL, *, what: str, read_only: bool = False, **engine: Any
+) -> RDBStorage:
+    """Open Optuna's tables in a database.
+
+    Args:
+        url: The database, with its password.
+        what: What it is, for a message.
+        read_only: Whether tables that are not there are missing for good.
+        engine: Settings of SQLAlchemy's engine.
+
+    Raises:
+        StudyError: If a version of Optuna with other tables has made them.
+    """
+    text = url.render_as_string(hide_password=False)
+    try:
+        return RDBStorage(
+            text.replace("{", "{{").replace("}", "}}"),
+            engine_kwargs=engine,
+            skip_table_creation=read_only,
+        )
+    except RuntimeError as error:
+        if "table schema" not in str(error):
+            raise
+        raise StudyError(
+            explain(
+                what,
+                expected=f"tables of Optuna {optuna.__version__}",
+                got=f"others: {error}",
+                remedy="do that on a copy, or install the Optuna that set them up",
+            )
+        ) from error
 
 
 def study_exists(path: Path) -> bool:

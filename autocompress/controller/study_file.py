@@ -14,7 +14,8 @@ import optuna
 import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
 
-from autocompress.controller.storage import Storage
+from autocompress.controller.held_storage import HeldStorage
+from autocompress.controller.storage import Storage, open_tables
 from autocompress.core.files import write_atomic
 from autocompress.core.schema import SCHEMA_VERSION
 from autocompress.errors import (
@@ -112,7 +113,8 @@ def open_study(path: Path, *, read_only: bool = False) -> tuple[optuna.Study, Ba
         read_only: Whether writing through the study is refused.
 
     Returns:
-        The study, and the storage, to close in the end.
+        The study, which is held by this process unless it is only read, and
+        the storage, to close in the end.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -136,12 +138,12 @@ def open_study(path: Path, *, read_only: bool = False) -> tuple[optuna.Study, Ba
         storage = _storage(path, read_only=read_only)
         study = optuna.load_study(
             study_name=STUDY_NAME,
-            storage=storage,
+            storage=storage if read_only else HeldStorage(storage),
             sampler=optuna.samplers.RandomSampler(seed=0),
         )
     except KeyError as error:
         raise StudyError(_damaged(path, f"no study '{STUDY_NAME}' in it")) from error
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError) as error:
         raise StudyError(_damaged(path, str(error).splitlines()[0])) from error
     _check_version(path, study)
     if not read_only:
@@ -154,7 +156,7 @@ def _open_elsewhere(path: Path, place: Storage) -> tuple[optuna.Study, BaseStora
     try:
         study = optuna.load_study(
             study_name=place.study,
-            storage=storage,
+            storage=HeldStorage(storage),
             sampler=optuna.samplers.RandomSampler(seed=0),
         )
     except KeyError as error:
@@ -279,11 +281,8 @@ def _storage(path: Path, *, read_only: bool = False) -> RDBStorage:
     # left half-written, which "ro" refuses; queries only is a rule on top.
     database = f"file:{quote(str(path.resolve()))}"
     url = sqlalchemy.URL.create("sqlite", database=database, query={"mode": "rw", "uri": "true"})
-    text = url.render_as_string(hide_password=False)
-    storage = RDBStorage(
-        text.replace("{", "{{").replace("}", "}}"),
-        engine_kwargs={"connect_args": {"timeout": 60}},
-        skip_table_creation=read_only,
+    storage = open_tables(
+        url, what=f"study '{path}'", connect_args={"timeout": 60}, read_only=read_only
     )
     if read_only:
 

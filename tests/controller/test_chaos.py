@@ -24,7 +24,7 @@ TRIALS = int(os.environ.get("CHAOS_TRIALS", "60"))
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "30"))
 """Times that a search is killed."""
 
-POINTS = {"commit": 900, "write": 25, "export": 45}
+POINTS = {"commit": 400, "write": 25, "export": 45}
 """Events at which a search may be killed, and how many of each it is let through at most."""
 
 PATIENCE = 600.0

@@ -174,6 +174,7 @@ def test_reap_leaves_the_trials_of_this_process_alone(ledger):
 
 
 KILLED = """
+import sqlalchemy
 from test_ledger import *
 
 ledger = opened(Path(sys.argv[1]))
@@ -182,17 +183,16 @@ for origin, ratio in (("a", 0.0), ("b", 0.25), ("c", 0.5)):
 finish(ledger, ledger.ask(SPACE, SAMPLER))
 ledger.set("elapsed_s", 12.5)
 finish(ledger, ledger.ask(SPACE, SAMPLER))
-if sys.argv[2] == "design":  # killed while its parameters are written, one by one
-    suggest = optuna.Trial._suggest
+if sys.argv[2] == "design":  # killed while its parameters are written
     written = []
 
-    def die_at_the_third(trial, name, distribution):
-        written.append(name)
+    def die_at_the_third(connection, cursor, statement, *_):
+        if statement.startswith("INSERT INTO trial_params"):
+            written.append(statement)
         if len(written) == 3:
             os.kill(os.getpid(), signal.SIGKILL)
-        return suggest(trial, name, distribution)
 
-    optuna.Trial._suggest = die_at_the_third
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", die_at_the_third)
 finish(ledger, ledger.ask(SPACE, SAMPLER))
 ledger.record(ledger.ask(SPACE, SAMPLER), 0, PROXY)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -218,7 +218,7 @@ def test_killing_the_process_loses_only_the_running_trial(path, moment, slot):
     assert ledger.get("elapsed_s") == 12.5
     retry = ledger.ask(SPACE, SAMPLER)
     assert retry.slot == slot
-    assert retry.attempt == 2
+    assert retry.attempt == (1 if moment == "design" else 2)  # it is written whole or not at all
     if slot < 3:
         assert retry.candidate == designs[slot]
         assert retry.params == SPACE.to_params(designs[slot])
@@ -226,6 +226,34 @@ def test_killing_the_process_loses_only_the_running_trial(path, moment, slot):
     finish(ledger, retry)
     assert ledger.finished == slot + 1
     assert [row["slot"] for row in ledger.rows()] == list(range(slot + 1))
+    ledger.close()
+
+
+def test_a_study_of_a_version_that_wrote_trials_in_parts_goes_on(tmp_path):
+    """It queued designs and retries, and wrote each parameter and attribute by itself."""
+    path = tmp_path / "study.db"
+    design = SPACE.to_params(SPACE.uniform(8, 8, 0.5))
+    ledger = opened(path)
+    ledger.enqueue(design, "half")
+    first = ledger.ask(SPACE, SAMPLER)
+    ledger.fail(first, "diverged")
+    begun = dict(ledger._study.trials[0].user_attrs)
+    ledger.close()
+    study = optuna.load_study(study_name="autocompress", storage=f"sqlite:///{path}")
+    study.enqueue_trial(design, {**begun, "attempt": MAX_ATTEMPTS})
+    study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+    ledger = opened(path)
+    retry = ledger.ask(SPACE, SAMPLER)  # it waited, and was not tried
+    assert (retry.slot, retry.attempt, retry.params) == (0, MAX_ATTEMPTS, design)
+    assert retry.origin == "half"
+    ledger.fail(retry, "diverged again")
+    ledger.close()
+    study = optuna.load_study(study_name="autocompress", storage=f"sqlite:///{path}")
+    study.ask()  # killed before it had a slot
+    study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+    ledger = opened(path)
+    assert ledger.finished == 1
+    assert ledger.ask(SPACE, SAMPLER).slot == 1
     ledger.close()
 
 

@@ -14,6 +14,7 @@ from autocompress.core.evaluation import FidelityResult
 from autocompress.core.executor import Executor
 from autocompress.errors import InvalidInputError, SearchFailedError
 
+ray = pytest.importorskip("ray", reason="Ray is not installed")
 ray_pool = pytest.importorskip("autocompress.controller.ray_pool", reason="Ray is not installed")
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
@@ -56,6 +57,49 @@ def test_what_fails_fails_alone() -> None:
         **dict.fromkeys(range(4, 8), ""),
     }
     assert outcomes[7].weights == b"w"
+
+
+def _describe() -> Callable[[Work], Outcome]:
+    def evaluate(work: Work) -> Outcome:
+        time.sleep(2.0 if work.slot == 0 else 0.05)
+        has = ray.get_runtime_context().get_assigned_resources()
+        result = FidelityResult(accuracy=has["GPU"], images=1, trained_images=0, seconds=0.0)
+        shown = f"{os.environ['OMP_NUM_THREADS']} threads, process {os.getpid()}"
+        return Outcome(
+            slot=work.slot, fidelity=work.fidelity, result=result, weights=shown.encode()
+        )
+
+    return evaluate
+
+
+@pytest.mark.ray
+def test_workers_share_a_gpu_have_their_threads_and_wait_for_nobody() -> None:
+    ray.init(num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        pool = ray_pool.RayPool(_describe, Executor(name="ray", workers=2, cpus=2, gpus=0.5))
+        try:
+            until, outcomes = time.monotonic() + 120.0, []
+
+            def collect(works: list[Work]) -> None:
+                for work in works:
+                    pool.submit(work)
+                wanted = len(outcomes) + len(works)
+                while len(outcomes) < wanted and time.monotonic() < until:
+                    outcomes.extend([found] if (found := pool.wait(1.0)) else [])
+
+            while len({o.weights for o in outcomes}) < 2 and time.monotonic() < until:
+                collect([Work(slot=9, candidate=Candidate(), fidelity=0)] * 2)
+            given = ((0, 0), (1, 0), (2, 0), (3, 1))
+            collect([Work(slot=s, candidate=Candidate(), fidelity=f) for s, f in given])
+        finally:
+            pool.close()
+    finally:
+        ray.shutdown()
+    assert {o.failure for o in outcomes} == {""}
+    assert {o.result.accuracy for o in outcomes if o.result} == {0.5}
+    assert {o.weights.split(b",")[0] for o in outcomes} == {b"2 threads"}
+    assert len({o.weights for o in outcomes}) == 2
+    assert outcomes[-1].slot == 0  # the slow one is waited for by nobody
 
 
 def test_what_cannot_be_sent_is_refused_before_anything_starts() -> None:

@@ -1,5 +1,7 @@
+import sqlite3
 from pathlib import Path
 
+import optuna
 import pytest
 
 from autocompress.controller.study_file import (
@@ -61,3 +63,19 @@ def test_a_study_of_another_version_is_refused_with_what_to_do(tmp_path: Path) -
     create_study(tmp_path / "study.db", ["accuracy"], {"schema_version": 2})
     with pytest.raises(StudyError, match="use the version of autocompress that wrote it"):
         open_study(tmp_path / "study.db")
+
+
+@pytest.mark.parametrize(("tables", "words"), [("v3.0.0.a", "storage upgrade"), ("v9", "pip")])
+def test_tables_of_another_optuna_are_refused_with_what_to_do(
+    path: Path, tables: str, words: str
+) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (tables,))
+        connection.execute("UPDATE version_info SET library_version = '3.0.0'")
+    connection.close()
+    before = path.read_bytes()
+    for read_only in (True, False):
+        with pytest.raises(StudyError, match=rf"set up by optuna 3\.0\.0.*{words}") as caught:
+            open_study(path, read_only=read_only)
+        assert f"tables of Optuna {optuna.__version__}" in str(caught.value)
+    assert path.read_bytes() == before

@@ -1,9 +1,11 @@
 """A worker's side: without the study's folder it finds what the search would."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cloudpickle
 import pytest
+import torch
 from safetensors.torch import load
 
 from autocompress.controller.work import Work
@@ -61,3 +63,13 @@ def test_weights_travel_to_a_worker_and_back(placed: Placement, tmp_path: Path) 
         assert far.result.trained_images == near.result.trained_images > 33 * slot
         assert _tensors(far.weights) == _tensors(trained)
         here.checkpoint(slot).write_bytes(far.weights)
+
+
+def test_a_worker_computes_with_the_threads_that_it_has(placed: Placement) -> None:
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            replace(placed, threads=threads)()
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
