@@ -118,7 +118,7 @@ def test_loaders_must_be_iterable_again_and_again() -> None:
 
 
 def test_making_a_task_reads_nothing_and_draws_nothing() -> None:
-    loader = DataLoader(TensorDataset(X, Y), batch_size=2, shuffle=True, num_workers=2)
+    loader = DataLoader(TensorDataset(X, Y), batch_size=2, shuffle=True, num_workers=1)
     state = torch.get_rng_state()
     task = Task(train=loader, val=loader, test=loader)
     assert task.train is loader
