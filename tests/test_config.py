@@ -128,6 +128,7 @@ def test_a_budget_may_say_what_gain_is_worth_it(tmp_path: Path) -> None:
 
 
 def test_a_space_file_is_found_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("{schema_version: 1, name: mine}\n")
     config = load_config(write(tmp_path / "a.yaml", changed(space="mine.yaml")))
     assert config.space_name_or_path() == str(tmp_path / "mine.yaml")
 
