@@ -89,7 +89,7 @@ class SearchConfig(Section):
 
     model: ModelSection
     task: FactorySection
-    target: TargetSection = TargetSection(name="onnxruntime-cpu")
+    target: TargetSection = TargetSection()
     objectives: tuple[str, ...] = Field(default=("accuracy", "latency_ms"), strict=False)
     constraints: dict[str, Any] = Field(default_factory=dict)
     space: str = "cnn"

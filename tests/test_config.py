@@ -139,6 +139,11 @@ def test_a_target_may_say_its_threads(tmp_path: Path) -> None:
     assert config.make_target() == Target.named("onnxruntime-cpu", threads=2, batch_size=8)
 
 
+def test_a_target_without_a_name_is_the_usual_one(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path / "a.yaml", changed(target={"threads": 2})))
+    assert config.make_target() == Target.named("onnxruntime-cpu", threads=2)
+
+
 def test_a_target_may_be_kept_from_integers(tmp_path: Path) -> None:
     target = {"name": "onnxruntime-cpu", "precisions": ["32x32"]}
     config = load_config(write(tmp_path / "a.yaml", changed(target=target)))

@@ -129,6 +129,7 @@ COMMANDS: list[tuple[list[str], str]] = [
     (["report", "absent"], "a folder with a study.db"),
     (["export", "absent"], "a folder with a study.db"),
     (["export", "absent", "--program", "model.onnx"], "a file that ends in .pt2"),
+    (["export", "absent", "--program", "model.pt2", "--out", "here"], "--program or --out"),
     (["init", "wrong_usr:make_model"], "did you mean 'wrong_user'"),
     (["init", "wrong_user"], "write 'my_module:make_model'"),
     (["init", "wrong_user:make_task"], "expected a torch.nn.Module, got Task"),
