@@ -2,13 +2,14 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator
 
 from autocompress.config_sections import (
     BudgetSection,
@@ -26,7 +27,7 @@ from autocompress.core.schema import expected_value, unknown_name
 from autocompress.core.seeds import check_seed
 from autocompress.core.target import Target
 from autocompress.core.training import TrainingConfig
-from autocompress.errors import InvalidInputError, WrongTypeError, explain
+from autocompress.errors import InvalidInputError, MissingFileError, WrongTypeError, explain
 from autocompress.factories import call_factory, load_weights
 from autocompress.overrides import override, read_overrides, variable_name
 from autocompress.yaml_file import line_of, read_yaml
@@ -36,6 +37,28 @@ if TYPE_CHECKING:
     from torch import nn
 
     from autocompress.evaluation.task import Task
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where values come from, for errors; no difference between two configurations.
+
+    Attributes:
+        path: The file.
+        others: What replaced some of its values, as it was written.
+        overridden: Last keys of those.
+    """
+
+    path: Path = field(compare=False)
+    others: Sequence[str] = field(compare=False)
+    overridden: Set[str] = field(compare=False)
+
+    def of(self, keys: Sequence[str | int], mentioned: str = "") -> str:
+        """Name file and line of the way to a key, or of a key further in that a text quotes."""
+        elsewhere = {keys[-1], *re.findall(r"'(\w+)'", mentioned)} & self.overridden
+        line = None if elsewhere else line_of(self.path, keys, mentioned)
+        place = f"'{self.path}'" if line is None else f"'{self.path}', line {line}"
+        return " with ".join([place, *self.others])
 
 
 class SearchConfig(Section):
@@ -66,7 +89,7 @@ class SearchConfig(Section):
 
     model: ModelSection
     task: FactorySection
-    target: TargetSection = TargetSection(name="onnxruntime-cpu")
+    target: TargetSection = TargetSection()
     objectives: tuple[str, ...] = Field(default=("accuracy", "latency_ms"), strict=False)
     constraints: dict[str, Any] = Field(default_factory=dict)
     space: str = "cnn"
@@ -82,6 +105,8 @@ class SearchConfig(Section):
     seed: int = 0
     study_dir: str
     folder: str
+
+    _source: Source | None = PrivateAttr(None)
 
     @field_validator("target", "executor", mode="before")
     @classmethod
@@ -127,20 +152,22 @@ class SearchConfig(Section):
 
     def make_model(self) -> "nn.Module":
         """Call the model factory, and load the weights if there are any."""
-        return self._make(self.model)
+        return self._make(self.model, "model")
 
     def make_teachers(self) -> "list[nn.Module]":
         """Make the models that teach beside the original."""
-        return [self._make(section) for section in self.teachers]
+        return [self._make(section, "teachers", at) for at, section in enumerate(self.teachers)]
 
-    def _make(self, section: ModelSection) -> "nn.Module":
+    def _make(self, section: ModelSection, *keys: str | int) -> "nn.Module":
         from torch import nn
 
-        model = call_factory(section.factory, section.args, Path(self.folder), what="model")
-        if not isinstance(model, nn.Module):
-            raise _wrong_result(section, expected="a torch.nn.Module", got=model)
+        with self._located(*keys, "factory"):
+            model = call_factory(section.factory, section.args, Path(self.folder), what="model")
+            if not isinstance(model, nn.Module):
+                raise _wrong_result(section, expected="a torch.nn.Module", got=model)
         if section.weights is not None:
-            load_weights(model, Path(self.folder) / section.weights)
+            with self._located(*keys, "weights"):
+                load_weights(model, Path(self.folder) / section.weights)
         return model
 
     def make_task(self) -> "Task":
@@ -148,10 +175,21 @@ class SearchConfig(Section):
         from autocompress.evaluation.task import Task
 
         section = self.task
-        task = call_factory(section.factory, section.args, Path(self.folder), what="task")
-        if not isinstance(task, Task):
-            raise _wrong_result(section, expected="an autocompress.Task", got=task)
+        with self._located("task", "factory"):
+            task = call_factory(section.factory, section.args, Path(self.folder), what="task")
+            if not isinstance(task, Task):
+                raise _wrong_result(section, expected="an autocompress.Task", got=task)
         return task
+
+    @contextmanager
+    def _located(self, *keys: str | int) -> Iterator[None]:
+        """Begin an error about what a key stands for with the file and the line of the key."""
+        try:
+            yield
+        except (InvalidInputError, MissingFileError, WrongTypeError) as error:
+            if self._source is None:
+                raise
+            raise type(error)(f"{self._source.of(keys, str(error))}, {error}") from error
 
     def space_name_or_path(self) -> str:
         """Return the preset's name, or the path of a space beside the file."""
@@ -223,23 +261,16 @@ def load_config(
     others = [_without_password(text) for text in (*named, *_options(replaced | places | limits))]
 
     overridden = {*replaced, *limits, *(keys[-1] for keys in variables)}
-
-    def source(keys: Sequence[str | int], mentioned: str = "") -> str:
-        elsewhere = {keys[-1], *re.findall(r"'(\w+)'", mentioned)} & overridden
-        line = None if elsewhere else line_of(path, keys, mentioned)
-        place = f"'{path}'" if line is None else f"'{path}', line {line}"
-        return " with ".join([place, *others])
-
+    source = Source(path=path, others=others, overridden=overridden)
     try:
         config = SearchConfig.model_validate(record)
     except ValidationError as error:
         details = _most_helpful(error)
-        raise InvalidInputError(f"{source(details['loc'])}, {_sentence(details)}") from error
+        raise InvalidInputError(f"{source.of(details['loc'])}, {_sentence(details)}") from error
+    config._source = source
     for key, check in _checks(config).items():
-        try:
+        with config._located(key):
             check()
-        except (InvalidInputError, WrongTypeError) as error:
-            raise type(error)(f"{source([key], str(error))}, {error}") from error
     return config
 
 
@@ -251,6 +282,11 @@ def _checks(config: SearchConfig) -> dict[str, Callable[[], object]]:
         target = config.make_target()
         if isinstance(target, Target):
             target.check_costs(cost_names(objectives, parse_constraints(config.constraints)))
+
+    def check_space() -> None:
+        from autocompress.space.preset import SearchSpace
+
+        SearchSpace.load(config.space_name_or_path())
 
     def check_storage() -> None:
         if config.storage is not None:
@@ -266,6 +302,7 @@ def _checks(config: SearchConfig) -> dict[str, Callable[[], object]]:
         "quantisation": config.make_quantisation,
         "constraints": lambda: parse_constraints(config.constraints),
         "objectives": check_costs,
+        "space": check_space,
         "storage": check_storage,
         "seed": lambda: check_seed(config.seed),
     }

@@ -55,7 +55,7 @@ class TargetSection(Section):
             where it must not compute in integers; None for all.
     """
 
-    name: str
+    name: str = "onnxruntime-cpu"
     threads: int = 1
     batch_size: int = 1
     profile: str | None = None

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import autocompress
 from autocompress import errors
 from autocompress.cli import app
+from autocompress.cli.app import VERBS
 from autocompress.controller.preflight import report_on
 from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate
@@ -390,6 +391,8 @@ def test_the_help_tells_a_newcomer_how_to_begin() -> None:
     assert "Begin with 'init MODULE:FUNCTION'" in overview
     assert "3 no candidate meets the constraints" in overview
     assert "examples/digits.yaml" in " ".join(invoke("search", "--help").stdout.split())
+    places = [overview.index(f"│ {verb} ") for verb in VERBS]
+    assert places == sorted(places), "verbs are listed in the order in which one needs them"
 
 
 def test_wrong_usage_is_exit_code_2() -> None:

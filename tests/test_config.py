@@ -128,6 +128,7 @@ def test_a_budget_may_say_what_gain_is_worth_it(tmp_path: Path) -> None:
 
 
 def test_a_space_file_is_found_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("{schema_version: 1, name: mine}\n")
     config = load_config(write(tmp_path / "a.yaml", changed(space="mine.yaml")))
     assert config.space_name_or_path() == str(tmp_path / "mine.yaml")
 
@@ -136,6 +137,11 @@ def test_a_target_may_say_its_threads(tmp_path: Path) -> None:
     target = {"name": "onnxruntime-cpu", "threads": 2, "batch_size": 8}
     config = load_config(write(tmp_path / "a.yaml", changed(target=target)))
     assert config.make_target() == Target.named("onnxruntime-cpu", threads=2, batch_size=8)
+
+
+def test_a_target_without_a_name_is_the_usual_one(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path / "a.yaml", changed(target={"threads": 2})))
+    assert config.make_target() == Target.named("onnxruntime-cpu", threads=2)
 
 
 def test_a_target_may_be_kept_from_integers(tmp_path: Path) -> None:

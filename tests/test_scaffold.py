@@ -76,7 +76,7 @@ def test_the_schema_describes_every_key_and_takes_right_files() -> None:
     [
         {"bugdet": {}},
         {"budget": {"trials": "many"}},
-        {"target": {"threads": 1}},
+        {"target": {"thread": 1}},
         {"constraints": {"latency_ms": "sixty"}},
         {"training": {"epochs": 3}},
     ],

@@ -129,6 +129,7 @@ COMMANDS: list[tuple[list[str], str]] = [
     (["report", "absent"], "a folder with a study.db"),
     (["export", "absent"], "a folder with a study.db"),
     (["export", "absent", "--program", "model.onnx"], "a file that ends in .pt2"),
+    (["export", "absent", "--program", "model.pt2", "--out", "here"], "--program or --out"),
     (["init", "wrong_usr:make_model"], "did you mean 'wrong_user'"),
     (["init", "wrong_user"], "write 'my_module:make_model'"),
     (["init", "wrong_user:make_task"], "expected a torch.nn.Module, got Task"),
@@ -208,6 +209,29 @@ def test_the_line_of_the_mistake_is_named(folder: Path, monkeypatch: pytest.Monk
     Path("wrong.yaml").write_text(text.replace("trails", "trials") + "constraints:\n  latency: 1\n")
     total = len(text.splitlines()) + 2
     assert f"'wrong.yaml', line {total}, " in refused("check", "wrong.yaml").stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.factory", "wrong_user:fails"),
+        ("model.factory", "wrong_user:make_nothing"),
+        ("model.weights", "absent.safetensors"),
+        ("task.factory", "wrong_user:make_nothing"),
+        ("space", "absent.yaml"),
+        ("teachers", [{"factory": "wrong_usr:make_model"}]),
+    ],
+)
+def test_the_line_of_what_cannot_be_made_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: Any
+) -> None:
+    monkeypatch.chdir(folder)
+    text = yaml.safe_dump(damaged(key, value))
+    Path("wrong.yaml").write_text(text)
+    wrong = value[0]["factory"] if isinstance(value, list) else value
+    line = next(at for at, words in enumerate(text.splitlines(), 1) if wrong in words)
+    stderr = refused("search", "wrong.yaml", "--quiet").stderr
+    assert stderr.startswith(f"error: 'wrong.yaml', line {line}, ")
 
 
 def test_a_dry_run_refuses_what_this_host_lacks(

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from autocompress.errors import (
     AutocompressError,
@@ -32,8 +33,23 @@ WRONG_INPUT_ERRORS = (
     StudyError,
 )
 
+VERBS = (
+    *("init", "check", "profile", "search", "resume"),
+    *("report", "export", "benchmark", "schema"),
+)
+"""In the order in which one needs them."""
+
+
+class _Verbs(TyperGroup):
+    """Lists the verbs as `VERBS` does, not as modules are imported."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=VERBS.index)
+
+
 app = typer.Typer(
     name="autocompress",
+    cls=_Verbs,
     help="Search joint compressions of a PyTorch model for one target, and measure them on it. "
     "Begin with 'init MODULE:FUNCTION', or with 'check CONFIG' and 'search CONFIG'.",
     epilog="Exit codes: 0 done, 1 failed, 2 wrong input, 3 no candidate meets the constraints, "

@@ -44,7 +44,8 @@ def benchmark(
 ) -> None:
     """Compare joint search with what one would do instead, at the same minutes.
 
-    Every file is measured in one interleaved run; the same command continues what was stopped.
+    Every file is measured in one interleaved run; the same command
+    continues what was stopped.
     """
     with exit_codes():
         from autocompress.comparison import benchmark as compare

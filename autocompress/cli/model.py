@@ -33,8 +33,8 @@ def check(
 ) -> None:
     """Show what can be compressed in a model, and what cannot and why.
 
-    What a search would refuse is refused: a task at once, a model that cannot be exported, or
-    of which nothing can vary, at the end.
+    What a search would refuse is refused: a task at once, a model that
+    cannot be exported, or of which nothing can vary, at the end.
     """
     with exit_codes():
         from autocompress import api

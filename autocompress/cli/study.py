@@ -75,6 +75,15 @@ def export(
                     remedy="write --program model.pt2",
                 )
             )
+        if program is not None and out is not None:
+            raise InvalidInputError(
+                explain(
+                    "export",
+                    expected="--program or --out",
+                    got="both",
+                    remedy="leave one of them out",
+                )
+            )
         result = api.open(study_dir)
         chosen = _choose(result, member, limit or [])
         if program is not None:

@@ -71,6 +71,12 @@ class Task:
         self._metric = metric
         self._forward = forward
 
+    def __repr__(self) -> str:
+        """Name the splits with their batches, as far as these can be counted."""
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        sizes = [f"{name}={_size(loader)}" for name, loader in splits.items()]
+        return f"Task({', '.join(sizes)})"
+
     def with_train(self, train: Iterable[Batch]) -> "Task":
         """Return the same task with other training batches."""
         return Task(train, self.val, self.test, self._loss, self._metric, self._forward)
@@ -266,6 +272,16 @@ def has_targets(batch: Batch) -> bool:
     if isinstance(batch, Mapping):
         return any(key in batch for key in LABEL_KEYS)
     return isinstance(batch, (tuple, list)) and len(batch) > 1
+
+
+def _size(loader: Iterable[Batch] | None) -> str:
+    if loader is None:
+        return "None"
+    try:
+        count = len(loader)  # type: ignore[arg-type]
+    except TypeError:  # as a DataLoader of a stream says
+        return type(loader).__name__
+    return f"{count} batch" if count == 1 else f"{count} batches"
 
 
 def _check_loader(name: str, loader: object) -> None:

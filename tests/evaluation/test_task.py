@@ -175,3 +175,13 @@ def test_one_mapping_of_inputs_beside_targets_is_given_by_name() -> None:
     assert not args
     assert kwargs == inputs
     assert targets_of((inputs, labels)) is labels
+
+
+def test_a_task_shows_its_batches_where_they_can_be_counted() -> None:
+    assert repr(Task([1, 2], [3])) == "Task(train=2 batches, val=1 batch, test=None)"
+
+    class Endless:
+        def __iter__(self) -> Iterator[int]:
+            return iter(())
+
+    assert repr(Task(Endless(), [3], [4])).startswith("Task(train=Endless, val=1 batch")
