@@ -122,10 +122,8 @@ class SearchResult:
         judged = [(worst_violation(m, constraints, self._reference), m) for m in members]
         within = [member for violation, member in judged if violation <= 0.0]
         if not within:
-            nearest = [member.id for _, member in sorted(judged, key=lambda pair: pair[0])]
-            raise self._nobody(
-                constraints or self._limits, nearest or [m.id for m in self._infeasible]
-            )
+            nearest = [member for _, member in sorted(judged, key=lambda pair: pair[0])]
+            raise self._nobody(constraints or self._limits, nearest or self._infeasible)
         accuracy_first = not {"accuracy", "accuracy_drop"} & set(limits)
 
         def rank(member: MeasuredMember) -> tuple[float, float, str]:
@@ -323,14 +321,22 @@ class SearchResult:
         return sorted(infeasible, key=lambda member: (self._worst[member.id], member.id))
 
     def _nobody(
-        self, constraints: Sequence[Constraint], nearest: Sequence[str]
+        self, constraints: Sequence[Constraint], nearest: Sequence[MeasuredMember]
     ) -> InvalidInputError:
         limits = " and ".join(constraint.describe() for constraint in constraints)
-        near = f"none within; the nearest is '{nearest[0]}'" if nearest else "no member yet"
+        near = "no member yet"
+        if nearest:
+            first = nearest[0]
+            values = first.values() | {"accuracy_drop": self._reference["accuracy"]}
+            values["accuracy_drop"] -= first.values()["accuracy"]
+            names = dict.fromkeys(constraint.name for constraint in constraints)
+            known = [f"{name} {values[name]:.4g}" for name in names if name in values]
+            near = f"none within; the nearest is '{first.id}'"
+            near += f" with {' and '.join(known)}" if known else ""
         return InvalidInputError(
             explain(
-                "best()",
-                expected=f"a member with {limits}" if limits else "a member",
+                f"members of '{self.study_dir}'",
+                expected=f"one with {limits}" if limits else "one",
                 got=near,
                 remedy="relax the limits, or search longer",
             )

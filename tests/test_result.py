@@ -86,7 +86,9 @@ def test_best_picks_on_val_under_the_limits(
 
 
 def test_limits_that_nobody_meets_name_the_nearest(result: SearchResult) -> None:
-    with pytest.raises(InvalidInputError, match=r"latency_ms <= 0.05.*nearest is 'tiny'"):
+    with pytest.raises(
+        InvalidInputError, match=r"latency_ms <= 0.05.*'tiny' with latency_ms 0\.\d+"
+    ):
         result.best(latency_ms=0.05)
     with pytest.raises(InvalidInputError, match="nearest is 'accurate'"):
         result.best(accuracy=0.95)

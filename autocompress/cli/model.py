@@ -42,7 +42,7 @@ def check(
         from autocompress.config import load_config
         from autocompress.evaluation.original import frozen_copy
         from autocompress.report.preflight import check_summary
-        from autocompress.report.savings import search_time
+        from autocompress.report.savings import original_accuracy, search_time
         from autocompress.space.preset import SearchSpace
 
         loaded = load_config(config)
@@ -61,6 +61,7 @@ def check(
             for table in found.tables():
                 console.print(table)
             console.print(search_time(found))
+            say(console, original_accuracy(found))
             say(console, check_summary(found))
         SearchSpace.load(loaded.space_name_or_path()).bind_graph(found)
         check_exportable(frozen_copy(model, "cpu", inputs), (inputs.args, inputs.kwargs))

@@ -15,13 +15,16 @@ from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.cost.analytic import count_costs
 from autocompress.evaluation.original import frozen_copy
+from autocompress.evaluation.proxy import score
 from autocompress.evaluation.splits import (
     CALIBRATION_IMAGES,
     PROXY_IMAGES,
     SENSITIVITY_IMAGES,
     check_splits,
+    count,
     epoch_images,
     make_splits,
+    take,
 )
 from autocompress.evaluation.task import Task
 from autocompress.graph.inputs import ModelInputs
@@ -34,6 +37,9 @@ STEP_PASSES = 4.0
 
 TRIAL_PASSES = 1.5
 """Time of a proxy's pass over an image, as a multiple of the original's."""
+
+CHECKED_IMAGES = 500
+"""Images that tell whether the original is trained at all."""
 
 MEASURING_SECONDS = 110.0
 """Seconds that profiling and measuring take where no minutes are budgeted, about."""
@@ -71,12 +77,16 @@ class Preflight(ModelGraph):
             Nothing is said of accuracy.
         search_seconds: An estimate, from one timed forward pass, of how long
             a search takes; None where no budget was given.
+        accuracy: Of the original on the first images of `val`; None without a task.
+        accuracy_images: How many these were, `CHECKED_IMAGES` or a batch more.
     """
 
     macs: int
     size_bytes: int
     savings: tuple[Saving, ...]
     search_seconds: float | None = None
+    accuracy: float | None = None
+    accuracy_images: int = 0
 
     __hash__ = ModelGraph.__hash__
 
@@ -104,15 +114,20 @@ def check_model(
     """
     inputs = ModelInputs.of(example_inputs)
     original = frozen_copy(model, "cpu", inputs)
-    if task is not None:
-        check_splits(task, original, make_splits(task, seed=0))
+    if task is None:
+        return report_on(trace(model, example_inputs), space)
+    splits = make_splits(task, seed=0)
+    check_splits(task, original, splits)
     graph = trace(model, example_inputs)
-    if task is None or budget is None:
-        return report_on(graph, space)
-    once = seconds_per_image(original, inputs)
-    images = epoch_images(task)
-    estimate = estimate_seconds(budget, graph, epoch_images=images, image_seconds=once)
-    return report_on(graph, space, estimate)
+    batches = list(take(splits.val, CHECKED_IMAGES, "val", "cpu"))
+    accuracy = score(original, task, batches)
+    estimate = None
+    if budget is not None:
+        once = seconds_per_image(original, inputs)
+        images = epoch_images(task)
+        estimate = estimate_seconds(budget, graph, epoch_images=images, image_seconds=once)
+    found = report_on(graph, space, estimate)
+    return replace(found, accuracy=accuracy, accuracy_images=count(batches))
 
 
 def report_on(

@@ -126,7 +126,8 @@ class DeviceProfile:
             return f"sums of kernels, corrected by {len(self.anchors)} networks"
         count, model = len(estimates.anchors), estimates.model
         error = "typical error" if count >= FEWEST_FOR_CHOICE else "too few to tell, assumed error"
-        return f"{model.chosen} over {count} measured networks, {error} {model.error:.1%}"
+        source = f"over {count} measured networks" if count else "of kernels alone"
+        return f"{model.chosen} {source}, {error} {model.error:.1%}"
 
     def _corrected(self, space: HasGraph | ModelGraph, candidate: Candidate) -> float:
         """Correct the plain sum of kernels; for graphs whose operations are not known."""

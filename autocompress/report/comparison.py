@@ -21,9 +21,11 @@ def comparison_table(record: Mapping[str, Any]) -> Table:
     points = [Point.from_json(point) for point in record["points"]]
     baseline, rest = points[0], points[1:]
     table = Table(width=None, caption="latency as a multiple of the original's, test accuracy in %")
+    compared = any(record["joint_minus"].values())  # nothing where there is one seed
     table.add_column("method", overflow="fold", max_width=34)
     table.add_column("hypervolume (quartiles)", justify="right", no_wrap=True)
-    table.add_column("joint minus it, 95 %", justify="right", no_wrap=True)
+    if compared:
+        table.add_column("joint minus it, 95 %", justify="right", no_wrap=True)
     for drop in DROPS:
         table.add_column(f"val -{100 * drop:.0f} pt", justify="right", no_wrap=True)
     for name, values in record["hypervolume"].items():
@@ -31,7 +33,7 @@ def comparison_table(record: Mapping[str, Any]) -> Table:
         table.add_row(
             record["titles"].get(name, name),
             spread(values),
-            interval(record["joint_minus"].get(name)),
+            *([interval(record["joint_minus"].get(name))] if compared else []),
             *(fastest(made, baseline, drop) for drop in DROPS),
         )
     for cell in record["failed"]:

@@ -48,6 +48,16 @@ def search_time(found: Preflight) -> str:
     return f"search time: about {amount}, an estimate from one timed forward pass and the budget"
 
 
+def original_accuracy(found: Preflight) -> str:
+    """Say in a line how accurate the original is, before anything is made of it."""
+    if found.accuracy is None:
+        return "original: give a task to see its accuracy"
+    return (
+        f"original: {100 * found.accuracy:.1f} % right on the first "
+        f"{found.accuracy_images} examples of val"
+    )
+
+
 def savings_json(found: Preflight) -> dict[str, Any]:
     """Return the same as plain JSON."""
     return {
@@ -55,4 +65,6 @@ def savings_json(found: Preflight) -> dict[str, Any]:
         "size_bytes_8_bit": found.size_bytes,
         "savings": [asdict(saving) for saving in found.savings],
         "search_seconds_estimate": found.search_seconds,
+        "accuracy": found.accuracy,
+        "accuracy_images": found.accuracy_images,
     }

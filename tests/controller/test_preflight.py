@@ -118,7 +118,11 @@ def test_a_check_times_the_model_and_leaves_it_alone() -> None:
     inputs = task.val[0][0]
     report = check_model(model, inputs, SearchSpace.load("mlp"), task, Budget(trials=10))
     assert model.training
+    model.eval()
     assert report.search_seconds is not None
     assert report.search_seconds > 0
+    expected = [model(x).argmax(1) == y for x, y in task.val]
+    assert report.accuracy_images == sum(map(len, expected))
+    assert report.accuracy == pytest.approx(float(torch.cat(expected).float().mean()), abs=0.02)
     assert check_model(model, inputs, SearchSpace.load("mlp")).search_seconds is None
     assert 0 < seconds_per_image(model.eval(), ModelInputs.of(inputs)) < 0.1

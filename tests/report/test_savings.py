@@ -1,10 +1,16 @@
 import io
 import json
+from dataclasses import replace
 
 from rich.console import Console
 
 from autocompress.controller.preflight import Preflight, report_on
-from autocompress.report.savings import savings_json, savings_tables, search_time
+from autocompress.report.savings import (
+    original_accuracy,
+    savings_json,
+    savings_tables,
+    search_time,
+)
 from autocompress.space.preset import SearchSpace
 from toy_graphs import residual_graph
 
@@ -33,6 +39,12 @@ def test_the_time_is_called_an_estimate() -> None:
     assert "about 30 minutes, an estimate" in search_time(_report(1800.0))
     assert "about 3.0 hours, an estimate" in search_time(_report(10_800.0))
     assert "give a task and a budget" in search_time(_report())
+
+
+def test_the_accuracy_of_the_original_is_told_with_what_it_was_seen_on() -> None:
+    found = replace(_report(), accuracy=0.893, accuracy_images=500)
+    assert original_accuracy(found) == ("original: 89.3 % right on the first 500 examples of val")
+    assert "give a task" in original_accuracy(_report())
 
 
 def test_the_json_says_the_same() -> None:
