@@ -80,7 +80,8 @@ class RayPool:
         self.workers = executor.workers or max(1, int(cpus // executor.cpus))
         ahead = max(AHEAD, int(AHEAD_SHARE * self.workers))
         self.capacity = self.workers + min(self.workers, ahead)
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        # Not soft: Ray would move the desk to another node while this one is busy, to die with it.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         desk = ray.remote(_Desk).options(num_cpus=0, scheduling_strategy=here)
         self._desk: Any = desk.remote(executor.seconds_per_trial)
         self._searcher = _Workers(self._desk, self.workers)
