@@ -288,19 +288,6 @@ def _checks(config: SearchConfig) -> dict[str, Callable[[], object]]:
 
         SearchSpace.load(config.space_name_or_path())
 
-    def check_place() -> None:
-        source, here = config._source, Path.cwd().resolve()
-        chosen = source is not None and "study_dir" in source.overridden
-        if not chosen and not Path(config.study_dir).resolve().is_relative_to(here):
-            raise InvalidInputError(
-                explain(
-                    "key 'study_dir'",
-                    expected=f"a folder below the current one, '{here}'",
-                    got=f"'{config.study_dir}'",
-                    remedy="name another one, or give this one with --study-dir",
-                )
-            )
-
     def check_storage() -> None:
         if config.storage is not None:
             from autocompress.controller.storage import check_url
@@ -317,7 +304,6 @@ def _checks(config: SearchConfig) -> dict[str, Callable[[], object]]:
         "objectives": check_costs,
         "space": check_space,
         "storage": check_storage,
-        "study_dir": check_place,
         "seed": lambda: check_seed(config.seed),
     }
 

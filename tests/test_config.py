@@ -177,17 +177,6 @@ def test_command_line_values_replace_those_of_the_file(tmp_path: Path) -> None:
     assert load_config(path, seed=0).seed == 0
 
 
-def test_only_the_command_line_and_the_environment_name_folders_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write(tmp_path / "a.yaml", changed(study_dir="../elsewhere"))
-    monkeypatch.chdir(tmp_path)
-    chosen = str(tmp_path.parent / "chosen")
-    assert load_config(path, study_dir=chosen).study_dir == chosen
-    monkeypatch.setenv("AUTOCOMPRESS_STUDY_DIR", chosen)
-    assert load_config(path).study_dir == chosen
-
-
 def test_the_resolved_configuration_reads_the_same_from_anywhere(tmp_path: Path) -> None:
     record = changed(
         model={"factory": "config_user:make_model", "args": {"a": [1, None]}, "weights": "w.pt"},
@@ -257,8 +246,6 @@ def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:
         (changed(budget={}), "'budget': expected trials, minutes or both"),
         (changed(budget={"trials": 0}), "budget 'trials': expected >= 1"),
         (changed(study_dir=3), "key 'study_dir'"),
-        (changed(study_dir="/etc/study"), "key 'study_dir': expected a folder below the current"),
-        (changed(study_dir="../study"), "key 'study_dir': .*--study-dir"),
         (changed(model="a:b"), "key 'model': expected a mapping of keys to values, got 'a:b'"),
     ],
 )
