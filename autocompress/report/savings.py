@@ -53,7 +53,7 @@ def original_accuracy(found: Preflight) -> str:
     if found.accuracy is None:
         return "original: give a task to see its accuracy"
     return (
-        f"original: {100 * found.accuracy:.1f} % right on the first "
+        f"original: accuracy {100 * found.accuracy:.1f} % on the first "
         f"{found.accuracy_images} examples of val"
     )
 

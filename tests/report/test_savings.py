@@ -43,7 +43,9 @@ def test_the_time_is_called_an_estimate() -> None:
 
 def test_the_accuracy_of_the_original_is_told_with_what_it_was_seen_on() -> None:
     found = replace(_report(), accuracy=0.893, accuracy_images=500)
-    assert original_accuracy(found) == ("original: 89.3 % right on the first 500 examples of val")
+    assert original_accuracy(found) == (
+        "original: accuracy 89.3 % on the first 500 examples of val"
+    )
     assert "give a task" in original_accuracy(_report())
 
 
