@@ -2,14 +2,12 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
-from autocompress.cli import app
 from autocompress.controller.ledger import Ledger
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import MeasuredMember, front_document
 from autocompress.core.files import write_json, write_text
+from stand_in import FakeApi, invoke
 
 FP32 = {"val_accuracy": 0.90, "accuracy": 0.91, "latency_ms": 1.0, "size_bytes": 1000.0}
 
@@ -42,10 +40,6 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_text(folder / "front" / name / "model.onnx", name)
         write_text(folder / "front" / name / "candidate.json", "{}")
     return folder
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_a_member_is_copied_with_all_its_files(study: Path) -> None:
@@ -110,3 +104,9 @@ def test_a_report_is_written_as_json_without_raw_samples(study: Path) -> None:
     assert "latency_samples_ms" not in record["front"][0]["measured"]
     assert Path(record["report"]).is_file()
     assert (study / "report.md").is_file()
+
+
+def test_report_writes_the_page_again(api: FakeApi, tmp_path: Path) -> None:
+    result = invoke("report", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == f"report: {tmp_path / 'report.html'}"

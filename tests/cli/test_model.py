@@ -1,0 +1,47 @@
+import json
+from pathlib import Path
+
+import yaml
+
+from autocompress.core.budget import Budget
+from stand_in import USER, FakeApi, invoke
+
+
+def test_a_simulated_target_is_profiled_at_once(tmp_path: Path) -> None:
+    (tmp_path / "profile_user.py").write_text(
+        USER.replace(
+            "Linear(4, 2)",
+            "Sequential(torch.nn.Linear(4, 32), torch.nn.ReLU(), torch.nn.Linear(32, 2))",
+        )
+    )
+    record = {
+        "model": {"factory": "profile_user:make_model"},
+        "task": {"factory": "profile_user:make_task"},
+        "target": {"name": "npu", "simulation": {"kind": "accelerator", "rows": 8}},
+        "space": "mlp",
+        "budget": {"trials": 2},
+    }
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(record))
+    out = tmp_path / "npu.json"
+    done = invoke("profile", tmp_path / "study.yaml", "--out", out, "--quiet")
+    assert done.exit_code == 0, done.output
+    assert json.loads(out.read_text())["simulated"]["simulation"]["rows"] == 8
+
+
+def test_check_shows_what_is_blocked_and_why(api: FakeApi, config: Path) -> None:
+    result = invoke("check", config)
+    assert result.exit_code == 0, result.output
+    assert "no: too small" in result.stdout
+    assert "1 of 2 layers quantised" in result.stdout.splitlines()[-1]
+    assert "search time: about 2 minutes, an estimate" in result.stdout
+    (options,) = api.calls
+    assert isinstance(options["budget"], Budget)
+    assert options["space"] == "cnn"
+
+
+def test_check_writes_json(api: FakeApi, config: Path) -> None:
+    record = json.loads(invoke("check", config, "--json").stdout)
+    assert record["layers"][0]["type"] == "Linear"
+    assert record["layers"][0]["reason"] == "too small"
+    assert record["search_seconds_estimate"] == 120.0
+    assert record["savings"] == []
