@@ -44,7 +44,7 @@ def check(
         budget: With `task`, likewise.
 
     Returns:
-        `.groups`, `.blocks`, `.layers`, `.savings` and `.search_seconds`;
+        `.groups`, `.blocks`, `.layers`, `.savings`, `.search_seconds` and `.accuracy`;
         `.to_dict()` is all of it for JSON, and `print` shows it as tables.
 
     Raises:

@@ -16,7 +16,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> FakeApi:
     return fake
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # a module is imported once
 def user_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("user")
     (folder / "cli_user.py").write_text(USER)
