@@ -67,14 +67,16 @@ class HeldStorage(BaseStorage):
     def begin(
         self,
         study_id: int,
+        draft: FrozenTrial,
         params: Mapping[str, Any],
         distributions: Mapping[str, BaseDistribution],
         attributes: Mapping[str, Any],
     ) -> FrozenTrial:
-        """Write the draft as a running trial, in one transaction.
+        """Write a draft as a running trial, in one transaction.
 
         Args:
             study_id: Optuna's identifier of the study.
+            draft: From `draft`.
             params: A value for every parameter.
             distributions: A distribution for every parameter.
             attributes: User attributes.
@@ -85,8 +87,7 @@ class HeldStorage(BaseStorage):
         Raises:
             StudyError: If another process has written trials.
         """
-        draft, self._draft = self._draft, None
-        assert draft is not None  # whoever begins a trial has asked for its draft
+        self._draft = None
         draft.params, draft.distributions = dict(params), dict(distributions)
         draft.user_attrs = dict(attributes)
         draft._validate()

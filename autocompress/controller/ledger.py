@@ -32,7 +32,7 @@ from autocompress.controller.study_file import (
 from autocompress.controller.ticket import Ticket
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation, FidelityResult
-from autocompress.errors import InvalidInputError, explain
+from autocompress.errors import InvalidInputError, StudyError, explain
 from autocompress.space.bound import BoundSpace
 
 MAX_ATTEMPTS = 3
@@ -206,7 +206,7 @@ class Ledger:
             proposer.prepare(draft)
             given = given or proposer.propose(draft)
             trial = self._held.begin(
-                self._study._study_id, given.params, distributions(space), given.attributes
+                self._study._study_id, draft, given.params, distributions(space), given.attributes
             )
         self._running[trial.number] = optuna.Trial(self._study, trial._trial_id)
         kept = given.attributes
@@ -341,8 +341,16 @@ class Ledger:
     @property
     def _held(self) -> HeldStorage:
         storage = self._study._storage
-        assert isinstance(storage, HeldStorage)  # a ledger that is only read starts no trial
-        return storage
+        if isinstance(storage, HeldStorage):
+            return storage
+        raise StudyError(
+            explain(
+                f"study '{self.path}'",
+                expected="one that is opened for a search",
+                got="one that is only read",
+                remedy="open it with Ledger.open",
+            )
+        )
 
     def _trial(self, ticket: Ticket) -> optuna.Trial:
         if ticket.trial not in self._running:

@@ -36,8 +36,8 @@ def held(backend: BaseStorage) -> tuple[HeldStorage, int]:
 
 
 def begin(storage: HeldStorage, study: int, bits: int = 3) -> int:
-    storage.draft(study)
-    return storage.begin(study, {"bits": bits, "ratio": 0.5}, SPACE, {"slot": 0})._trial_id
+    draft = storage.draft(study)
+    return storage.begin(study, draft, {"bits": bits, "ratio": 0.5}, SPACE, {"slot": 0})._trial_id
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def test_a_trial_is_written_whole_in_one_transaction(tmp_path: Path) -> None:
     commits: list[object] = []
     with statements() as told:
         sqlalchemy.event.listen(backend.engine, "commit", commits.append)
-        begun = storage.begin(study, {"bits": 3, "ratio": 0.5}, SPACE, {"slot": 7})
+        begun = storage.begin(study, draft, {"bits": 3, "ratio": 0.5}, SPACE, {"slot": 7})
     written = [words for words in told if not words.startswith("SELECT")]
     assert len([words for words in written if words.startswith("INSERT")]) == 5
     assert len(commits) == 2  # the trial, and reading it once
@@ -115,9 +115,9 @@ def test_looking_at_running_trials_reads_only_what_was_written_since(tmp_path: P
 
 def test_parameters_outside_their_range_are_not_written(backend: BaseStorage) -> None:
     storage, study = held(backend)
-    storage.draft(study)
+    draft = storage.draft(study)
     with pytest.raises(ValueError, match="bits"):
-        storage.begin(study, {"bits": 8, "ratio": 0.5}, SPACE, {})
+        storage.begin(study, draft, {"bits": 8, "ratio": 0.5}, SPACE, {})
     assert storage.get_all_trials(study) == backend.get_all_trials(study) == []
 
 

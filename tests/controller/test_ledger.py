@@ -336,6 +336,15 @@ def test_reading_never_creates_or_changes_a_file(path):
     assert path.read_bytes() == before
 
 
+def test_a_ledger_that_is_only_read_starts_no_trial(path):
+    opened(path).close()
+    reader = Ledger.read(path)
+    with pytest.raises(StudyError, match="opened for a search, got one that is only read"):
+        reader.ask(SPACE, partial(make_sampler, "random", 0))
+    assert reader.rows() == []
+    reader.close()
+
+
 def test_a_folder_that_cannot_be_written_is_said_so(tmp_path):
     blocked = tmp_path / "file"
     blocked.touch()
