@@ -12,6 +12,7 @@ from torch import nn
 
 from autocompress.artifact.export import Artifact, RuntimeModule
 from autocompress.artifact.onnx_file import check_exportable
+from autocompress.artifact.saturation import resolve_range
 from autocompress.artifact.session import check_available
 from autocompress.controller.earlier import keep_earlier, read_earlier
 from autocompress.controller.joint import JointSampler
@@ -39,7 +40,7 @@ from autocompress.core.objective import (
     parse_objectives,
     study_names,
 )
-from autocompress.core.quantisation import QuantisationConfig
+from autocompress.core.quantisation import AUTO, OFF, ON, QuantisationConfig
 from autocompress.core.recipe import Recipe
 from autocompress.core.schema import check_name
 from autocompress.core.seeds import check_seed
@@ -73,6 +74,12 @@ from autocompress.space.bound import BoundSpace
 from autocompress.space.preset import SearchSpace
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.criteria import Criterion
+
+REDUCED = (
+    "8-bit weights keep to integers of 7 bits, since integer kernels here or on the target add two "
+    "products in 16 bits; quantisation: {reduce_range: off} lets them clip"
+)
+"""Told where weights do not reach as far as 8 bits do."""
 
 __all__ = [
     "Accelerator",
@@ -199,6 +206,7 @@ def search(
         check_available(resolved)
     chosen = SearchSpace.load(space)
     folder = Path(study_dir)
+    quantisation = resolve_range(_kept_range(quantisation, folder), resolved)
 
     check_device(device)
     if training.data == "synthetic":
@@ -239,7 +247,8 @@ def search(
     identity = study_identity(setup, weights_digest(original))
     if not study_exists(folder / "study.db"):
         setup = replace(setup, earlier=read_earlier(warm_start, bound, identity))
-    notes = [*filter(None, [splits.note]), *warn_of_mismatches(given)]
+    reduced = REDUCED if quantisation.reduce_range == ON else ""
+    notes = [*filter(None, [splits.note, reduced]), *warn_of_mismatches(given)]
     settings = study_settings(setup, chosen.model_dump(mode="json"), objectives, constraints or {})
     ledger = Ledger.open(
         folder / "study.db",
@@ -273,6 +282,19 @@ def search(
     result = SearchResult(folder, original=model, space=bound)
     result.report()
     return result
+
+
+def _kept_range(quantisation: QuantisationConfig, folder: Path) -> QuantisationConfig:
+    """Let weights reach as far as in the study that is continued, whatever host it is now on."""
+    if quantisation.reduce_range != AUTO or not study_exists(folder / "study.db"):
+        return quantisation
+    ledger = Ledger.read(folder / "study.db")
+    try:
+        settings = ledger.get("settings") or {}
+    finally:
+        ledger.close()
+    kept = settings.get("quantisation", {}).get("reduce_range", OFF)
+    return replace(quantisation, reduce_range=kept)
 
 
 def resume(

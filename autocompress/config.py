@@ -123,7 +123,7 @@ class SearchConfig(Section):
 
         path = Path(self.folder) / section.profile
         profiled = load_profile(path).target
-        if replace(profiled, round_to=named.round_to) != named:
+        if replace(profiled, round_to=named.round_to, saturates=named.saturates) != named:
             raise InvalidInputError(
                 explain(
                     "key 'target.profile'",

@@ -9,6 +9,7 @@ from torch import nn
 
 from autocompress import api
 from autocompress.artifact.export import feed_of
+from autocompress.artifact.saturation import saturates
 from autocompress.artifact.session import open_model
 from autocompress.artifact.static_int8 import static_int8
 from autocompress.config import SearchConfig
@@ -151,7 +152,14 @@ def contest_of(config: SearchConfig, folder: Path) -> Contest:
 def run_method(contest: Contest, method: Method, folder: Path, seed: int) -> list[Path]:
     """Let one method compress the model; return the files that it made."""
     if method.recipe == STATIC:
-        return [static_int8(original_path(contest), folder / "int8.onnx", _feeds(contest, seed))]
+        return [
+            static_int8(
+                original_path(contest),
+                folder / "int8.onnx",
+                _feeds(contest, seed),
+                reduce_range=saturates(contest.resolved),
+            )
+        ]
     if method.recipe == SEQUENTIAL:
         pruning = replace(method, space=PRUNING_STEP)
         half = contest.minutes / 2

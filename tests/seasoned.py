@@ -4,8 +4,10 @@ import torch
 from torch import nn
 
 import zoo
+from autocompress.artifact.saturation import resolve_range
 from autocompress.core.candidate import Candidate, LayerConfig
-from autocompress.core.quantisation import DEFAULT_OBSERVER
+from autocompress.core.quantisation import DEFAULT_OBSERVER, QuantisationConfig
+from autocompress.core.target import Target
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.tracing import trace
 from autocompress.transform.compress import calibrate_grids, compress_model
@@ -46,6 +48,13 @@ def seasoned(name: str, examples: int = 8) -> tuple[nn.Module, torch.Tensor]:
     return season(getattr(zoo, name)(), inputs), inputs
 
 
+HERE = resolve_range(QuantisationConfig(), Target.named("onnxruntime-cpu"))
+"""Grids that the integer kernels of this host do not clip."""
+
+WHOLE = QuantisationConfig(reduce_range="off")
+"""Grids of all eight bits."""
+
+
 def uniform(graph: ModelGraph, bits: int, activation_bits: int = 8) -> dict[str, LayerConfig]:
     """Give every layer the same bits."""
     config = LayerConfig(weight_bits=bits, activation_bits=activation_bits)
@@ -58,9 +67,16 @@ def pruned(graph: ModelGraph, ratio: float) -> dict[str, float]:
 
 
 def compressed(
-    model: nn.Module, inputs: torch.Tensor, candidate: Candidate, observer: str = DEFAULT_OBSERVER
+    model: nn.Module,
+    inputs: torch.Tensor,
+    candidate: Candidate,
+    observer: str = DEFAULT_OBSERVER,
+    *,
+    quantisation: QuantisationConfig = HERE,
 ) -> CompressedModel:
-    """Compress a model and calibrate it on its inputs."""
-    result = compress_model(model, trace(model, inputs), candidate, ((inputs[:2],), {}))
+    """Compress a model, for the runtime that is here, and calibrate it on its inputs."""
+    result = compress_model(
+        model, trace(model, inputs), candidate, ((inputs[:2],), {}), quantisation=quantisation
+    )
     calibrate_grids(result, [inputs], lambda network, batch: network(batch), observer)
     return result

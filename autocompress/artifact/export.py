@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 from autocompress.artifact.exact import ExactModel
 from autocompress.artifact.onnx_file import write_onnx
 from autocompress.artifact.packed import write_packed
+from autocompress.artifact.saturation import saturates
 from autocompress.artifact.session import open_model
 from autocompress.artifact.torch_file import write_program
 from autocompress.core.target import FLOAT, Target
@@ -151,7 +152,10 @@ def check_outputs(
                 f"'{path}'",
                 expected=f"the model's outputs within {OUTPUT_TOLERANCE:.0%}",
                 got=f"a mean difference of {difference:.1%}",
-                remedy="calibrate on more data, or report this model",
+                remedy="compress with QuantisationConfig(reduce_range='on'), since integer "
+                f"kernels clip on {target.name}"
+                if saturates(target) and not compressed.record.reduced
+                else "calibrate on more data, or report this model",
             )
         )
     return difference

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from autocompress.artifact.container import Entry, Symbols, read_container, write_container
 from autocompress.artifact.stored_weight import PLACES, read_weight, weight_entries
+from autocompress.core.target import FLOAT
 from autocompress.errors import InvalidInputError, MissingFileError, explain
 from autocompress.transform.compress import rebuild_model
 from autocompress.transform.compressed import CompressedModel
@@ -122,6 +123,7 @@ def _restore_weight(compressed: CompressedModel, layer: str, parts: dict[str, En
             layout=layout,
             scales=_tensor(parts["scales"]),
             codebook=codebook,
+            reduced=compressed.record.reduced and config.activation_bits != FLOAT,
         )
         codes, mask = read_weight(parts, shape, grid.levels)
         quantised = QuantisedWeight(codes=codes, grid=grid)

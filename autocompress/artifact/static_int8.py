@@ -10,7 +10,13 @@ from autocompress.core.files import write_bytes
 from autocompress.errors import ExportError, MissingFileError, explain
 
 
-def static_int8(original: Path, out: Path, feeds: Iterable[Mapping[str, Array]]) -> Path:
+def static_int8(
+    original: Path,
+    out: Path,
+    feeds: Iterable[Mapping[str, Array]],
+    *,
+    reduce_range: bool = False,
+) -> Path:
     """Quantise an fp32 ONNX file as ONNX Runtime's documentation recommends.
 
     The file is prepared by `quant_pre_process`; then activations become
@@ -21,6 +27,8 @@ def static_int8(original: Path, out: Path, feeds: Iterable[Mapping[str, Array]])
         original: The fp32 file.
         out: The file to write.
         feeds: Calibration batches, arrays by input name.
+        reduce_range: Whether weights keep to 7 bits, as is recommended where
+            integer kernels clip.
 
     Returns:
         `out`.
@@ -60,6 +68,7 @@ def static_int8(original: Path, out: Path, feeds: Iterable[Mapping[str, Array]])
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
+                reduce_range=reduce_range,
             )
             open_session(quantised, threads=1)
         except Exception as error:  # the quantiser raises whatever its passes do

@@ -34,6 +34,7 @@ from autocompress.controller.start import device_profile, measure_baseline
 from autocompress.controller.trials import run_trials
 from autocompress.core.candidate import Candidate
 from autocompress.core.events import Callback
+from autocompress.core.quantisation import ON
 from autocompress.core.seeds import derive_seed
 from autocompress.cost.stored_bits import StoredBits
 
@@ -55,7 +56,7 @@ def run_search(setup: SearchSetup, ledger: Ledger, callbacks: Sequence[Callback]
         setup.constraints,
         baseline,
         functools.partial(finalist_images, run),
-        StoredBits(setup.model),
+        StoredBits(setup.model, reduced=setup.quantisation.reduce_range == ON),
     )
     share_weights(run)
     _queue_designs(run, forecast)

@@ -24,6 +24,11 @@ DIVERGENCE, HESSIAN = "divergence", "hessian"
 SENSITIVITIES = (DIVERGENCE, HESSIAN)
 """Ways to tell what fewer bits of a layer's weights cost."""
 
+AUTO, ON, OFF = "auto", "on", "off"
+
+REDUCING = (AUTO, ON, OFF)
+"""Whether 8-bit weights keep to a range of 7 bits."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuantisationConfig:
@@ -47,6 +52,9 @@ class QuantisationConfig:
             reads such a tensor at more bits decides.
         share_joins: Whether operands of a residual add or a concatenation
             share one grid, as runtimes need that do not rescale.
+        reduce_range: Whether 8-bit weights and codebooks keep to integers in [-63, 63] where
+            activations are quantised too: "on", "off", or "auto", where the runtime adds two
+            products in 16 bits and would clip larger ones, as on x86 without VNNI.
     """
 
     observer: str = DEFAULT_OBSERVER
@@ -54,11 +62,13 @@ class QuantisationConfig:
     sensitivity: str = DIVERGENCE
     join_bits: int = 8
     share_joins: bool = False
+    reduce_range: str = AUTO
 
     def __post_init__(self) -> None:
         check_name("quantisation 'observer'", self.observer, OBSERVERS)
         check_name("quantisation 'rounding'", self.rounding, ROUNDINGS)
         check_name("quantisation 'sensitivity'", self.sensitivity, SENSITIVITIES)
+        check_name("quantisation 'reduce_range'", self.reduce_range, REDUCING)
         check_type("quantisation 'join_bits'", self.join_bits, int)
         if not 2 <= self.join_bits <= 8:
             raise InvalidInputError(

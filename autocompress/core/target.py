@@ -47,6 +47,8 @@ class Target:
         round_to: Unit in which fewer channels make a layer faster, >= 1.
         simulation: What the device consists of, where it is simulated, not
             measured; `precisions` are then those of the simulation.
+        saturates: Whether its integer kernels were found to clip the sums of
+            products of 8-bit weights and activations.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Target:
     precisions: tuple[tuple[int, int], ...] = INTEGERS
     round_to: int = CHANNEL_UNIT
     simulation: Simulation | None = None
+    saturates: bool = False
 
     def __post_init__(self) -> None:
         check_name("target 'runtime'", self.runtime, RUNTIMES)
@@ -166,12 +169,16 @@ class Target:
             "precisions": [list(pair) for pair in self.precisions],
             "round_to": self.round_to,
             "simulation": None if self.simulation is None else self.simulation.to_json(),
+            "saturates": self.saturates,
         }
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Target":
         """Read a target from what `to_json` returned."""
-        keys = ("name", "runtime", "threads", "batch_size", "precisions", "round_to", "simulation")
+        keys = (
+            *("name", "runtime", "threads", "batch_size", "precisions"),
+            *("round_to", "simulation", "saturates"),
+        )
         fields = dict(check_record(record, what="target", keys=keys, required=("name",)))
         if fields.get("simulation") is not None:
             fields["simulation"] = parse_simulation(fields["simulation"])

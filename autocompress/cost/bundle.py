@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from autocompress.artifact.saturation import probe_model
 from autocompress.core.candidate import Candidate
 from autocompress.core.files import read_json, write_bytes, write_json, write_text
 from autocompress.core.schema import SCHEMA_VERSION, check_record
@@ -15,7 +16,10 @@ from autocompress.cost.profiling import COPIES, kernel_model
 from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import ModelGraph
 
-_KEYS = ("target", "model", "copies", "kernels", "networks")
+PROBE = "probe.onnx"
+"""File that tells whether integer kernels clip."""
+
+_KEYS = ("target", "model", "copies", "kernels", "networks", "probe")
 _MEASURED = (*_KEYS, "device", "versions", "created", "kernel_ms", "network_ms")
 _SAMPLES = ("network_samples_ms", "noisy")
 
@@ -70,6 +74,7 @@ def write_bundle(
         entries.append({"file": name, "candidate": candidate.to_json()})
         if on_progress is not None:
             on_progress(len(files) + len(entries), total)
+    write_bytes(folder / PROBE, probe_model().SerializeToString())
     write_json(
         folder / "bundle.json",
         {
@@ -79,6 +84,7 @@ def write_bundle(
             "copies": COPIES,
             "kernels": files,
             "networks": entries,
+            "probe": PROBE,
         },
     )
     source = Path(bundle_runner.__file__).read_text(encoding="utf-8")

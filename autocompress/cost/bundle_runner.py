@@ -28,6 +28,9 @@ SHORTEST_MS = 1e-4
 WIDEST = 0.03
 """Half of the 95 % interval of a network's latency, as a fraction, above which it is timed on."""
 
+CLIPPED = 0.01
+"""Difference of the probe's output from one that tells that integer kernels clip."""
+
 LONGEST = 6
 """Rounds of networks at most, in multiples of those of kernels."""
 
@@ -45,6 +48,7 @@ def main() -> int:
         parser.error(f"expected bundle.json beside {Path(__file__).name}; copy the whole folder")
     bundle = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
     threads = int(bundle["target"]["threads"])
+    bundle["target"]["saturates"] = clips(folder / bundle["probe"])
     batch_size = int(bundle["target"]["batch_size"])
     bind(threads)
 
@@ -96,6 +100,14 @@ def main() -> int:
         )
     _say(f"wrote {options.out}")
     return 0
+
+
+def clips(path: Path) -> bool:
+    """Tell whether integer kernels clip: the probe returns ones for ones unless they do."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    [node] = session.get_inputs()
+    [found] = session.run(None, {node.name: np.ones(node.shape, np.float32)})
+    return bool(np.abs(found - 1.0).max() > CLIPPED)
 
 
 def bind(threads: int) -> None:

@@ -21,10 +21,11 @@ class StoredBits:
 
     Args:
         model: The original; not changed.
+        reduced: Whether 8-bit weights keep to 7 bits; see `weight_limit`.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
+    def __init__(self, model: nn.Module, *, reduced: bool = False) -> None:
+        self._model, self._reduced = model, reduced
         self._known: dict[tuple[object, ...], float] = {}
 
     def __call__(self, layer: str, config: LayerConfig) -> float:
@@ -39,6 +40,7 @@ class StoredBits:
         key = (
             layer,
             *(config.weight_bits, config.weight_format, config.group_size),
+            config.activation_bits == FLOAT,
             *(config.sparsity, config.sparsity_pattern),
         )
         if key not in self._known:
@@ -59,6 +61,8 @@ class StoredBits:
         else:
             flat = WeightLayout(shape=tuple(sample.shape), group_size=config.group_size)
             with torch.no_grad():
-                grid = choose_grid(sample, flat, config, zero=mask is not None)
+                grid = choose_grid(
+                    sample, flat, config, zero=mask is not None, reduced=self._reduced
+                )
                 entries = weight_entries(grid.codes(sample, mask), grid.levels, mask)
         return 8.0 * entries_bytes(entries) / sample.numel()

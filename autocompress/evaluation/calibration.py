@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
+from autocompress.artifact.saturation import resolve_range
 from autocompress.core.candidate import Candidate
 from autocompress.core.quantisation import GPTQ, QuantisationConfig
-from autocompress.core.target import CHANNEL_UNIT, Target
+from autocompress.core.target import CHANNEL_UNIT, TARGET_NAMES, Target
 from autocompress.evaluation.proxy import settle
 from autocompress.evaluation.splits import (
     CALIBRATION_IMAGES,
@@ -96,6 +97,7 @@ def compress_on(
     """
     if target is not None:
         check_runnable(candidate, target)
+    quantisation = resolve_range(quantisation, target or Target.named(TARGET_NAMES[0]))
     batches = None if calibration is None else list(calibration)
 
     def gather() -> Evidence:

@@ -7,10 +7,13 @@ from torch import nn
 
 from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.inputs import ModelInputs, one_line, plain_copy
+from autocompress.transform.memory_format import keep_sound
 
 
 def frozen_copy(model: nn.Module, device: str, inputs: ModelInputs | None = None) -> nn.Module:
     """Copy a model for reading: float32, eval mode, on the device, convolutions channels-last.
+
+    They stay as they are where gradients are not sound otherwise; see `keep_sound`.
 
     Args:
         model: Any module; not changed.
@@ -28,6 +31,7 @@ def frozen_copy(model: nn.Module, device: str, inputs: ModelInputs | None = None
         _set_format(frozen, torch.channels_last)
         if inputs is not None and not _runs(frozen, inputs):
             _set_format(frozen, torch.contiguous_format)
+        keep_sound(frozen)
     return frozen.requires_grad_(True)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from autocompress.core.candidate import Candidate
-from autocompress.core.quantisation import DEFAULT_OBSERVER, QuantisationConfig
+from autocompress.core.quantisation import DEFAULT_OBSERVER, ON, QuantisationConfig
 from autocompress.core.target import FLOAT, Target
 from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.operations import Inputs
@@ -48,7 +48,7 @@ def compress_model(
             weights alone.
         plans: Plans the grids of its candidates; None runs the cut model.
         final: What the candidate is a stage on the way to; see `plan_cuts`.
-        quantisation: Where grids go; `plans` decide themselves.
+        quantisation: Where grids go, where `plans` do not decide, and how far weights reach.
 
     Returns:
         The compressed model in eval mode.
@@ -95,6 +95,7 @@ def compress_model(
         if plans is None
         else plans.plan(network, candidate),
         sparse=sparse_layers(network, candidate),
+        reduced=quantisation.reduce_range == ON,
     )
     compressed = CompressedModel(network, record)
     mask_smallest(compressed)

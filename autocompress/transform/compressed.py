@@ -309,7 +309,13 @@ class CompressedModel(nn.Module):
             scales = step.detach().clamp_min(SMALLEST)
             grid = WeightGrid(bits=config.weight_bits, layout=self._layout(layer), scales=scales)
         else:
-            grid = choose_grid(weight, self._layout(layer), config, zero=mask is not None)
+            grid = choose_grid(
+                weight,
+                self._layout(layer),
+                config,
+                zero=mask is not None,
+                reduced=self.record.reduced,
+            )
         codes = grid.codes(weight.float(), mask)
         quantised = QuantisedWeight(codes=codes.to(torch.int8), grid=grid)
         values = grid.values(codes).to(weight.dtype)

@@ -7,29 +7,35 @@ CLIP_FRACTIONS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Clipping points that are tried, as fractions of the largest weight."""
 
 
-def weight_limit(bits: int) -> int:
+def weight_limit(bits: int, *, reduced: bool = False) -> int:
     """Return the largest code of a symmetric, narrow weight grid.
 
+    Args:
+        bits: 1 to 8.
+        reduced: Whether codes keep to 7 bits, so that two of them times
+            8-bit activations fit into 16 bits together.
+
     Example:
-        >>> weight_limit(8), weight_limit(2), weight_limit(1)
-        (127, 1, 1)
+        >>> weight_limit(8), weight_limit(2), weight_limit(1), weight_limit(8, reduced=True)
+        (127, 1, 1, 63)
     """
-    return max(1, int(2 ** (bits - 1)) - 1)
+    return max(1, int(2 ** (min(bits, 7 if reduced else 8) - 1)) - 1)
 
 
-def round_uniform(scaled: Tensor, bits: int) -> Tensor:
+def round_uniform(scaled: Tensor, bits: int, *, reduced: bool = False) -> Tensor:
     """Round weights, in units of their scales, to the codes of a uniform grid.
 
     Args:
         scaled: Any shape.
         bits: 1 to 8. Of one bit, codes are -1 and 1; zero goes to 1.
+        reduced: As for `weight_limit`.
 
     Returns:
         Codes in [-limit, limit], as floats of the same shape.
     """
     if bits == 1:
         return torch.where(scaled < 0, -1.0, 1.0).to(scaled.dtype)
-    limit = weight_limit(bits)
+    limit = weight_limit(bits, reduced=reduced)
     return torch.round(scaled).clamp(-limit, limit)
 
 

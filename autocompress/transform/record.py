@@ -78,6 +78,7 @@ class SurgeryRecord:
         plan: The tensor quantisers.
         sparse: Layer name to the number of its weights that are not masked,
             masked layers only; the masks lie beside the weights.
+        reduced: Whether 8-bit weights keep to 7 bits where activations are quantised.
     """
 
     candidate: Candidate
@@ -87,6 +88,7 @@ class SurgeryRecord:
     quantised: Mapping[str, int] = field(default_factory=dict)
     plan: QuantisationPlan = field(default_factory=QuantisationPlan)
     sparse: Mapping[str, int] = field(default_factory=dict)
+    reduced: bool = False
 
     def to_json(self) -> str:
         """Return the record as one line of JSON."""
@@ -108,6 +110,7 @@ class SurgeryRecord:
                 "inputs": dict(self.plan.inputs),
                 "folds": {name: list(fold) for name, fold in self.plan.folds.items()},
                 "sparse": dict(self.sparse),
+                "reduced": self.reduced,
             },
             sort_keys=True,
         )
@@ -126,7 +129,7 @@ class SurgeryRecord:
             raise InvalidInputError(
                 explain("surgery record", expected="JSON", got=error, remedy="export it again")
             ) from error
-        optional = ("branches", "sparse")
+        optional = ("branches", "sparse", "reduced")
         record = check_record(
             decoded, what="surgery record", keys=(*keys, *optional), required=keys
         )
@@ -150,4 +153,5 @@ class SurgeryRecord:
                 folds={name: (fold[0], fold[1]) for name, fold in record["folds"].items()},
             ),
             sparse=dict(record.get("sparse", {})),
+            reduced=bool(record.get("reduced", False)),
         )

@@ -32,7 +32,7 @@ class Surgeon:
         inputs: Positional and keyword arguments of one forward call.
         gather: Observes the model on data, for criteria that need it.
         seed: Draws random scores.
-        quantisation: Where grids go.
+        quantisation: Where grids go, and how far weights reach.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Surgeon:
         quantisation: QuantisationConfig = QuantisationConfig(),  # noqa: B008  frozen
     ) -> None:
         self.model, self.graph, self.inputs = model, graph, inputs
+        self.quantisation = quantisation
         self.ranks = Ranks(model, graph, gather=gather, seed=seed)
         self.plans = Plans(model, graph, inputs, self._cut, quantisation)
 
@@ -59,6 +60,7 @@ class Surgeon:
             ranks=self.ranks,
             plans=self.plans,
             final=final,
+            quantisation=self.quantisation,
         )
 
     def scores(self, criterion: str) -> dict[str, NDArray[np.float64]]:

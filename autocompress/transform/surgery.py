@@ -14,6 +14,7 @@ from autocompress.graph.slicing import axis_size, remove_channels
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.widths import removed_channels
 from autocompress.transform.criteria import find_criterion
+from autocompress.transform.memory_format import keep_sound
 from autocompress.transform.ranks import Ranks, remaining
 from autocompress.transform.record import Cut
 
@@ -138,7 +139,7 @@ def cut_model(
         remove_channels(module, cut.axis, cut.removed)
     for name in {cut.module for cut in cuts}:
         _return_borrowed(modules[name], borrowed)
-    return network
+    return keep_sound(network)
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

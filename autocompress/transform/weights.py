@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.core.candidate import CODEBOOK, LayerConfig
+from autocompress.core.target import FLOAT
 from autocompress.transform.codebooks import nearest_entries, optimal_codebook
 from autocompress.transform.grids import (
     absolute_scales,
@@ -112,12 +113,14 @@ class WeightGrid:
         scales: float32, outputs x groups, each > 0.
         codebook: The integers that codes may be, ascending, int8; None for
             all in [-limit, limit], or -1 and 1 at one bit.
+        reduced: Whether codes keep to 7 bits; see `weight_limit`.
     """
 
     bits: int
     layout: WeightLayout
     scales: Tensor
     codebook: Tensor | None = None
+    reduced: bool = False
 
     def to(self, device: torch.device) -> "WeightGrid":
         """Return the grid on a device."""
@@ -129,7 +132,7 @@ class WeightGrid:
         """All values that a code can be, ascending, int8."""
         if self.codebook is not None:
             return self.codebook
-        limit = weight_limit(self.bits)
+        limit = weight_limit(self.bits, reduced=self.reduced)
         return torch.arange(-limit, limit + 1, 2 if self.bits == 1 else 1, dtype=torch.int8)
 
     def codes(self, weight: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -141,7 +144,7 @@ class WeightGrid:
         """Round weights, in units of their scales, to codes."""
         if self.codebook is not None:
             return nearest_entries(scaled, self.codebook)
-        return round_uniform(scaled, self.bits)
+        return round_uniform(scaled, self.bits, reduced=self.reduced)
 
     def values(self, codes: Tensor) -> Tensor:
         """Return what codes stand for."""
@@ -166,7 +169,12 @@ class QuantisedWeight:
 
 
 def choose_grid(
-    weight: Tensor, layout: WeightLayout, config: LayerConfig, *, zero: bool = False
+    weight: Tensor,
+    layout: WeightLayout,
+    config: LayerConfig,
+    *,
+    zero: bool = False,
+    reduced: bool = False,
 ) -> WeightGrid:
     """Choose the grid of a weight from its values.
 
@@ -174,26 +182,28 @@ def choose_grid(
     largest weight sets it; below, the clipping point with the least squared
     error; at one bit the mean magnitude (Rastegari et al. 2016). A codebook
     (Han et al. 2015) is shared by the layer and holds multiples of the
-    scales, of which the largest weight is 127, so that its layer still
-    computes in 8-bit integers; its entries minimise the squared error.
+    scales, of which the largest weight is 127 (63 if reduced), so that its layer
+    still computes in 8-bit integers; its entries minimise the squared error.
 
     Args:
         weight: The weight.
         layout: How it is arranged.
         config: Its bits and format.
         zero: Whether the codebook must hold zero.
+        reduced: Whether codes keep to 7 bits where activations are quantised; see `weight_limit`.
     """
+    reduced = reduced and config.activation_bits != FLOAT
     shared = layout.shared(weight.detach().float())
     bits = config.weight_bits
     if config.weight_format == CODEBOOK:
-        scales = absolute_scales(shared, weight_limit(8))
-        grid = WeightGrid(bits=8, layout=layout, scales=scales)
+        scales = absolute_scales(shared, weight_limit(8, reduced=reduced))
+        grid = WeightGrid(bits=8, layout=layout, scales=scales, reduced=reduced)
         importance = layout.spread(scales).square().expand(layout.shape)
         codebook = optimal_codebook(grid.codes(weight), importance, 2**bits, zero=zero)
-        return WeightGrid(bits=bits, layout=layout, scales=scales, codebook=codebook)
+        return replace(grid, bits=bits, codebook=codebook)
     if bits == 1:
         filled = layout.shared(torch.ones_like(weight, dtype=torch.float32))
         return WeightGrid(bits=1, layout=layout, scales=mean_scales(shared, filled.sum(dim=2)))
-    limit = weight_limit(bits)
+    limit = weight_limit(bits, reduced=reduced)
     scales = absolute_scales(shared, limit) if bits == 8 else clipped_scales(shared, limit)
-    return WeightGrid(bits=bits, layout=layout, scales=scales)
+    return WeightGrid(bits=bits, layout=layout, scales=scales, reduced=reduced)

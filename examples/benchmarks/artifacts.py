@@ -33,6 +33,7 @@ import autocompress as ac
 from autocompress.artifact.container import Symbols, read_container
 from autocompress.artifact.exact import ExactModel
 from autocompress.artifact.packed import write_packed
+from autocompress.artifact.saturation import resolve_range
 from autocompress.artifact.stored_weight import entry_bytes
 from autocompress.core.files import write_json
 from autocompress.cost.measurement import device_name
@@ -75,7 +76,13 @@ def main() -> None:
         space = ac.SearchSpace.load("cnn").bind(model, inputs, target=TARGET)
         with tempfile.TemporaryDirectory() as folder:
             evaluator = Evaluator(
-                model, space.graph, task, splits, checkpoints=Path(folder), seed=options.seed
+                model,
+                space.graph,
+                task,
+                splits,
+                checkpoints=Path(folder),
+                seed=options.seed,
+                quantisation=resolve_range(ac.QuantisationConfig(), TARGET),
             )
             for seed in range(options.seed, options.seed + count):
                 if (name, seed) not in known:

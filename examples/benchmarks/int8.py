@@ -36,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import autocompress as ac
 from autocompress.artifact.runtime import open_session
+from autocompress.artifact.saturation import resolve_range, saturates
 from autocompress.core.files import write_json
 from autocompress.cost.measurement import device_name, measure_interleaved
 from autocompress.evaluation.evaluator import Evaluator
@@ -74,7 +75,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         evaluator = Evaluator(
-            model, space.graph, task, splits, checkpoints=folder, seed=options.seed
+            model,
+            space.graph,
+            task,
+            splits,
+            checkpoints=folder,
+            seed=options.seed,
+            quantisation=resolve_range(ac.QuantisationConfig(), ac.Target.named("onnxruntime-cpu")),
         )
         paths = {}
         for kind, bits in (("fp32", (32, 32)), ("ours", (8, 8)), ("ours, W4A8", (4, 8))):
@@ -136,6 +143,7 @@ def static_int8(original: Path, batches: list[np.ndarray], folder: Path) -> Path
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
+        reduce_range=saturates(ac.Target.named("onnxruntime-cpu")),
     )
     return quantised
 

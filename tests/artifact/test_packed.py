@@ -135,8 +135,8 @@ def test_a_rebuilt_model_keeps_the_scales_of_the_file(tmp_path: Path) -> None:
     scales, codes = entries["fc.weight:scales"], entries["fc.weight:codes"]
     assert isinstance(scales, torch.Tensor)
     assert isinstance(codes, Symbols)
-    ones = np.full_like(codes.values, 128)  # far from the limit
-    write_container(path, entries | {"fc.weight:codes": Symbols(ones, 8)}, metadata)
+    ones = np.full_like(codes.values, 2 ** (codes.bits - 1))  # far from the limit
+    write_container(path, entries | {"fc.weight:codes": Symbols(ones, codes.bits)}, metadata)
     rebuilt = read_packed(path, ResidualNet())
     weight = rebuilt.network.fc.weight
     assert torch.equal(rebuilt.quantised_weight("fc").grid.scales, scales)

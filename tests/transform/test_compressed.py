@@ -11,7 +11,7 @@ from autocompress.graph.tracing import trace
 from autocompress.transform.compress import calibrate_grids, compress_model
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.discovery import plan_grids
-from seasoned import compressed, pruned, seasoned, uniform
+from seasoned import WHOLE, compressed, pruned, seasoned, uniform
 
 
 def _compressed(name: str, bits: int) -> tuple[CompressedModel, torch.Tensor]:
@@ -40,7 +40,7 @@ def test_a_forward_pass_equals_the_arithmetic_done_by_hand() -> None:
         "0": LayerConfig(weight_bits=8, activation_bits=8),
         "2": LayerConfig(weight_bits=8, activation_bits=5),
     }
-    result = compressed(model, seen, Candidate(layers=layers), "minmax")
+    result = compressed(model, seen, Candidate(layers=layers), "minmax", quantisation=WHOLE)
     first, last = model[0], model[2]
     with torch.no_grad():
         # Calibration watches the model with its weights on their grids, activations float.
@@ -116,7 +116,7 @@ def test_operations_in_place_reach_every_name_of_their_tensor() -> None:
     torch.manual_seed(1)
     model, inputs = InPlace().eval(), torch.randn(4, 3, 5, 5)
     layers = {n: LayerConfig(weight_bits=8, activation_bits=8) for n in "ab"}
-    result = compressed(model, inputs, Candidate(layers=layers))
+    result = compressed(model, inputs, Candidate(layers=layers), quantisation=WHOLE)
     with torch.no_grad():
         expected = model(inputs)
         assert (result(inputs) - expected).abs().max() < 0.05 * expected.abs().max()

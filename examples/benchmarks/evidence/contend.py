@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from autocompress.artifact.saturation import saturates
 from autocompress.artifact.static_int8 import static_int8
 from autocompress.core.files import read_json, write_json
+from autocompress.core.target import Target
 from autocompress.errors import AutocompressError
 
 HERE = Path(__file__).parent
@@ -132,7 +134,12 @@ def _finished(out: Path, bundle: Path, method: str) -> list[dict[str, Any]]:
         if entry.get("quantise"):
             quantised = out / "int8" / path.name
             try:
-                static_int8(path, quantised, feeds(path, calibration))
+                static_int8(
+                    path,
+                    quantised,
+                    feeds(path, calibration),
+                    reduce_range=saturates(Target.named("onnxruntime-cpu")),
+                )
             except AutocompressError as error:
                 raise SystemExit(f"{method}, {path.name}: {error}") from error
             path = quantised
