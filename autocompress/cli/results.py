@@ -79,7 +79,7 @@ def _short(measured: Any) -> dict[str, Any]:
 
 def _show_tables(result: "SearchResult") -> None:
     from autocompress.report.console import artifact_table
-    from autocompress.report.summary import baseline_rows, member_rows, noise_words
+    from autocompress.report.summary import baseline_rows, member_rows, timing_notes
 
     console = make_console()
     baseline, infeasible = result.baseline, result.nearest_infeasible
@@ -92,8 +92,8 @@ def _show_tables(result: "SearchResult") -> None:
     else:
         say(console, _unfinished(result))
     if result.members:
-        if noise := noise_words(rows):
-            console.print(noise, markup=False, highlight=False)
+        for note in timing_notes(rows):
+            console.print(note, markup=False, highlight=False)
         say(console, f"files: {result.study_dir / 'front'}/<id>/{result.members[0].path.name}")
 
 

@@ -24,7 +24,7 @@ from autocompress.report.summary import (
     Member,
     baseline_rows,
     member_rows,
-    noise_words,
+    timing_notes,
 )
 
 EXPLAINED = 0.2
@@ -193,8 +193,7 @@ def artifact_rows(study: StudyContents) -> tuple[list[ArtifactRow], list[Artifac
 
 
 def _notes(study: StudyContents, rows: Sequence[ArtifactRow]) -> list[str]:
-    noise = noise_words(rows)
-    return [*([noise] if noise else []), *study.notes]
+    return [*timing_notes(rows), *study.notes]
 
 
 def _costs(study: StudyContents) -> list[str]:

@@ -1,6 +1,7 @@
 """What a study found, ready for any table: one row per artifact, baselines first."""
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -33,6 +34,10 @@ class Member(Protocol):
     @property
     def measured(self) -> Mapping[str, Any]:
         """Measured values by name."""
+
+
+DRIFT, FEWEST = 0.15, 3
+"""Error of every predicted latency, as a fraction, and how many, that tell of another speed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,13 +128,17 @@ def member_rows(
     ]
 
 
-def noise_words(rows: Sequence[ArtifactRow]) -> str:
-    """Say how many latencies were not measured well enough; "" if all were.
+def timing_notes(rows: Sequence[ArtifactRow]) -> list[str]:
+    """Say what a reader must know of the latencies; nothing if they were measured well.
 
     Example:
-        >>> noise_words([])
-        ''
+        >>> timing_notes([])
+        []
     """
+    return [note for note in (_noise(rows), _drift(rows)) if note]
+
+
+def _noise(rows: Sequence[ArtifactRow]) -> str:
     timed = [row for row in rows if "latency_ms" in row.measured]
     noisy = sum(bool(row.measured.get("latency_noisy")) for row in timed)
     if not noisy:
@@ -137,6 +146,19 @@ def noise_words(rows: Sequence[ArtifactRow]) -> str:
     return (
         f"The host was too noisy for {noisy} of {len(timed)} latencies: their 95 % intervals "
         "stayed wide. Measure the files again on a quiet host before you compare them closely."
+    )
+
+
+def _drift(rows: Sequence[ArtifactRow]) -> str:
+    """Tell of a host that was all along slower or faster than when it was profiled."""
+    errors = [row.latency_error for row in rows if row.latency_error is not None]
+    if len(errors) < FEWEST or not (min(errors) > DRIFT or max(errors) < -DRIFT):
+        return ""
+    middle = statistics.median(errors)
+    return (
+        f"All latencies are {'above' if middle > 0 else 'below'} what was predicted, half of them "
+        f"by {abs(middle):.0%} or more: the host was {'slower' if middle > 0 else 'faster'} than "
+        "when it was profiled. Ratios to fp32 hold, since all files were timed in one run."
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.evaluation import MeasuredMember
-from autocompress.report.summary import baseline_rows, describe, member_rows, noise_words
+from autocompress.report.summary import baseline_rows, describe, member_rows, timing_notes
 
 BASELINE = {
     "fp32": {"val_accuracy": 0.9, "latency_ms": 2.0},
@@ -89,7 +89,30 @@ def test_a_candidate_in_words(candidate: Candidate, words: str) -> None:
 
 def test_noisy_latencies_are_counted() -> None:
     quiet = baseline_rows(BASELINE)
-    assert noise_words(quiet) == ""
+    assert timing_notes(quiet) == []
     noisy = dataclasses.replace(quiet[0], measured={"latency_ms": 2.0, "latency_noisy": True})
     untimed = dataclasses.replace(quiet[0], measured={"latency_noisy": True})
-    assert "too noisy for 1 of 2 latencies" in noise_words([noisy, quiet[1], untimed])
+    [note] = timing_notes([noisy, quiet[1], untimed])
+    assert "too noisy for 1 of 2 latencies" in note
+
+
+@pytest.mark.parametrize(
+    ("latencies", "words"),
+    [
+        (
+            (0.6, 0.62, 0.8),
+            "above what was predicted, half of them by 55% or more",
+        ),
+        (
+            (0.2, 0.3, 0.1),
+            "below what was predicted, half of them by 50% or more",
+        ),
+        ((0.6, 0.62, 0.41), ""),
+        ((0.6, 0.62), ""),
+    ],
+)
+def test_a_host_of_another_speed_is_told_of(latencies: tuple[float, ...], words: str) -> None:
+    members = [member(str(ms), ms) for ms in latencies]
+    rows = [*baseline_rows(BASELINE), *member_rows(members, "front", BASELINE)]
+    notes = timing_notes(rows)
+    assert [words in note for note in notes] == ([True] if words else [])
