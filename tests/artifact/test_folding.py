@@ -7,7 +7,7 @@ from autocompress.artifact.folding import FoldedLayer, fold_layer, norm_affine
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.weights import WeightLayout
-from seasoned import compressed
+from seasoned import WHOLE, compressed
 
 FACTORS = [1.5, -0.8, 0.0, -2.0]
 
@@ -22,7 +22,9 @@ def _pair(bits: int, activation_bits: int = 8) -> tuple[CompressedModel, torch.T
         model[1].running_var.copy_(torch.tensor([0.3, 2.0, 1.0, 0.7]))
     inputs = torch.randn(4, 3, 6, 6)
     config = LayerConfig(weight_bits=bits, activation_bits=activation_bits)
-    return compressed(model, inputs, Candidate(layers={"0": config}), "minmax"), inputs
+    return compressed(
+        model, inputs, Candidate(layers={"0": config}), "minmax", quantisation=WHOLE
+    ), inputs
 
 
 def _wide(values: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from torch import nn
 from autocompress.artifact.integers import ExactAdd, ExactProduct, Grid, exact_layer
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.transform.compressed import CompressedModel
-from seasoned import compressed
+from seasoned import WHOLE, compressed
 
 
 def _grid(rng: np.random.Generator, *, positive: bool = False) -> Grid:
@@ -67,7 +67,7 @@ def _linear(inputs: int, config: LayerConfig) -> tuple[CompressedModel, torch.Te
     with torch.no_grad():
         model[0].weight.copy_(torch.ones(3, inputs))  # all of them the largest code
     values = torch.rand(4, inputs)
-    return compressed(model, values, Candidate(layers={"0": config})), values
+    return compressed(model, values, Candidate(layers={"0": config}), quantisation=WHOLE), values
 
 
 @pytest.mark.parametrize(("inputs", "kind"), [(500, torch.float32), (600, torch.float64)])

@@ -7,6 +7,7 @@ from torch import nn
 
 from autocompress.artifact.packed import write_packed
 from autocompress.core.candidate import Candidate, LayerConfig
+from autocompress.core.quantisation import QuantisationConfig
 from autocompress.cost.analytic import ENTRY_BYTES, HEADER_BYTES, SITE_BYTES, count_costs
 from autocompress.cost.stored_bits import StoredBits
 from autocompress.graph.structure import ModelGraph
@@ -180,7 +181,10 @@ def test_the_estimate_is_what_the_file_holds(
     candidate = Candidate(
         pruning_ratios=pruned(graph, 0.25), layers={layer.name: config for layer in graph.layers}
     )
-    result = compressed(model, inputs, candidate)
-    size = write_packed(result, tmp_path / "weights.packed")
-    estimate = count_costs(graph, result.record.candidate, StoredBits(model))["size_bytes"]
-    assert estimate == pytest.approx(size, rel=0.03, abs=600)
+    for reduce_range in ("off", "on"):
+        grids = QuantisationConfig(reduce_range=reduce_range)
+        result = compressed(model, inputs, candidate, quantisation=grids)
+        size = write_packed(result, tmp_path / "weights.packed")
+        stored = StoredBits(model, reduced=reduce_range == "on")
+        estimate = count_costs(graph, result.record.candidate, stored)["size_bytes"]
+        assert estimate == pytest.approx(size, rel=0.03, abs=600)
