@@ -119,3 +119,30 @@ def test_the_page_of_the_evidence_is_written_anew(tmp_path: Path) -> None:
     assert len(plot.findall(".//{*}circle")) == 2
     run("benchmarks/evidence/page.py", evidence, page)
     assert page.read_text() == text
+
+
+CELLS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from ahead import run_ahead
+tell = "import sys, time; from pathlib import Path; time.sleep(0.2); "
+tell += "Path(sys.argv[1]).write_text(sys.argv[3]); sys.exit(int(sys.argv[1].endswith('1')))"
+run_ahead([[sys.executable, "-c", tell, f"{sys.argv[2]}/{n}"] for n in range(4)], 2)
+"""
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="needs two processors",
+)
+def test_cells_side_by_side_share_the_processors_and_fail_alone(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-c", CELLS, str(ROOT / "examples/benchmarks/evidence"), str(tmp_path)],
+        check=True,
+    )
+    told = [(tmp_path / str(number)).read_text() for number in range(4)]
+    shares = [set(text.split(",")) for text in sorted(set(told))]
+    assert len(shares) == 2
+    assert shares[0] | shares[1] == {str(core) for core in os.sched_getaffinity(0)}
+    assert not shares[0] & shares[1]

@@ -7,11 +7,13 @@ Every cell (network, target, method, seed) is kept in WORK as it ends and is not
 failed is tried again. All files of one network and target are then measured in one interleaved run.
 `--json` writes what was found, and page.py makes the page of the documentation from it. What the
 file holds of other methods and seeds stays there: evidence may be gathered on several days, and is
-compared by the ratio to the original's latency in the same run.
+compared by the ratio to the original's latency in the same run. `--threads 1 --at-once 2` runs two
+cells at a time, each on a processor of its own; cells that failed are then not tried again.
 """
 
 import argparse
 import importlib.metadata
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from ahead import run_ahead
 from contend import CONTENDERS, cells_for, run_contender
 
 import autocompress as ac
@@ -67,19 +70,27 @@ class Place:
 def main() -> None:
     """Run what is missing, measure, and write the evidence."""
     options = _options()
+    if options.cores:
+        os.sched_setaffinity(0, options.cores)
     torch.set_num_threads(options.threads)
     console = Console(width=130)
     evidence: dict[str, Any] = {"schema_version": 1, "minutes": options.minutes, "models": {}}
     evidence["seeds"], evidence["threads"] = options.seeds, options.threads
     evidence["versions"] = {name: _version(name) for name in PACKAGES}
     kept = read_json(options.json)["models"] if options.json and options.json.is_file() else {}
+    if options.at_once > 1:
+        run_ahead(missing(options), options.at_once)
     for network in options.networks:
         for target in options.targets:
             place = make_place(network, target, options)
             console.rule(f"{network} on {target}")
-            found = run_place(place, options, console, kept.get(network, {}).get(target, {}))
+            cells, others = run_cells(place, options, console)
+            if options.cores:  # all are measured when the last one is done
+                continue
+            before = kept.get(network, {}).get(target, {})
+            found = summarise(place, [*cells, *others], before, options, console)
             evidence["models"].setdefault(network, {})[target] = found
-    if options.json:
+    if options.json and not options.cores:
         merged = {n: kept.get(n, {}) | evidence["models"].get(n, {}) for n in NETWORKS}
         evidence["models"] = {name: found for name, found in merged.items() if found}
         write_json(options.json, evidence)
@@ -104,33 +115,87 @@ def make_place(network: str, target: str, options: argparse.Namespace) -> Place:
     return Place(subject=subject, root=root, contest=contest)
 
 
-def run_place(
-    place: Place, options: argparse.Namespace, console: Console, kept: dict[str, Any]
-) -> dict[str, Any]:
-    """Run the cells of one network and target, measure them, and summarise.
+def missing(options: argparse.Namespace) -> list[list[str]]:
+    """Return the command of every cell that is not there yet, contenders once for all targets."""
+    commands = []
+    for network in options.networks:
+        for target in options.targets:
+            place = make_place(network, target, options)
+            share_original(place)
+            for seed in options.seeds:
+                for name in methods_of(network, options):
+                    if not (place.contest.folder / name / str(seed) / "cell.json").is_file():
+                        commands.append(_command(network, target, seed, name, ""))
+                for name in options.contenders if target == options.targets[0] else []:
+                    if not (place.root / "contenders" / name / str(seed) / "cell.json").is_file():
+                        commands.append(_command(network, target, seed, "", name))
+    return commands
 
-    Args:
-        place: The network and the target.
-        options: Of the command line.
-        console: Where to print.
-        kept: What an earlier run found there; other methods and seeds of it stay.
-    """
-    contest, root, network = place.contest, place.root, place.subject.name
-    export_original(contest)
-    original = root / "bundle" / "original.onnx"
+
+def _command(network: str, target: str, seed: int, method: str, contender: str) -> list[str]:
+    """Return the command of one cell: this one, with later arguments that narrow it."""
+    cell = ("--networks", network, "--targets", target, "--seeds", str(seed))
+    names = ("--methods", method, "--contenders", contender)
+    return [sys.executable, __file__, *sys.argv[1:], "--at-once", "1", *cell, *names]
+
+
+def share_original(place: Place) -> None:
+    """Export the original, for the contenders too."""
+    export_original(place.contest)
+    original = place.root / "bundle" / "original.onnx"
     if not original.is_file():
-        original.write_bytes((contest.folder / "original.onnx").read_bytes())
-    methods = options.methods if options.methods is not None else ABLATIONS.get(network, FEW)
+        original.write_bytes((place.contest.folder / "original.onnx").read_bytes())
+
+
+def methods_of(network: str, options: argparse.Namespace) -> list[str]:
+    """Return the methods of ours that a network is compressed by."""
+    if options.methods is not None:
+        return list(options.methods)
+    return ABLATIONS.get(network, FEW)
+
+
+def run_cells(
+    place: Place, options: argparse.Namespace, console: Console
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Run the cells of one network and target; return those of ours, and of contenders."""
+    contest, root, network = place.contest, place.root, place.subject.name
+    share_original(place)
     cells, others = [], []
     for seed in options.seeds:
-        cells += [run_cell(contest, name, seed, console.print) for name in methods]
+        for name in methods_of(network, options):
+            known = contest.folder / name / str(seed) / "cell.json"
+            done = options.at_once > 1 and known.is_file()
+            cells.append(read_json(known) if done else run_cell(contest, name, seed, console.print))
         for name in options.contenders:
+            known = root / "contenders" / name / str(seed) / "cell.json"
+            if options.at_once > 1 and known.is_file():
+                others.append(read_json(known))
+                continue
             console.print(f"{name}, seed {seed}: {CONTENDERS[name].title}")
             environments = options.environments
             others.append(
                 run_contender(name, network, root, environments, seed=seed, minutes=options.minutes)
             )
-    cells += cells_for(contest.resolved.name, others, contest.folder)
+    return cells, cells_for(contest.resolved.name, others, contest.folder)
+
+
+def summarise(
+    place: Place,
+    cells: list[dict[str, Any]],
+    kept: dict[str, Any],
+    options: argparse.Namespace,
+    console: Console,
+) -> dict[str, Any]:
+    """Measure the files of all cells in one interleaved run, and compare them.
+
+    Args:
+        place: The network and the target.
+        cells: Records of what was run.
+        kept: What an earlier run found there; other methods and seeds of it stay.
+        options: Of the command line.
+        console: Where to print.
+    """
+    contest = place.contest
     points = measure(contest, cells, seconds=options.measuring_seconds)
     points = joined([Point.from_json(point) for point in kept.get("points", [])], points)
     record = write_comparison(contest, cells, points)
@@ -186,6 +251,10 @@ def _names(known: Any) -> Any:
     return read
 
 
+def _cores(text: str) -> list[int]:
+    return [int(core) for core in text.split(",")]
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
@@ -202,17 +271,23 @@ def _options() -> argparse.Namespace:
     add("--train-minutes", type=float, default=20.0, help="of networks without given weights")
     add("--measuring-seconds", type=float, default=180.0)
     add("--threads", type=int, default=2, help="threads that train; one runs what is measured")
+    add("--at-once", type=int, default=1, help="cells side by side, each on its own processors")
+    add("--cores", type=_cores, help="processors of the one cell that is run; nothing is measured")
     add("--images", type=int, help="training and test images that are used at most")
     add("--json", type=Path, help="where the evidence is written")
     add("--smoke", action="store_true", help="two methods on a small table, in a minute")
     options = parser.parse_args()
     if options.smoke:
         options.networks, options.targets, options.seeds = ["tabular"], ["onnxruntime-cpu"], [0]
-        options.methods, options.contenders, options.images = ["joint", "int8"], [], 2000
+        options.methods = options.methods or ["joint", "int8"]
+        options.contenders, options.images = [], 2000
         options.minutes, options.trials, options.train_minutes = 0.3, 3, 0.05
         options.measuring_seconds, options.work = 2.0, options.work / "smoke"
     elif options.data is None:
         parser.error("--data is needed, or --smoke")
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    if not 1 <= options.at_once <= processors:
+        parser.error(f"--at-once: expected 1 to {processors} here, got {options.at_once}")
     return options
 
 
