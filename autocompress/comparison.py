@@ -151,7 +151,8 @@ def write_comparison(
         "environment": environment(contest.resolved, contest.device, 0),
         "minutes": contest.minutes,
         "titles": {name: METHODS[name].title for name in found if name in METHODS},
-        "hypervolume": found,
+        "hypervolume": {name: [*values.values()] for name, values in found.items()},
+        "seeds": {name: [*values] for name, values in found.items()},
         "joint_minus": {
             name: mean_difference(found["joint"], values)
             for name, values in found.items()

@@ -103,7 +103,7 @@ def front_volume(points: Sequence[Point], baseline: Point) -> float:
     return hypervolume(losses, corner) / (ACCURACY_ROOM * LATENCY_ROOM)
 
 
-def volumes(points: Sequence[Point], baseline: Point) -> dict[str, list[float]]:
+def volumes(points: Sequence[Point], baseline: Point) -> dict[str, dict[int, float]]:
     """Return `front_volume` of every method and seed.
 
     Args:
@@ -111,13 +111,13 @@ def volumes(points: Sequence[Point], baseline: Point) -> dict[str, list[float]]:
         baseline: The original; it belongs to no method.
 
     Returns:
-        By method, one value per seed in the order of the seeds.
+        By method, the value of every seed that made anything, in the order of the seeds.
     """
     cells: dict[str, dict[int, list[Point]]] = {}
     for point in points:
         cells.setdefault(point.method, {}).setdefault(point.seed, []).append(point)
     return {
-        method: [front_volume(seeds[seed], baseline) for seed in sorted(seeds)]
+        method: {seed: front_volume(seeds[seed], baseline) for seed in sorted(seeds)}
         for method, seeds in cells.items()
     }
 
@@ -137,24 +137,27 @@ def joined(earlier: Sequence[Point], later: Sequence[Point]) -> list[Point]:
     return [*later[:1], *sorted((*kept, *later[1:]), key=lambda p: (p.method, p.seed, p.path))]
 
 
-def mean_difference(first: Sequence[float], second: Sequence[float]) -> dict[str, float] | None:
+def mean_difference(
+    first: Mapping[int, float], second: Mapping[int, float]
+) -> dict[str, float] | None:
     """Bound the mean of paired differences by Student's t, at 95 % confidence.
 
     Args:
-        first: One value per seed.
-        second: As many, of the same seeds.
+        first: Values by seed.
+        second: Likewise; seeds that only one of them has do not count.
 
     Returns:
-        "mean", "low" and "high" of first minus second; None below two seeds
-        or where their numbers differ.
+        "mean", "low" and "high" of first minus second, and "seeds", how many
+        they have in common; None below two.
 
     Example:
-        >>> mean_difference([3.0, 4.0, 5.0], [1.0, 2.0, 3.0])
-        {'mean': 2.0, 'low': 2.0, 'high': 2.0}
+        >>> mean_difference({0: 3.0, 1: 4.0, 2: 5.0}, {2: 3.0, 1: 2.0, 0: 1.0})
+        {'mean': 2.0, 'low': 2.0, 'high': 2.0, 'seeds': 3}
     """
-    if len(first) != len(second) or len(first) < 2:
+    common = sorted(first.keys() & second.keys())
+    if len(common) < 2:
         return None
-    differences = np.subtract(first, second)
+    differences = np.array([first[seed] - second[seed] for seed in common])
     mean, error = float(differences.mean()), differences.std(ddof=1) / np.sqrt(len(differences))
     reach = float(student.ppf(0.975, len(differences) - 1) * error)
-    return {"mean": mean, "low": mean - reach, "high": mean + reach}
+    return {"mean": mean, "low": mean - reach, "high": mean + reach, "seeds": len(common)}

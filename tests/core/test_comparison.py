@@ -55,11 +55,11 @@ def test_what_lies_beyond_the_reference_is_worth_nothing(points: list[Point]) ->
     assert front_volume(points, BASELINE) == 0.0
 
 
-def test_volumes_are_listed_by_method_in_the_order_of_seeds() -> None:
+def test_volumes_are_listed_by_method_and_seed() -> None:
     points = [point(0.9, 0.9, 1.1, seed=1), point(0.9, 0.9, 2.0), point(0.9, 0.9, 1.0, "b")]
     assert volumes(points, BASELINE) == {
-        "a": [pytest.approx(0.1 / 1.1), pytest.approx(0.5)],
-        "b": [pytest.approx(1.2 / 2.2)],
+        "a": {0: pytest.approx(0.1 / 1.1), 1: pytest.approx(0.5)},
+        "b": {0: pytest.approx(1.2 / 2.2)},
     }
 
 
@@ -74,8 +74,8 @@ def test_runs_on_other_days_are_compared_by_the_ratio_to_the_original() -> None:
     assert replace(again, latency_ci95_ms=(2.9, 3.1)).beats(other)
     assert not other.beats(again)
     assert volumes(points[1:], slow_host) == {
-        "a": [pytest.approx(0.04 * 0.35 / (0.05 * 1.1))],
-        "b": [pytest.approx(0.02 * 0.2 / (0.05 * 1.1))],
+        "a": {0: pytest.approx(0.04 * 0.35 / (0.05 * 1.1))},
+        "b": {0: pytest.approx(0.02 * 0.2 / (0.05 * 1.1))},
     }
     assert chosen(points[1:]) == [again]
 
@@ -84,15 +84,17 @@ def test_the_interval_of_paired_differences_is_that_of_the_t_test() -> None:
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(2, 6))
     expected = stats.ttest_rel(first, second).confidence_interval(0.95)
-    found = mean_difference(first.tolist(), second.tolist())
+    later = dict(enumerate(second.tolist()))
+    found = mean_difference(dict(enumerate(first.tolist())) | {7: 9.0}, {8: 0.0} | later)
     assert found is not None
     assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high))
     assert found["mean"] == pytest.approx(first.mean() - second.mean())
+    assert found["seeds"] == 6
 
 
-@pytest.mark.parametrize(("first", "second"), [([1.0], [2.0]), ([1.0, 2.0], [1.0])])
-def test_too_few_seeds_bound_nothing(first: list[float], second: list[float]) -> None:
-    assert mean_difference(first, second) is None
+@pytest.mark.parametrize("second", [{}, {0: 1.0}, {0: 1.0, 2: 2.0}])
+def test_too_few_seeds_in_common_bound_nothing(second: dict[int, float]) -> None:
+    assert mean_difference({0: 1.0, 1: 2.0}, second) is None
 
 
 def test_points_go_through_json() -> None:

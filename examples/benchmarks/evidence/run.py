@@ -37,6 +37,7 @@ from autocompress.core.comparison import (
     front_volume,
     joined,
     mean_difference,
+    volumes,
 )
 from autocompress.core.files import read_json, write_json
 from autocompress.report.comparison import comparison_table
@@ -213,25 +214,29 @@ def summarise(
 def add_union(record: dict[str, Any], baseline: Point, points: list[Point]) -> None:
     """Add the union of all contenders, seed by seed, and what of the joint fronts it beats.
 
-    "union_of_contenders" joins the hypervolumes; "contenders" names its methods, and "dominated"
-    lists the members of joint fronts that one of their files beats.
+    "union_of_contenders" joins the hypervolumes, of the seeds that contenders were run with;
+    "contenders" names its methods, and "dominated" lists the members of joint fronts that one of
+    their files beats.
     """
     names = ["int8", *CONTENDERS]
-    seeds = sorted({point.seed for point in points})
-    unions = {s: [p for p in points if p.method in names and p.seed == s] for s in seeds}
-    volumes = [front_volume(unions[seed], baseline) for seed in seeds]
+    unions: dict[int, list[Point]] = {}
+    for point in points:
+        if point.method in names:
+            unions.setdefault(point.seed, []).append(point)
+    union = {seed: front_volume(unions[seed], baseline) for seed in sorted(unions)}
     dominated = [
-        {"path": ours.path, "by": [p.path for p in unions[ours.seed] if p.beats(ours)]}
-        for seed in seeds
+        {"path": ours.path, "by": [p.path for p in theirs if p.beats(ours)]}
+        for seed, theirs in sorted(unions.items())
         for ours in chosen([p for p in points if p.method == "joint" and p.seed == seed])
     ]
     record["contenders"] = names
     record["dominated"] = [entry for entry in dominated if entry["by"]]
     record["titles"][UNION] = "all contenders together"
-    record["hypervolume"][UNION] = volumes
-    if "joint" in record["hypervolume"]:
-        joint = record["hypervolume"]["joint"]
-        record["joint_minus"][UNION] = mean_difference(joint, volumes)
+    record["hypervolume"][UNION] = [*union.values()]
+    record["seeds"][UNION] = [*union]
+    joint = volumes(points, baseline).get("joint")
+    if joint is not None:
+        record["joint_minus"][UNION] = mean_difference(joint, union)
 
 
 def _version(package: str) -> str:
