@@ -76,7 +76,8 @@ def compress(
         calibration: Batches for the grids, and without a task for
             criteria; as the task's, or with the example inputs' arguments
             first. None takes the task's, or else the example inputs.
-        target: Its runtime must execute the activation bits; None allows all.
+        target: Its runtime must execute the activation bits; None allows all. It also
+            tells whether 8-bit weights keep to 7 bits, None as "onnxruntime-cpu" does.
         pruning_ratio: Fraction of all channels to remove, [0, 1), those that
             the criterion scores lowest in one ranking of all groups; none is
             emptied. None prunes as the candidate says.
