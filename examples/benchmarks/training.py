@@ -5,9 +5,10 @@
 
 Random joint candidates are fine-tuned fully; Kendall's tau tells how well a quick look ranks
 them: the plain proxy, the proxy with batch norms recalibrated, the same with weights that all
-candidates share (elastic), a short fine-tune. Beside that,
+candidates share (elastic), a fine-tune that is short, or shorter. Beside that,
 narrow weights are trained at several temperatures. Cells that the JSON file holds are not run
-again. Seconds are of the processor, so that they hold on a host that is shared.
+again. Seconds are of the processor, so that they hold on a host that is shared; those of a look are
+of the device that most of its cells were measured on.
 """
 
 import argparse
@@ -16,7 +17,8 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -47,6 +49,9 @@ from cifar10_models import make_model
 WEIGHT_BITS, TEMPERATURES, SEEDS = (3, 4), (1.0, 2.0, 5.0), (0, 1, 2)
 """Of the table of temperatures; activations have 8 bits throughout."""
 
+
+LENGTHS = ("shorter", "short", "full", "elastic", "narrow")
+"""Options that say how many images are trained on."""
 
 POOL = 24
 """Random candidates that shared weights are trained on; none of those that are ranked."""
@@ -79,13 +84,17 @@ class Bench:
         if options.json and options.json.exists():
             self.kept = json.loads(options.json.read_text())
 
-    def cell(self, name: str, measure: Callable[[], float]) -> dict[str, float]:
-        """Return a cell's accuracy and seconds; measured if it is not kept."""
+    def cell(self, name: str, measure: Callable[[], float]) -> dict[str, Any]:
+        """Return a cell's accuracy, seconds and device; measured if it is not kept."""
         cells = self.kept["cells"]
         if name not in cells:
             started = time.process_time()
             accuracy = measure()
-            cells[name] = {"accuracy": accuracy, "seconds": time.process_time() - started}
+            cells[name] = {
+                "accuracy": accuracy,
+                "seconds": time.process_time() - started,
+                "device": device_name(),
+            }
             self.write()
         return cells[name]
 
@@ -131,33 +140,36 @@ class Bench:
 
         self.cell("elastic training", train)
 
-    def rank(self) -> dict[str, dict[str, float]]:
+    def rank(self) -> dict[str, dict[str, Any]]:
         """Rank the random candidates by each quick look, and compare with full training."""
         options = self.options
         drawn = {seed: self.space.sample(seed) for seed in range(options.candidates)}
         looks: dict[str, Callable[[int, ac.Candidate], float]] = {
             "proxy": lambda _, c: self.plain(c),
             "proxy_bn": lambda _, c: self.evaluator.proxy(c).accuracy,
+            "shorter": lambda n, c: self.train(c, 1000 + n, options.shorter),
             "short": lambda n, c: self.train(c, 1000 + n, options.short),
             "full": lambda n, c: self.train(c, n, options.full),
         }
-        found = {
-            look: [self.cell(f"{look}/{n}", partial(take, n, c)) for n, c in drawn.items()]
-            for look, take in looks.items()
-        }
+        found: dict[str, list[dict[str, Any]]] = {}
+        for look, take in looks.items():
+            images = {"shorter": options.shorter, "short": options.short, "full": options.full}
+            name = f"{look.removesuffix('er')} {images[look]}" if look in images else look
+            found[look] = [self.cell(f"{name}/{n}", partial(take, n, c)) for n, c in drawn.items()]
         found["elastic"] = self.elastic_proxies(drawn)
         truth = [cell["accuracy"] for cell in found["full"]]
-        seconds = {look: sum(c["seconds"] for c in cells) for look, cells in found.items()}
-        seconds["elastic"] += self.kept["cells"]["elastic training"]["seconds"]
-        return {
+        ranked = {
             look: {
                 "tau": float(kendalltau(truth, [cell["accuracy"] for cell in cells]).statistic),
-                "seconds_per_candidate": seconds[look] / len(cells),
+                **seconds_of(cells),
             }
             for look, cells in found.items()
         }
+        training = self.kept["cells"]["elastic training"]["seconds"]
+        ranked["elastic"]["seconds_per_candidate"] += training / len(drawn)
+        return ranked
 
-    def elastic_proxies(self, drawn: dict[int, ac.Candidate]) -> list[dict[str, float]]:
+    def elastic_proxies(self, drawn: dict[int, ac.Candidate]) -> list[dict[str, Any]]:
         """Score candidates by the proxy with shared weights."""
         self.elastic()
         found = [
@@ -186,25 +198,33 @@ class Bench:
         return rows
 
 
+def seconds_of(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the mean seconds on the device that most cells were measured on, and its name."""
+    [(device, _)] = Counter(cell["device"] for cell in cells).most_common(1)
+    seconds = [cell["seconds"] for cell in cells if cell["device"] == device]
+    return {"seconds_per_candidate": sum(seconds) / len(seconds), "device": device}
+
+
 def main() -> None:
     """Measure the cells that are missing, print tables and write JSON."""
     options = _options()
     bench = Bench(options)
     bench.kept |= {
-        "device": device_name(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "threads": 1,
-        "images": {n: getattr(options, n) for n in ("short", "full", "elastic", "narrow")},
+        "images": {n: getattr(options, n) for n in LENGTHS},
         "seeds": {"candidates": options.candidates, "temperature": list(SEEDS[: options.seeds])},
     }
     bench.kept["rank_correlation"] = bench.rank()
     bench.kept["temperature_bits"] = bench.temperatures()
     bench.write()
     console = Console(width=100)
-    table = Table("look", "Kendall's tau", "seconds per candidate")
+    table = Table("look", "Kendall's tau", "seconds per candidate", "on")
     for look, found in bench.kept["rank_correlation"].items():
-        table.add_row(look, f"{found['tau']:.3f}", f"{found['seconds_per_candidate']:.1f}")
+        table.add_row(
+            look, f"{found['tau']:.3f}", f"{found['seconds_per_candidate']:.1f}", found["device"]
+        )
     console.print(table)
     if options.plot:
         options.plot.write_text(temperature_plot(bench.kept["temperature_bits"]))
@@ -234,7 +254,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, help="a state dictionary, .safetensors")
     parser.add_argument("--depth", type=int, default=20)
     parser.add_argument("--candidates", type=int, default=40)
-    parser.add_argument("--short", type=int, default=2_500, help="images of a short fine-tune")
+    parser.add_argument("--shorter", type=int, default=2_500, help="images of a shorter fine-tune")
+    parser.add_argument("--short", type=int, default=5_000, help="images of a short fine-tune")
     parser.add_argument("--full", type=int, default=25_000, help="images of a full one")
     parser.add_argument("--elastic", type=int, default=8_000, help="images of shared training")
     parser.add_argument("--narrow", type=int, default=12_500, help="images at each temperature")
@@ -245,7 +266,8 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.smoke:
         options.depth, options.candidates, options.seeds = 8, 3, 1
-        options.short = options.full = options.narrow = options.elastic = 64
+        options.shorter, options.short = 32, 64
+        options.full = options.narrow = options.elastic = 64
     elif options.data is None:
         parser.error("--data is needed, or --smoke")
     return options
