@@ -10,9 +10,11 @@ import numpy as np
 from torch import nn
 
 from autocompress.artifact.quick_onnx import write_quickly
+from autocompress.artifact.saturation import resolve_range
 from autocompress.artifact.session import bound_call, open_model
 from autocompress.artifact.torch_file import write_program
 from autocompress.core.candidate import Candidate
+from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.target import FLOAT, Target
 from autocompress.cost.measurement import (
     Call,
@@ -55,7 +57,8 @@ class NetworkWriter:
     ) -> None:
         self.space, self.examples, self.target = space, examples, target
         self.inputs = (examples.args, examples.kwargs)
-        self.surgeon = Surgeon(model, space.graph, self.inputs, seed=0)
+        quantisation = resolve_range(QuantisationConfig(), target)
+        self.surgeon = Surgeon(model, space.graph, self.inputs, seed=0, quantisation=quantisation)
 
     def draw(self, count: int) -> Iterator[Candidate]:
         """Draw candidates: the original, plain int8, then samples of the space; none twice."""
