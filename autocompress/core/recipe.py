@@ -36,7 +36,7 @@ class Recipe:
         low_precision: Whether bfloat16 is used where the device is fast at it.
         compile: Whether student and teacher run in compiled code (`torch.compile`) where grids
             below 8 bits are off and no features are compared: "on", "off", or "auto", where the
-            training is long enough to wait for the compiler.
+            training is long enough to wait for the compiler, and the device fast in bfloat16.
         patience: Training ends after so many looks at `val`, a twentieth of it
             apart, without a new best, whose weights are kept; 0 looks never.
         checkpoint_seconds: Time between two checkpoints from which an

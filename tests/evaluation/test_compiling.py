@@ -17,14 +17,15 @@ NEEDS_COMPILER = pytest.mark.skipif(not has_compiler(), reason="there is no C++ 
 
 
 @pytest.mark.parametrize(
-    ("choice", "seconds", "compiler", "expected"),
+    ("choice", "seconds", "compiler", "quick", "expected"),
     [
-        ("on", None, False, True),
-        ("off", 9999.0, True, False),
-        ("auto", 9999.0, True, True),
-        ("auto", 9999.0, False, False),
-        ("auto", 60.0, True, False),
-        ("auto", None, True, False),
+        ("on", None, False, False, True),
+        ("off", 9999.0, True, True, False),
+        ("auto", 9999.0, True, True, True),
+        ("auto", 9999.0, True, False, False),
+        ("auto", 9999.0, False, True, False),
+        ("auto", 60.0, True, True, False),
+        ("auto", None, True, True, False),
     ],
 )
 def test_compiling_waits_for_long_trainings(
@@ -32,9 +33,11 @@ def test_compiling_waits_for_long_trainings(
     choice: str,
     seconds: float | None,
     compiler: bool,
+    quick: bool,
     expected: bool,
 ) -> None:
     monkeypatch.setattr(compiling, "has_compiler", lambda: compiler)
+    monkeypatch.setattr(compiling, "bfloat16_is_fast", lambda device: quick)
     assert worth_compiling(Recipe(compile=choice), seconds, "cpu") is expected
 
 
