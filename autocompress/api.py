@@ -76,8 +76,8 @@ from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.criteria import Criterion
 
 REDUCED = (
-    "8-bit weights keep to integers of 7 bits, since integer kernels here or on the target add two "
-    "products in 16 bits; quantisation: {reduce_range: off} lets them clip"
+    "8-bit weights keep to integers of 7 bits, so that integer kernels that add two products in "
+    "16 bits clip nothing; quantisation: {reduce_range: off} uses all 8"
 )
 """Told where weights do not reach as far as 8 bits do."""
 

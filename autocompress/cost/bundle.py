@@ -19,9 +19,9 @@ from autocompress.graph.structure import ModelGraph
 PROBE = "probe.onnx"
 """File that tells whether integer kernels clip."""
 
-_KEYS = ("target", "model", "copies", "kernels", "networks", "probe")
+_KEYS = ("target", "model", "copies", "kernels", "networks")
 _MEASURED = (*_KEYS, "device", "versions", "created", "kernel_ms", "network_ms")
-_SAMPLES = ("network_samples_ms", "noisy")
+_OPTIONAL = ("network_samples_ms", "noisy", "probe")
 
 
 def write_bundle(
@@ -103,7 +103,7 @@ def read_measured(path: Path, space: HasGraph | ModelGraph) -> DeviceProfile:
         InvalidInputError: If it is no such file, or belongs to another model.
     """
     record = check_record(
-        read_json(path), what=f"'{path}'", keys=(*_MEASURED, *_SAMPLES), required=_MEASURED
+        read_json(path), what=f"'{path}'", keys=(*_MEASURED, *_OPTIONAL), required=_MEASURED
     )
     graph = space if isinstance(space, ModelGraph) else space.graph
     if record["model"] != graph.fingerprint:

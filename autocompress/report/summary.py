@@ -157,8 +157,9 @@ def _drift(rows: Sequence[ArtifactRow]) -> str:
     middle = statistics.median(errors)
     return (
         f"All latencies are {'above' if middle > 0 else 'below'} what was predicted, half of them "
-        f"by {abs(middle):.0%} or more: the host was {'slower' if middle > 0 else 'faster'} than "
-        "when it was profiled. Ratios to fp32 hold, since all files were timed in one run."
+        f"by {abs(middle):.0%} or more: the host was probably "
+        f"{'slower' if middle > 0 else 'faster'} than when it was profiled. Ratios to fp32 hold, "
+        "since all files were timed in one run."
     )
 
 
