@@ -19,16 +19,21 @@ ROOT = Path(__file__).parents[1]
 
 def run(name: str, *options: object) -> str:
     """Run an example on one thread, and return what it printed."""
+    finished = run_freely(name, *options)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+def run_freely(name: str, *options: object) -> subprocess.CompletedProcess[str]:
+    """Run an example on one thread, whether it ends well or not."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    finished = subprocess.run(
+    return subprocess.run(
         [sys.executable, str(ROOT / "examples" / name), *map(str, options)],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    return finished.stdout
 
 
 @pytest.mark.slow
@@ -100,6 +105,14 @@ def test_the_page_of_the_evidence_is_written_anew(tmp_path: Path) -> None:
         "joint_minus": {"nncf": None},
         "dominated": [{"path": joint["path"], "by": ["nncf/0/int8.onnx"]}],
         "failed": [{"method": "mct", "seed": 0, "error": "exit code 1: no"}],
+        "minutes": 10.0,
+        "environment": {
+            "processor": "An Old Processor",
+            "threads": 1,
+            "torch": "2.13.0",
+            "onnxruntime": "1.32.0",
+            "started": "2026-01-02T03:04:05+00:00",
+        },
     }
     evidence, page = tmp_path / "figures" / "evidence.json", tmp_path / "page.md"
     write_json(evidence, {"models": {"net": {"onnxruntime-cpu": found}}})
@@ -115,10 +128,20 @@ def test_the_page_of_the_evidence_is_written_anew(tmp_path: Path) -> None:
     assert rows == ["| method", "| NNCF <int8>", "| union_of_contenders", "| joint search"]
     assert f"* `{joint['path']}` by `nncf/0/int8.onnx`" in text
     assert "mct: not run. exit code 1: no" in text
+    assert "10 minutes a method and seed, training on 1 thread of An Old Processor; " in text
     plot = ElementTree.parse(tmp_path / "figures" / "evidence-net-onnxruntime-cpu.svg")
     assert len(plot.findall(".//{*}circle")) == 2
     run("benchmarks/evidence/page.py", evidence, page)
     assert page.read_text() == text
+
+
+def test_evidence_of_two_processors_is_not_joined(tmp_path: Path) -> None:
+    kept = tmp_path / "evidence.json"
+    found = {"environment": {"processor": "An Old Processor"}}
+    write_json(kept, {"models": {"resnet20": {"onnxruntime-cpu": found}}})
+    refused = run_freely("benchmarks/evidence/run.py", "--data", tmp_path, "--json", kept)
+    assert refused.returncode == 1
+    assert "resnet20 on onnxruntime-cpu from An Old Processor" in refused.stderr
 
 
 CELLS = """

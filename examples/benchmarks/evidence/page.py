@@ -43,9 +43,21 @@ def written(record: Mapping[str, Any], folder: Path, page: Path) -> Iterator[str
             plot = folder / f"evidence-{network}-{target}.svg"
             plot.write_text(front_plot(points, found["titles"]))
             yield f"### {network} on {target}\n"
+            yield f"{setting(found)}\n"
             yield f"![fronts of {network} on {target}]({plot.relative_to(page)})\n"
             yield from table(found, points)
             yield from verdict(found, points)
+
+
+def setting(found: Mapping[str, Any]) -> str:
+    """Say what the figures were found on, and with how much time."""
+    host = found["environment"]
+    threads = f"{host['threads']} thread{'s' * (host['threads'] != 1)} of {host['processor']}"
+    versions = f"PyTorch {host['torch']}, ONNX Runtime {host['onnxruntime']}"
+    return (
+        f"{found['minutes']:g} minutes a method and seed, training on {threads}; {versions}; "
+        f"measured on {host['started'][:10]}."
+    )
 
 
 def table(found: Mapping[str, Any], points: Sequence[Point]) -> Iterator[str]:

@@ -6,9 +6,10 @@
 Every cell (network, target, method, seed) is kept in WORK as it ends and is not run again; what
 failed is tried again. All files of one network and target are then measured in one interleaved run.
 `--json` writes what was found, and page.py makes the page of the documentation from it. What the
-file holds of other methods and seeds stays there: evidence may be gathered on several days, and is
-compared by the ratio to the original's latency in the same run. `--threads 1 --at-once 2` runs two
-cells at a time, each on a processor of its own; cells that failed are then not tried again.
+file holds of other methods and seeds stays there: evidence may be gathered on several days on one
+kind of processor, and is compared by the ratio to the original's latency in the same run.
+`--threads 1 --at-once 2` runs two cells at a time, each on a processor of its own; cells that
+failed are then not tried again.
 """
 
 import argparse
@@ -40,6 +41,7 @@ from autocompress.core.comparison import (
     volumes,
 )
 from autocompress.core.files import read_json, write_json
+from autocompress.cost.measurement import device_name
 from autocompress.report.comparison import comparison_table
 from subjects import Subject, make_subject
 
@@ -79,6 +81,7 @@ def main() -> None:
     evidence["seeds"], evidence["threads"] = options.seeds, options.threads
     evidence["versions"] = {name: _version(name) for name in PACKAGES}
     kept = read_json(options.json)["models"] if options.json and options.json.is_file() else {}
+    check_processor(kept, options)
     if options.at_once > 1:
         run_ahead(missing(options), options.at_once)
     for network in options.networks:
@@ -96,6 +99,27 @@ def main() -> None:
         evidence["models"] = {name: found for name, found in merged.items() if found}
         write_json(options.json, evidence)
         console.print(f"written: {options.json}")
+
+
+def check_processor(kept: dict[str, Any], options: argparse.Namespace) -> None:
+    """Stop before figures join others of another processor, where other files are the faster ones.
+
+    Args:
+        kept: What the file of `--json` holds, by network and target.
+        options: Of the command line.
+
+    Raises:
+        SystemExit: If it holds figures of the same networks and targets from another processor.
+    """
+    here = device_name()
+    for network in options.networks:
+        for target in options.targets:
+            there = kept.get(network, {}).get(target, {}).get("environment", {}).get("processor")
+            if there not in (None, here):
+                raise SystemExit(
+                    f"--json: {options.json} holds {network} on {target} from {there}; expected "
+                    f"{here}: ratios of latencies do not carry over. Name another file."
+                )
 
 
 def make_place(network: str, target: str, options: argparse.Namespace) -> Place:
