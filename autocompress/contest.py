@@ -165,7 +165,10 @@ def run_method(contest: Contest, method: Method, folder: Path, seed: int) -> lis
         half = contest.minutes / 2
         pruned = contest.search(pruning, folder / "prune", seed=seed, minutes=half)
         candidates = [member.candidate for member in pruned.front or pruned.members]
-        return _train_given(contest, method, folder / "distil", seed, half, candidates)
+        profile = folder / "prune" / "profile.json"
+        return _train_given(
+            contest, method, folder / "distil", seed, half, candidates, target=profile
+        )
     if method.recipe == UNIFORM:
         space = SearchSpace.load(contest.space)
         bound = method.space_of(space).bind(contest.model, _inputs(contest), contest.resolved)
@@ -181,6 +184,7 @@ def _train_given(
     seed: int,
     minutes: float,
     candidates: Sequence[Candidate],
+    **changes: Any,
 ) -> list[Path]:
     """Fine-tune pruned candidates with 8 bits everywhere; nothing else is searched."""
     space = method.space_of(SearchSpace.load(contest.space))
@@ -194,6 +198,7 @@ def _train_given(
         designs=list(designs),
         sampler="random",
         budget=contest.budget(minutes, len(designs) + 1),
+        **changes,
     )
     return _files(result)
 

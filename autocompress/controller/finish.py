@@ -1,5 +1,6 @@
 """What a search ends with: finalists trained, exported, and measured side by side."""
 
+import time
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from autocompress.controller.lessons import taught_candidate
 from autocompress.controller.run import Run
 from autocompress.controller.start import refit_profile
 from autocompress.core.budget import FINALIST_SHARE, Budget
+from autocompress.core.evaluation import FidelityResult
 from autocompress.errors import StorageError, StudyError
 
 FINALISTS = 6
@@ -21,9 +23,6 @@ MOST_FINALISTS = 10
 
 LAST_SECONDS = 40.0
 """Longest measurement of all members side by side."""
-
-WORTHWHILE_EPOCHS = 2.5
-"""Training of one finalist, in epochs, below which fewer finalists are better."""
 
 FEWEST_FINALISTS = 3
 """Finalists that are trained however little time there is for each."""
@@ -98,7 +97,7 @@ def _worthwhile(run: Run, seconds: float, over: int) -> int:
     asked = run.schedule.budget.finalists
     if asked is not None or run.evaluator.seconds_per_image == 0.0:
         return (asked or FINALISTS) - over
-    each = WORTHWHILE_EPOCHS * run.setup.epoch_images * run.evaluator.seconds_per_image
+    each = run.schedule.worthwhile_images * run.evaluator.seconds_per_image
     trained_well = int(seconds // (each + run.seconds_per_member))
     return min(MOST_FINALISTS - over, max(FEWEST_FINALISTS - over, trained_well, 0))
 
@@ -141,7 +140,8 @@ def _finalist(run: Run, finalist: Finalist, waiting: Sequence[Finalist]) -> None
         images = 100 * run.setup.epoch_images
     if finalist.share == 0.0 or (seconds is not None and seconds < 1.0):
         images = 0
-    model, result = run.evaluator.train(
+    begun = time.monotonic()
+    model, trained = run.evaluator.fine_tune(
         taught_candidate(run, evaluation.candidate),
         slot=evaluation.slot,
         images=images,
@@ -150,18 +150,20 @@ def _finalist(run: Run, finalist: Finalist, waiting: Sequence[Finalist]) -> None
         fidelity=2,
         inherit=finalist.share > 0.0,
     )
-    run.ledger.record_final(evaluation.slot, result)
+    spent = time.monotonic() - begun
     member = run.write_member(
-        name,
-        model,
-        finalist.predicted,
-        origin=evaluation.origin,
-        trained_images=result.trained_images,
+        name, model, finalist.predicted, origin=evaluation.origin, trained_images=trained
     )
+    result = FidelityResult(
+        accuracy=member.measured["val_accuracy"],
+        images=member.measured["val_images"],
+        trained_images=trained,
+        seconds=spent,
+    )
+    run.ledger.record_final(evaluation.slot, result)
     member = run.add_member(member)
     run.say("finalists", f"member {name} is on disk", member=member)
 
 
 def _measuring_seconds(run: Run) -> float:
-    total = run.schedule.total_seconds
-    return LAST_SECONDS if total is None else min(LAST_SECONDS, 0.05 * total)
+    return run.schedule.at_most(LAST_SECONDS, 0.05)

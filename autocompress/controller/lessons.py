@@ -40,7 +40,8 @@ def learn_distillation(run: Run, forecast: Forecast) -> None:
 
     They take `learning_share` of what is spent on training, in time where
     minutes are budgeted, else in number. Nothing is learned where the space fixes the
-    distillation, or where there is too little for two trainings.
+    distillation, where there is too little for two trainings, or where the finalists'
+    minutes would not train one of them well: then they need all there is.
     """
     space, share = run.setup.space, run.setup.training.learning_share
     settings = lesson_settings(space)
@@ -122,6 +123,9 @@ def _affordable(run: Run, share: float, found: Sequence[Mapping[str, Any]]) -> b
     if total is None:
         allowed = round(share / max(1e-9, 1.0 - share) * len(trained))
         return allowed >= 2 and len(found) < allowed
+    each_finalist = run.schedule.worthwhile_images * run.evaluator.seconds_per_image
+    if FINALIST_SHARE * total < each_finalist:
+        return False
     seconds = share * (FINALIST_SHARE * total + sum(result.seconds for result in trained))
     each = run.schedule.short_seconds or 0.0
     spent = sum(lesson["seconds"] for lesson in found)

@@ -158,7 +158,8 @@ class Run:
 
     def add_member(self, member: MeasuredMember) -> MeasuredMember:
         """Measure a written member beside the baselines, and renew the front."""
-        measured = self.measure([*self.baselines(), member], seconds=ADDED_SECONDS)
+        seconds = self.schedule.at_most(ADDED_SECONDS, 0.005)
+        measured = self.measure([*self.baselines(), member], seconds=seconds)
         self.update_front()
         return measured[-1]
 

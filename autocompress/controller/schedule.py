@@ -12,6 +12,9 @@ SHORT_EPOCHS, SHORT_IMAGES = 0.5, 6_000
 FULL_EPOCHS, FULL_IMAGES = 4.0, 30_000
 """Fidelity 2 where only trials are budgeted: epochs, or images if that is more."""
 
+WORTHWHILE_EPOCHS = 2.5
+"""Training of one finalist, in epochs, below which fewer finalists are better."""
+
 SHORT_SHARE = 0.06
 """Share of the minutes for trials that one short fine-tune may take."""
 
@@ -56,6 +59,10 @@ class Schedule:
         """Seconds until the budget is spent, at least 0; None without a limit."""
         return None if self.total_seconds is None else max(0.0, self.total_seconds - self.elapsed)
 
+    def at_most(self, seconds: float, share: float) -> float:
+        """Limit seconds to a share of the budget, [0, 1], where that is in minutes."""
+        return seconds if self.total_seconds is None else min(seconds, share * self.total_seconds)
+
     @property
     def trial_seconds_left(self) -> float | None:
         """Seconds until the finalists' share begins; None without a limit."""
@@ -94,6 +101,11 @@ class Schedule:
         allowed = TRAINING_SHARE * (1.0 - FINALIST_SHARE) * self.total_seconds
         left = self.trial_seconds_left
         return trained_seconds < allowed and (left is None or left > self.short_seconds)
+
+    @property
+    def worthwhile_images(self) -> float:
+        """Training images of one finalist below which fewer finalists are better."""
+        return WORTHWHILE_EPOCHS * self.epoch_images
 
     @property
     def full_images(self) -> int:

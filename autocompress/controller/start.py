@@ -42,7 +42,7 @@ def measure_baseline(run: Run) -> dict[str, float]:
         members.append(_untrained(run, name, "plain int8", int8))
     except ExportError as error:
         run.say("baseline", f"plain int8 is not compared with: {error}")
-    members = run.measure(members, seconds=BASELINE_SECONDS)
+    members = run.measure(members, seconds=run.schedule.at_most(BASELINE_SECONDS, 0.01))
     for member in members:
         run.say("baseline", f"{member.measured['origin']} measured", member=member)
     values = members[0].values()
@@ -71,14 +71,13 @@ def device_profile(run: Run) -> Profile:
         setup.profile.save(path)
         return setup.profile
     run.say("profile", "measuring the kernels of the search space on the target")
-    total = run.schedule.total_seconds
     profile = profile_device(
         setup.graph,
         setup.space.pruning_choices,
         setup.target,
-        seconds=PROFILE_SECONDS if total is None else min(PROFILE_SECONDS, 0.04 * total),
+        seconds=run.schedule.at_most(PROFILE_SECONDS, 0.04),
     )
-    profile = _refit(run, _time_networks(run, profile, total))
+    profile = _refit(run, _time_networks(run, profile))
     profile.save(path)
     return profile
 
@@ -100,7 +99,7 @@ def _refit(run: Run, profile: DeviceProfile) -> DeviceProfile:
     return profile.refit(anchors)
 
 
-def _time_networks(run: Run, profile: DeviceProfile, total: float | None) -> DeviceProfile:
+def _time_networks(run: Run, profile: DeviceProfile) -> DeviceProfile:
     """Time some whole candidates, untrained, which teach a profile what they cost beside kernels.
 
     Their ratios to the original count: it is the original's own latency that all share.
@@ -114,7 +113,7 @@ def _time_networks(run: Run, profile: DeviceProfile, total: float | None) -> Dev
         setup.model,
         ModelInputs(args=args, kwargs=kwargs),
         count=NETWORKS,
-        seconds=NETWORK_SECONDS if total is None else min(NETWORK_SECONDS, 0.04 * total),
+        seconds=run.schedule.at_most(NETWORK_SECONDS, 0.04),
     )
     known = run.ledger.get("latency_ms", {}).get("0000")
     if known is None or not fitted.anchors:

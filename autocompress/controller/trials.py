@@ -299,7 +299,7 @@ def _early_member(run: Run, forecast: Forecast, evaluation: Evaluation) -> None:
     written = {member.id for member in run.members()}
     if len(written) >= len(BASELINES) + EARLY_MEMBERS or name in written:
         return
-    model, _ = run.evaluator.train(evaluation.candidate, slot=slot, images=0, inherit=False)
+    model, _ = run.evaluator.fine_tune(evaluation.candidate, slot=slot, images=0, inherit=False)
     try:
         member = run.write_member(
             name,

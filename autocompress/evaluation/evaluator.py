@@ -153,6 +153,41 @@ class Evaluator:
         fidelity: int = 1,
         inherit: bool = True,
     ) -> tuple[CompressedModel, FidelityResult]:
+        """Fine-tune a candidate as `fine_tune` does, and score it on all of `val`.
+
+        Returns:
+            The settled model, calibrated in float32, and its accuracy on `val`.
+        """
+        started = time.monotonic()
+        model, trained = self.fine_tune(
+            candidate,
+            slot=slot,
+            images=images,
+            seconds=seconds,
+            on_step=on_step,
+            fidelity=fidelity,
+            inherit=inherit,
+        )
+        accuracy = score(model, self.task, self.splits.val, device=self.device)
+        result = FidelityResult(
+            accuracy=accuracy,
+            images=count(self.splits.val),
+            trained_images=trained,
+            seconds=time.monotonic() - started,
+        )
+        return model, result
+
+    def fine_tune(
+        self,
+        candidate: Candidate,
+        *,
+        slot: int,
+        images: int,
+        seconds: float | None = None,
+        on_step: Callable[[float], None] | None = None,
+        fidelity: int = 1,
+        inherit: bool = True,
+    ) -> tuple[CompressedModel, int]:
         """Fine-tune a candidate, from the closest trained relative if there is one.
 
         Without `inherit` it starts from what an earlier training of its own
@@ -173,10 +208,9 @@ class Evaluator:
             inherit: Whether weights of other slots may be used.
 
         Returns:
-            The settled model, calibrated in float32, and its accuracy on all
-            of `val`.
+            The settled model, calibrated in float32, and the training images
+            that its weights have seen, those of its relatives included.
         """
-        started = time.monotonic()
         training = self.training if fidelity == 2 and images > 0 else self.training.at_once()
         first = plan_stages(candidate, training, self.graph)[0]
         model = self._cut(first.candidate, candidate)
@@ -196,14 +230,7 @@ class Evaluator:
             save_checkpoint(model, self.checkpoint(slot), before)
         on_grids = before + trained > 0 and training.quantise != "after"
         self.settle(model, exact=True, trained=on_grids)
-        accuracy = score(model, self.task, self.splits.val, device=self.device)
-        result = FidelityResult(
-            accuracy=accuracy,
-            images=count(self.splits.val),
-            trained_images=before + trained,
-            seconds=time.monotonic() - started,
-        )
-        return model, result
+        return model, before + trained
 
     def _train(
         self,

@@ -44,7 +44,8 @@ PRUNED = Candidate(pruning_ratios={"conv1": 0.5})
 class Evaluator:
     """Reaches most at a low temperature with few bits, and at a high one when pruned."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds_per_image: float) -> None:
+        self.seconds_per_image = seconds_per_image
         self.trained: list[tuple[str, DistillConfig]] = []
 
     def train(self, candidate: Candidate, **_: Any) -> tuple[None, FidelityResult]:
@@ -58,7 +59,12 @@ class Evaluator:
         assert slot >= lessons.LESSON_SLOT
 
 
-def _run(trained: int, space: dict[str, Any] | None = None) -> Any:
+def _run(
+    trained: int,
+    space: dict[str, Any] | None = None,
+    budget: Budget = Budget(trials=100),  # noqa: B008  frozen
+    seconds_per_image: float = 0.0,
+) -> Any:
     import torch
 
     result = FidelityResult(accuracy=0.5, images=1, trained_images=1, seconds=1.0)
@@ -78,8 +84,8 @@ def _run(trained: int, space: dict[str, Any] | None = None) -> Any:
     return SimpleNamespace(
         setup=SimpleNamespace(space=bound, training=TrainingConfig()),
         ledger=Ledger(evaluations),
-        schedule=Schedule(budget=Budget(trials=100), epoch_images=10, spent_before=0.0),
-        evaluator=Evaluator(),
+        schedule=Schedule(budget=budget, epoch_images=10, spent_before=0.0),
+        evaluator=Evaluator(seconds_per_image),
         said=said,
         say=lambda stage, text: said.append(text),
         watch=lambda *_: None,
@@ -120,6 +126,16 @@ def test_lessons_take_their_share_of_the_trainings() -> None:
     learn_distillation(run, FORECAST)
     assert len(run.evaluator.trained) == 5
     assert len(run.evaluator.trained) / (28 + 5) >= 0.15
+
+
+@pytest.mark.parametrize(("seconds_per_image", "expected"), [(0.9, 10), (1.0, 0)])
+def test_minutes_that_train_no_finalist_well_are_not_spent_on_lessons(
+    seconds_per_image: float, expected: int
+) -> None:
+    budget = Budget(minutes=1.0)  # 24 seconds of it are the finalists'
+    run = _run(60, budget=budget, seconds_per_image=seconds_per_image)
+    learn_distillation(run, FORECAST)
+    assert len(run.evaluator.trained) == expected
 
 
 def test_a_fixed_distillation_is_not_compared() -> None:

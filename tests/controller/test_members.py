@@ -1,5 +1,6 @@
 """Members: the split into front and others, and refusal of files that are wrong."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,55 @@ def test_a_member_is_written_measured_and_read_back(
 
     with pytest.raises(ExportError, match="accuracy"):
         store._verify(compressed, _Opposite(model), path)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "asked"),
+    [
+        ((1, 0, 0, 0), 2),  # within half of the tolerance on the first examples
+        ((2, 0, 0, 0), 4),  # more than half, and fine on all
+        ((2, 0, 1, 0), None),
+    ],
+)
+def test_the_model_is_asked_no_further_where_the_first_examples_agree(
+    wrong: tuple[int, ...], asked: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(members, "FIRST_EXAMPLES", 40)
+    inputs = torch.eye(4).repeat(8, 1)
+    val = [(inputs, inputs.argmax(1)) for _ in wrong]
+    task = Task(train=val, val=val, test=val)
+    splits = dataclasses.replace(make_splits(task, seed=0), val=tuple(val))
+    store = MemberStore(Path(), torch.nn.Identity(), task, splits, Target.named("onnxruntime-cpu"))
+    model, runtime = _Counted(), _Mistaken(wrong)
+    if asked is None:
+        with pytest.raises(ExportError, match=r"accuracy of 1\.0000 within 0\.0156"):
+            store._verify(model, runtime, Path("model.onnx"))
+        return
+    accuracy = store._verify(model, runtime, Path("model.onnx"))
+    assert accuracy == pytest.approx(1.0 - sum(wrong) / 128)  # the file's, on all of `val`
+    assert model.calls == asked
+
+
+class _Counted(torch.nn.Module):
+    """Returns its inputs."""
+
+    calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return x
+
+
+class _Mistaken(torch.nn.Module):
+    """Returns its inputs, but for some examples of every batch."""
+
+    def __init__(self, wrong: tuple[int, ...]) -> None:
+        super().__init__()
+        self.wrong = iter(wrong)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        number = next(self.wrong)
+        return torch.cat([-x[:number], x[number:]])
 
 
 class _Opposite(torch.nn.Module):

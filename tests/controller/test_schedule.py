@@ -57,3 +57,11 @@ def test_small_epochs_are_repeated() -> None:
     assert small.short_images == 6_000
     assert large.short_images == 25_000
     assert large.full_images == 200_000
+
+
+def test_lengths_of_time_are_limited_where_minutes_are() -> None:
+    limited = Schedule(budget=Budget(minutes=1.0), epoch_images=100, spent_before=0.0)
+    assert limited.at_most(40.0, 0.05) == 3.0
+    assert limited.at_most(2.0, 0.05) == 2.0
+    free = Schedule(budget=Budget(trials=5), epoch_images=100, spent_before=0.0)
+    assert free.at_most(40.0, 0.05) == 40.0
