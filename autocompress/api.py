@@ -171,7 +171,7 @@ def search(
             a network disk. The password of a server is read from the environment
             variable AUTOCOMPRESS_STORAGE_PASSWORD.
         sampler: "joint" learns accuracy and computes costs; "tpe", "random",
-            "nsga2", "gp" and "haq" are there to compare with.
+            "nsga2", "gp" and "haq" are there to compare with, after the same first designs.
         warm_start: Folders of earlier studies. Their best candidates are tried
             first; where model, weights and data are the same, all that is
             known of their candidates counts, whatever the target was.

@@ -13,7 +13,7 @@ from autocompress.artifact.saturation import saturates
 from autocompress.artifact.session import open_model
 from autocompress.artifact.static_int8 import static_int8
 from autocompress.config import SearchConfig
-from autocompress.controller.designs import plain_int8
+from autocompress.controller.designs import ladder_start, plain_int8
 from autocompress.controller.methods import (
     PRUNING_STEP,
     SEQUENTIAL,
@@ -31,6 +31,7 @@ from autocompress.cost.resolve import resolve_target
 from autocompress.errors import InvalidInputError, explain
 from autocompress.evaluation.splits import example_inputs, make_splits
 from autocompress.evaluation.task import Task
+from autocompress.space.bound import BoundSpace
 from autocompress.space.preset import SearchSpace
 
 BASELINE = "original"
@@ -170,11 +171,11 @@ def run_method(contest: Contest, method: Method, folder: Path, seed: int) -> lis
             contest, method, folder / "distil", seed, half, candidates, target=profile
         )
     if method.recipe == UNIFORM:
-        space = SearchSpace.load(contest.space)
-        bound = method.space_of(space).bind(contest.model, _inputs(contest), contest.resolved)
-        candidates = [bound.uniform(32, 32, ratio) for ratio in space.pruning.ratios]
+        bound, ratios = _bound(contest, method), SearchSpace.load(contest.space).pruning.ratios
+        candidates = [bound.uniform(32, 32, ratio) for ratio in ratios]
         return _train_given(contest, method, folder, seed, contest.minutes, candidates)
-    return _files(contest.search(method, folder, seed=seed, minutes=contest.minutes))
+    start = [ladder_start(_bound(contest, method))] if method.bare else []
+    return _files(contest.search(method, folder, seed=seed, minutes=contest.minutes, designs=start))
 
 
 def _train_given(
@@ -187,8 +188,7 @@ def _train_given(
     **changes: Any,
 ) -> list[Path]:
     """Fine-tune pruned candidates with 8 bits everywhere; nothing else is searched."""
-    space = method.space_of(SearchSpace.load(contest.space))
-    int8 = plain_int8(space.bind(contest.model, _inputs(contest), contest.resolved)).layers
+    int8 = plain_int8(_bound(contest, method)).layers
     designs = dict.fromkeys(replace(c, layers=int8) for c in candidates)
     result = contest.search(
         method,
@@ -215,6 +215,12 @@ def export_original(contest: Contest) -> Path:
 def original_path(contest: Contest) -> Path:
     """Return where the fp32 file of the original is."""
     return contest.folder / f"{BASELINE}{Path(contest.resolved.file_name).suffix}"
+
+
+def _bound(contest: Contest, method: Method) -> BoundSpace:
+    """Return what a method may vary in the model."""
+    space = method.space_of(SearchSpace.load(contest.space))
+    return space.bind(contest.model, _inputs(contest), contest.resolved)
 
 
 def _inputs(contest: Contest) -> Any:

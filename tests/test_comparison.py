@@ -84,11 +84,15 @@ def test_switches_and_given_candidates_reach_the_search(
         comparison.run_method(contest, METHODS[name], contest.folder / "x", 3)
     random, prune, distil, uniform = searches.calls
     assert random["sampler"] == "random"
+    (start,) = random["designs"]  # nothing but what every search begins with
+    assert start.pruning_ratios == {}
+    assert set(start.weight_bits().values()) == {8}
     assert random["budget"] == ac.Budget(minutes=1.0)
     assert prune["budget"] == ac.Budget(minutes=0.5)
     assert prune["space"].quantisation.weight_bits == (32,)
     assert prune["space"].distillation.kd_weight.high == 0.0
     assert distil["space"].distillation.kd_weight.low == 0.9
+    assert distil["target"] == contest.folder / "x" / "prune" / "profile.json"
     (given,) = distil["designs"]
     assert {config.weight_bits for config in given.layers.values()} == {8}
     ratios = ac.SearchSpace.load("mlp").pruning.ratios

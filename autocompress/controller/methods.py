@@ -45,6 +45,7 @@ class Method:
             other, or ONNX Runtime's static quantiser.
         space: What it changes of the search space, by section and key.
         sampler: What proposes candidates.
+        bare: Whether the sampler proposes from the start, without first designs of ours.
         objectives: What is optimised; None as in the joint search.
         training: What it changes of the training, by key.
     """
@@ -53,6 +54,7 @@ class Method:
     recipe: str = SEARCH
     space: Patch = field(default_factory=dict)
     sampler: str = "joint"
+    bare: bool = False
     objectives: tuple[str, ...] | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
 
@@ -63,7 +65,7 @@ class Method:
 
 METHODS: Mapping[str, Method] = {
     "joint": Method(title="joint search"),
-    "random": Method(title="joint space, random candidates", sampler="random"),
+    "random": Method(title="joint space, random candidates", sampler="random", bare=True),
     "sequential": Method(
         title="prune, then int8, then distil (T 4, weight 0.9)",
         recipe=SEQUENTIAL,
