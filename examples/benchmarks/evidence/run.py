@@ -221,7 +221,9 @@ def summarise(
         console: Where to print.
     """
     contest = place.contest
+    torch.set_num_threads(processors())  # to score files; latencies have the target's threads
     points = measure(contest, cells, seconds=options.measuring_seconds)
+    torch.set_num_threads(options.threads)
     points = joined([Point.from_json(point) for point in kept.get("points", [])], points)
     record = write_comparison(contest, cells, points)
     again = {(cell["method"], cell["seed"]) for cell in cells}
@@ -261,6 +263,11 @@ def add_union(record: dict[str, Any], baseline: Point, points: list[Point]) -> N
     joint = volumes(points, baseline).get("joint")
     if joint is not None:
         record["joint_minus"][UNION] = mean_difference(joint, union)
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def _version(package: str) -> str:
@@ -314,9 +321,8 @@ def _options() -> argparse.Namespace:
         options.measuring_seconds, options.work = 2.0, options.work / "smoke"
     elif options.data is None:
         parser.error("--data is needed, or --smoke")
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    if not 1 <= options.at_once <= processors:
-        parser.error(f"--at-once: expected 1 to {processors} here, got {options.at_once}")
+    if not 1 <= options.at_once <= processors():
+        parser.error(f"--at-once: expected 1 to {processors()} here, got {options.at_once}")
     return options
 
 
