@@ -238,22 +238,24 @@ def summarise(
 
 
 def add_union(record: dict[str, Any], baseline: Point, points: list[Point]) -> None:
-    """Add the union of all contenders, seed by seed, and what of the joint fronts it beats.
+    """Add the union of all contenders, seed by seed, and what of the joint fronts they beat.
 
-    "union_of_contenders" joins the hypervolumes, of the seeds that contenders were run with;
-    "contenders" names its methods, and "dominated" lists the members of joint fronts that one of
-    their files beats.
+    "union_of_contenders" joins the hypervolumes, of the seeds that other tools were run with;
+    "contenders" names its methods, and "dominated" lists the members of joint fronts that a file
+    of theirs beats, whatever its seed.
     """
     names = ["int8", *CONTENDERS]
-    unions: dict[int, list[Point]] = {}
-    for point in points:
-        if point.method in names:
-            unions.setdefault(point.seed, []).append(point)
-    union = {seed: front_volume(unions[seed], baseline) for seed in sorted(unions)}
+    theirs = [p for p in points if p.method in names]
+    seeds = {p.seed for p in theirs if p.method in CONTENDERS} or {p.seed for p in theirs}
+    union = {
+        seed: front_volume([p for p in theirs if p.seed == seed], baseline)
+        for seed in sorted(seeds)
+    }
+    ours = [p for p in points if p.method == "joint"]
     dominated = [
-        {"path": ours.path, "by": [p.path for p in theirs if p.beats(ours)]}
-        for seed, theirs in sorted(unions.items())
-        for ours in chosen([p for p in points if p.method == "joint" and p.seed == seed])
+        {"path": member.path, "by": [p.path for p in theirs if p.beats(member)]}
+        for seed in sorted({p.seed for p in ours})
+        for member in chosen([p for p in ours if p.seed == seed])
     ]
     record["contenders"] = names
     record["dominated"] = [entry for entry in dominated if entry["by"]]
