@@ -79,14 +79,15 @@ def table(found: Mapping[str, Any], points: Sequence[Point]) -> Iterator[str]:
 def verdict(found: Mapping[str, Any], points: Sequence[Point]) -> Iterator[str]:
     """Yield where others win, and what could not be run."""
     beaten = found["dominated"]
-    if "joint" in found["hypervolume"]:
+    if {"joint", "union_of_contenders"} <= found["hypervolume"].keys():
         joint, union = (median(found["hypervolume"][n]) for n in ("joint", "union_of_contenders"))
         members = [p for p in points if p.method == "joint"]
+        more = f" ({joint / union - 1.0:+.0%})" if union else ""
         yield (
             f"The joint front's hypervolume (median) is {joint:.3f}, that of all contenders "
-            f"together {union:.3f}. Of {len(members)} files of the joint searches, {len(beaten)} "
-            "on their fronts are beaten by a file of a contender: no less accurate on `test`, and "
-            "faster beyond both intervals."
+            f"together {union:.3f}{more}. Of {len(members)} files of the joint searches, "
+            f"{len(beaten)} on their fronts are beaten by a file of a contender: no less accurate "
+            "on `test`, and faster beyond both intervals."
         )
         yield ""
     for entry in beaten:

@@ -259,6 +259,8 @@ def add_union(record: dict[str, Any], baseline: Point, points: list[Point]) -> N
     ]
     record["contenders"] = names
     record["dominated"] = [entry for entry in dominated if entry["by"]]
+    if not union:
+        return
     record["titles"][UNION] = "all contenders together"
     record["hypervolume"][UNION] = [*union.values()]
     record["seeds"][UNION] = [*union]
