@@ -5,6 +5,7 @@ python examples/benchmarks/evidence/page.py docs/benchmarks/evidence.json docs/b
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -12,10 +13,21 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from autocompress.core.comparison import Point, chosen
+from autocompress.core.comparison import ACCURACY_ROOM, Point
 from autocompress.core.files import read_json
 from autocompress.report.comparison import DROPS, fastest, interval, spread
 from charts import Axis, Series, chart
+
+WAYS = ("joint", "sequential", "random", "pruning-only", "bits-only", "int8")
+"""Methods that are drawn beside the joint search, apart from contenders."""
+
+CAPTION = (
+    "Every file of all seeds within 5 points of the original, which is the cross; lines join the "
+    "files of a method that none of its others beats on `test`."
+)
+
+WIDTH = 120
+"""Characters of a line of prose."""
 
 START, END = "<!-- evidence: written by page.py -->", "<!-- end of evidence -->"
 
@@ -40,11 +52,13 @@ def written(record: Mapping[str, Any], folder: Path, page: Path) -> Iterator[str
     for network, targets in record["models"].items():
         for target, found in targets.items():
             points = [Point.from_json(point) for point in found["points"]]
-            plot = folder / f"evidence-{network}-{target}.svg"
-            plot.write_text(front_plot(points, found["titles"]))
             yield f"### {network} on {target}\n"
-            yield f"{setting(found)}\n"
-            yield f"![fronts of {network} on {target}]({plot.relative_to(page)})\n"
+            yield f"{wrapped(setting(found))}\n"
+            yield wrapped(CAPTION) + "\n"
+            for what, names in (("contenders", ["joint", *found["contenders"]]), ("ways", WAYS)):
+                plot = folder / f"evidence-{network}-{target}-{what}.svg"
+                plot.write_text(front_plot(points, found["titles"], names))
+                yield f"![{what} on {network}, {target}]({plot.relative_to(page)})\n"
             yield from table(found, points)
             yield from verdict(found, points)
 
@@ -61,16 +75,25 @@ def setting(found: Mapping[str, Any]) -> str:
 
 
 def table(found: Mapping[str, Any], points: Sequence[Point]) -> Iterator[str]:
-    """Yield a row per method: hypervolume, and the fastest file within some points."""
-    drops = " | ".join(f"within {100 * drop:.0f} pt" for drop in DROPS)
-    yield f"| method | seeds | hypervolume (quartiles) | joint minus it (95 %) | {drops} |"
-    yield "|---|---|---|---|" + "---|" * len(DROPS)
-    volumes = found["hypervolume"]
-    for name, values in sorted(volumes.items(), key=lambda item: -max(item[1], default=0)):
+    """Yield two tables with a row per method: hypervolume, and the fastest file within points."""
+    volumes = sorted(found["hypervolume"].items(), key=lambda item: -median(item[1]))
+    yield "| method | seeds | hypervolume (quartiles) | joint minus it (95 %) |"
+    yield "|---|---|---|---|"
+    for name, values in volumes:
+        cells = [found["titles"].get(name, name), str(len(values)), spread(values)]
+        yield "| " + " | ".join([*cells, interval(found["joint_minus"].get(name))]) + " |"
+    yield ""
+    yield wrapped(
+        "The fastest file that loses no more than so many points on `val`: its latency as a "
+        "multiple of the original's, and its accuracy on `test` in %."
+    )
+    yield ""
+    yield "| method | " + " | ".join(f"{100 * drop:.0f}" for drop in DROPS) + " |"
+    yield "|---|" + "---|" * len(DROPS)
+    for name, _ in volumes:
         group = found["contenders"] if name == "union_of_contenders" else [name]
         made = [point for point in points[1:] if point.method in group]
-        cells = [found["titles"].get(name, name), str(len(values)), spread(values)]
-        cells += [interval(found["joint_minus"].get(name))]
+        cells = [found["titles"].get(name, name)]
         cells += [fastest(made, points[0], drop) for drop in DROPS]
         yield "| " + " | ".join(cells) + " |"
     yield ""
@@ -83,7 +106,7 @@ def verdict(found: Mapping[str, Any], points: Sequence[Point]) -> Iterator[str]:
         joint, union = (median(found["hypervolume"][n]) for n in ("joint", "union_of_contenders"))
         members = [p for p in points if p.method == "joint"]
         more = f" ({joint / union - 1.0:+.0%})" if union else ""
-        yield (
+        yield wrapped(
             f"The joint front's hypervolume (median) is {joint:.3f}, that of all contenders "
             f"together {union:.3f}{more}. Of {len(members)} files of the joint searches, "
             f"{len(beaten)} on their fronts are beaten by a file of a contender: no less accurate "
@@ -91,32 +114,60 @@ def verdict(found: Mapping[str, Any], points: Sequence[Point]) -> Iterator[str]:
         )
         yield ""
     for entry in beaten:
-        yield f"* `{entry['path']}` by " + ", ".join(f"`{path}`" for path in entry["by"])
+        others = ", ".join(f"`{path}`" for path in entry["by"])
+        yield wrapped(f"* `{entry['path']}` by {others}", "  ")
     for cell in found["failed"]:
         reason = " ".join(cell["error"].split())
-        yield f"* {found['titles'].get(cell['method'], cell['method'])}: not run. {reason}"
+        title = found["titles"].get(cell["method"], cell["method"])
+        yield wrapped(f"* {title}: not run. {reason}", "  ")
     yield ""
 
 
-def front_plot(points: Sequence[Point], titles: Mapping[str, str]) -> str:
-    """Draw accuracy on `test` over latency: every file, and the fronts chosen on `val`."""
+def wrapped(text: str, indent: str = "") -> str:
+    """Break a paragraph into lines of the documentation; further ones are indented."""
+    lines = textwrap.wrap(
+        text,
+        WIDTH,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines)
+
+
+def front_plot(points: Sequence[Point], titles: Mapping[str, str], names: Sequence[str]) -> str:
+    """Draw accuracy on `test` over latency, about the box that the hypervolume counts.
+
+    Args:
+        points: The original first, then every file.
+        titles: By method.
+        names: The methods that are drawn, as far as they have a file there.
+    """
     baseline, rest = points[0], points[1:]
-    limit = baseline.accuracy - 0.06
-    shown = [p for p in rest if p.accuracy >= limit]
-    right = 1.15 * max([1.0, *(p.latency_ratio for p in shown)])
+    low, right = baseline.accuracy - ACCURACY_ROOM, 1.25
+    shown = [p for p in rest if p.accuracy >= low and p.latency_ratio <= right]
     top = max([baseline.accuracy, *(p.accuracy for p in shown)]) + 0.005
     series = []
-    for name in sorted({p.method for p in shown}, key=lambda name: (name != "joint", name)):
-        made = [p for p in shown if p.method == name]
-        dots = [(p.latency_ratio, 100 * p.accuracy, p.path) for p in made]
-        line = [(p.latency_ratio, 100 * p.accuracy) for p in chosen(made)]
-        series.append(Series(name=titles.get(name, name), points=dots, line=line))
+    for name in names:
+        if made := [p for p in shown if p.method == name]:
+            dots = [(p.latency_ratio, 100 * p.accuracy, p.path) for p in made]
+            line = [(p.latency_ratio, 100 * p.accuracy) for p in unbeaten(made)]
+            series.append(Series(name=titles.get(name, name), points=dots, line=line))
     return chart(
         series,
         Axis.even("latency, as a multiple of the original's", 0.0, right),
-        Axis.even("accuracy on test, %", 100 * limit, 100 * top, "{:.1f}"),
+        Axis.even("accuracy on test, %", 100 * low, 100 * top, "{:.1f}"),
         cross=(1.0, 100 * baseline.accuracy),
     )
+
+
+def unbeaten(points: Sequence[Point]) -> list[Point]:
+    """Return the points that no other one beats on `test` and latency, fastest first."""
+    found: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.latency_ratio, -p.accuracy)):
+        if not found or point.accuracy > found[-1].accuracy:
+            found.append(point)
+    return found
 
 
 if __name__ == "__main__":

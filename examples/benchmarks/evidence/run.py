@@ -78,7 +78,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     console = Console(width=130)
     evidence: dict[str, Any] = {"schema_version": 1, "minutes": options.minutes, "models": {}}
-    evidence["seeds"], evidence["threads"] = options.seeds, options.threads
+    evidence["threads"] = options.threads
     evidence["versions"] = {name: _version(name) for name in PACKAGES}
     kept = read_json(options.json)["models"] if options.json and options.json.is_file() else {}
     check_processor(kept, options)
