@@ -102,12 +102,13 @@ def test_the_page_of_the_evidence_is_written_anew(tmp_path: Path) -> None:
         "titles": {"joint": "joint search", "nncf": "NNCF <int8>"},
         "contenders": ["nncf"],
         "hypervolume": {"joint": [0.5], "nncf": [0.6], "union_of_contenders": [0.6]},
+        "seeds": {"joint": [0], "nncf": [0], "union_of_contenders": [0]},
         "joint_minus": {"nncf": None},
         "dominated": [{"path": joint["path"], "by": ["nncf/0/int8.onnx"]}],
         "failed": [{"method": "mct", "seed": 0, "error": "exit code 1: no"}],
         "minutes": 10.0,
+        "setting": {"processor": "An Old Processor", "vectors": "AVX2", "clips": True},
         "environment": {
-            "processor": "An Old Processor",
             "threads": 1,
             "torch": "2.13.0",
             "onnxruntime": "1.32.0",
@@ -128,7 +129,7 @@ def test_the_page_of_the_evidence_is_written_anew(tmp_path: Path) -> None:
     assert rows == 2 * ["| method", "| NNCF <int8>", "| union_of_contenders", "| joint search"]
     assert f"* `{joint['path']}` by `nncf/0/int8.onnx`" in text
     assert "mct: not run. exit code 1: no" in text
-    assert "10 minutes a method and seed, training on 1 thread of An Old Processor; " in text
+    assert "10 minutes a method and seed, training on 1 thread of An Old Processor (AVX2, " in text
     for what, circles in (("contenders", 2), ("ways", 1)):
         plot = tmp_path / "figures" / f"evidence-net-onnxruntime-cpu-{what}.svg"
         assert len(ElementTree.parse(plot).findall(".//{*}circle")) == circles
@@ -138,11 +139,11 @@ def test_the_page_of_the_evidence_is_written_anew(tmp_path: Path) -> None:
 
 def test_evidence_of_two_processors_is_not_joined(tmp_path: Path) -> None:
     kept = tmp_path / "evidence.json"
-    found = {"environment": {"processor": "An Old Processor"}}
+    found = {"setting": {"processor": "An Old Processor"}}
     write_json(kept, {"models": {"resnet20": {"onnxruntime-cpu": found}}})
     refused = run_freely("benchmarks/evidence/run.py", "--data", tmp_path, "--json", kept)
     assert refused.returncode == 1
-    assert "resnet20 on onnxruntime-cpu from An Old Processor" in refused.stderr
+    assert "resnet20 on onnxruntime-cpu from {'processor': 'An Old Processor'}" in refused.stderr
 
 
 CELLS = """

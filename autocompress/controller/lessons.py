@@ -48,6 +48,8 @@ def learn_distillation(run: Run, forecast: Forecast) -> None:
     if share == 0.0 or len(settings) < 2:
         return
     found: list[dict[str, Any]] = run.ledger.get("lessons", [])
+    if not found and not _has_time(run):
+        return
     chosen = _representatives(run, forecast)
     pairs = [(kind, setting) for setting in settings for kind in chosen]
     for number, (kind, setting) in enumerate(pairs):
@@ -116,6 +118,18 @@ def taught_candidate(run: Run, candidate: Candidate) -> Candidate:
     return replace(candidate, distill=best.get(kind_of(candidate), candidate.distill))
 
 
+def _has_time(run: Run) -> bool:
+    """Tell whether the finalists' minutes train one of them well; decided once in a study."""
+    total, speed = run.schedule.total_seconds, run.evaluator.seconds_per_image
+    if total is None:
+        return True
+    key = f"lessons within {total:g} s"
+    if run.ledger.get(key) is None:
+        enough = FINALIST_SHARE * total >= run.schedule.worthwhile_images * speed
+        run.ledger.set(key, bool(enough))
+    return bool(run.ledger.get(key))
+
+
 def _affordable(run: Run, share: float, found: Sequence[Mapping[str, Any]]) -> bool:
     """Tell whether another lesson fits into the share; one alone would teach nothing."""
     trained = [e.fidelities[1] for e in run.ledger.evaluations() if 1 in e.fidelities]
@@ -123,9 +137,6 @@ def _affordable(run: Run, share: float, found: Sequence[Mapping[str, Any]]) -> b
     if total is None:
         allowed = round(share / max(1e-9, 1.0 - share) * len(trained))
         return allowed >= 2 and len(found) < allowed
-    each_finalist = run.schedule.worthwhile_images * run.evaluator.seconds_per_image
-    if FINALIST_SHARE * total < each_finalist:
-        return False
     seconds = share * (FINALIST_SHARE * total + sum(result.seconds for result in trained))
     each = run.schedule.short_seconds or 0.0
     spent = sum(lesson["seconds"] for lesson in found)

@@ -45,7 +45,7 @@ class Method:
             other, or ONNX Runtime's static quantiser.
         space: What it changes of the search space, by section and key.
         sampler: What proposes candidates.
-        bare: Whether the sampler proposes from the start, without first designs of ours.
+        bare: Whether the sampler proposes all but the original and plain int8; no designs of ours.
         objectives: What is optimised; None as in the joint search.
         training: What it changes of the training, by key.
     """

@@ -136,6 +136,9 @@ def test_minutes_that_train_no_finalist_well_are_not_spent_on_lessons(
     run = _run(60, budget=budget, seconds_per_image=seconds_per_image)
     learn_distillation(run, FORECAST)
     assert len(run.evaluator.trained) == expected
+    run.evaluator.seconds_per_image = 0.0  # a process that resumes has not trained yet
+    learn_distillation(run, FORECAST)
+    assert len(run.evaluator.trained) == expected
 
 
 def test_a_fixed_distillation_is_not_compared() -> None:

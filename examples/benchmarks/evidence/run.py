@@ -29,6 +29,7 @@ from ahead import run_ahead
 from contend import CONTENDERS, cells_for, run_contender
 
 import autocompress as ac
+from autocompress.artifact.saturation import saturates
 from autocompress.comparison import measure, run_cell, write_comparison
 from autocompress.contest import Contest, export_original
 from autocompress.controller.methods import METHODS
@@ -81,7 +82,7 @@ def main() -> None:
     evidence["threads"] = options.threads
     evidence["versions"] = {name: _version(name) for name in PACKAGES}
     kept = read_json(options.json)["models"] if options.json and options.json.is_file() else {}
-    check_processor(kept, options)
+    check_setting(kept, options)
     if options.at_once > 1:
         run_ahead(missing(options), options.at_once)
     for network in options.networks:
@@ -101,25 +102,38 @@ def main() -> None:
         console.print(f"written: {options.json}")
 
 
-def check_processor(kept: dict[str, Any], options: argparse.Namespace) -> None:
+def check_setting(kept: dict[str, Any], options: argparse.Namespace) -> None:
     """Stop before figures join others of another processor, where other files are the faster ones.
+
+    Nor do figures of other minutes or threads join.
 
     Args:
         kept: What the file of `--json` holds, by network and target.
         options: Of the command line.
 
     Raises:
-        SystemExit: If it holds figures of the same networks and targets from another processor.
+        SystemExit: If it holds figures of the same networks and targets from another setting.
     """
-    here = device_name()
+    here = setting(options)
     for network in options.networks:
         for target in options.targets:
-            there = kept.get(network, {}).get(target, {}).get("environment", {}).get("processor")
-            if there not in (None, here):
+            there = kept.get(network, {}).get(target, {}).get("setting", here)
+            if there != here:
                 raise SystemExit(
                     f"--json: {options.json} holds {network} on {target} from {there}; expected "
-                    f"{here}: ratios of latencies do not carry over. Name another file."
+                    f"{here}: such figures do not compare. Name another file."
                 )
+
+
+def setting(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what figures must have in common to be joined."""
+    return {
+        "processor": device_name(),
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+        "clips": saturates(ac.Target.named("onnxruntime-cpu")),
+        "minutes": options.minutes,
+        "threads": options.threads,
+    }
 
 
 def make_place(network: str, target: str, options: argparse.Namespace) -> Place:
@@ -230,6 +244,7 @@ def summarise(
     record["failed"] += [
         cell for cell in kept.get("failed", []) if (cell["method"], cell["seed"]) not in again
     ]
+    record["setting"] = setting(options)
     record["titles"] |= {name: contender.title for name, contender in CONTENDERS.items()}
     add_union(record, points[0], points[1:])
     write_json(contest.folder / "comparison.json", record)
