@@ -120,8 +120,8 @@ def test_a_member_is_written_measured_and_read_back(
 @pytest.mark.parametrize(
     ("wrong", "asked"),
     [
-        ((1, 0, 0, 0), 2),  # within half of the tolerance on the first examples
-        ((2, 0, 0, 0), 4),  # more than half, and fine on all
+        ((0, 0, 1, 1), 2),  # equal on the first examples
+        ((1, 0, 1, 0), 4),  # not equal there, and fine on all
         ((2, 0, 1, 0), None),
     ],
 )
