@@ -80,12 +80,12 @@ def test_the_readme_shows_the_configuration_of_the_demo() -> None:
     assert shown == (ROOT / "examples" / "digits.yaml").read_text(encoding="utf-8")
 
 
-def _point(method: str, accuracy: float, ms: float) -> dict[str, object]:
+def _point(method: str, accuracy: float, ms: float, seed: int = 0) -> dict[str, object]:
     return Point(
         method=method,
-        seed=0,
+        seed=seed,
         name="0001",
-        path=f"{method}/0/front/0001/model.onnx",
+        path=f"{method}/{seed}/front/0001/model.onnx",
         val_accuracy=accuracy,
         accuracy=accuracy,
         latency_ms=ms,
@@ -97,53 +97,63 @@ def _point(method: str, accuracy: float, ms: float) -> dict[str, object]:
 
 def test_the_page_of_the_evidence_is_written_anew(tmp_path: Path) -> None:
     joint = _point("joint", 0.9, 0.5)
+    others = [_point("nncf", 0.91, 0.4), _point("joint", 0.9, 0.3, 3)]
+    old = {"processor": "An Old Processor", "vectors": "AVX2", "clips": True, "seeds": [0]}
+    new = {"processor": "A New One", "vectors": "AVX512", "clips": False, "seeds": [3]}
+    spent = {"minutes": 10.0, "threads": 1}
     found = {
-        "points": [_point("original", 0.9, 1.0), joint, _point("nncf", 0.91, 0.4)],
+        "points": [_point("original", 0.9, 1.0), joint, *others],
         "titles": {"joint": "joint search", "nncf": "NNCF <int8>"},
         "contenders": ["nncf"],
-        "hypervolume": {"joint": [0.5], "nncf": [0.6], "union_of_contenders": [0.6]},
-        "seeds": {"joint": [0], "nncf": [0], "union_of_contenders": [0]},
+        "hypervolume": {"joint": [0.5, 0.8], "nncf": [0.6], "union_of_contenders": [0.6]},
+        "seeds": {"joint": [0, 3], "nncf": [0], "union_of_contenders": [0]},
         "joint_minus": {"nncf": None},
         "dominated": [{"path": joint["path"], "by": ["nncf/0/int8.onnx"]}],
         "failed": [{"method": "mct", "seed": 0, "error": "exit code 1: no"}],
-        "minutes": 10.0,
-        "setting": {"processor": "An Old Processor", "vectors": "AVX2", "clips": True},
-        "environment": {
-            "threads": 1,
-            "torch": "2.13.0",
-            "onnxruntime": "1.32.0",
-            "started": "2026-01-02T03:04:05+00:00",
-        },
+        "settings": [old | spent, new | spent],
+        "environment": {"torch": "2.13.0", "onnxruntime": "1.32.0"},
     }
     evidence, page = tmp_path / "figures" / "evidence.json", tmp_path / "page.md"
     write_json(evidence, {"models": {"net": {"onnxruntime-cpu": found}}})
     page.write_text(
-        "# Before\n<!-- evidence: written by page.py -->\nold\n<!-- end of evidence -->\nAfter\n"
+        "# Before\n<!-- evidence: written by page.py -->\nstale\n<!-- end of evidence -->\nAfter\n"
     )
     run("benchmarks/evidence/page.py", evidence, page)
     text = page.read_text()
     assert text.startswith("# Before\n")
     assert text.endswith("After\n")
-    assert "old" not in text
+    assert "stale" not in text
     rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
-    assert rows == 2 * ["| method", "| NNCF <int8>", "| union_of_contenders", "| joint search"]
+    mine, theirs = ["| method", "| joint search"], ["| NNCF <int8>", "| union_of_contenders"]
+    assert rows == 2 * [mine[0], *theirs, mine[1]] + 2 * mine + [*mine, *theirs]
     assert f"* `{joint['path']}` by `nncf/0/int8.onnx`" in text
     assert "mct: not run. exit code 1: no" in text
-    assert "10 minutes a method and seed, training on 1 thread of An Old Processor (AVX2, " in text
-    for what, circles in (("contenders", 2), ("ways", 1)):
-        plot = tmp_path / "figures" / f"evidence-net-onnxruntime-cpu-{what}.svg"
+    assert "### net on onnxruntime-cpu, An Old Processor with AVX2" in text
+    assert "training on 1 thread; seed 3. Integer kernels are exact there" in text
+    for name, what, circles in (
+        ("an-old-processor-avx2", "contenders", 2),
+        ("an-old-processor-avx2", "ways", 1),
+        ("a-new-one-avx512", "contenders", 1),
+    ):
+        plot = tmp_path / "figures" / f"evidence-net-onnxruntime-cpu-{name}-{what}.svg"
         assert len(ElementTree.parse(plot).findall(".//{*}circle")) == circles
     run("benchmarks/evidence/page.py", evidence, page)
     assert page.read_text() == text
 
 
-def test_evidence_of_two_processors_is_not_joined(tmp_path: Path) -> None:
+def test_a_seed_of_the_evidence_belongs_to_one_processor(tmp_path: Path) -> None:
     kept = tmp_path / "evidence.json"
-    found = {"setting": {"processor": "An Old Processor"}}
+    old = {"processor": "An Old Processor", "vectors": "AVX2", "clips": True}
+    found = {"settings": [old | {"minutes": 10.0, "threads": 2, "seeds": [0, 1]}]}
     write_json(kept, {"models": {"resnet20": {"onnxruntime-cpu": found}}})
-    refused = run_freely("benchmarks/evidence/run.py", "--data", tmp_path, "--json", kept)
-    assert refused.returncode == 1
-    assert "resnet20 on onnxruntime-cpu from {'processor': 'An Old Processor'}" in refused.stderr
+    command = ("benchmarks/evidence/run.py", "--data", tmp_path, "--json", kept)
+    for options in (("--seeds", "1,3"), ("--seeds", "3", "--minutes", "20")):
+        refused = run_freely(*command, *options)
+        assert refused.returncode == 1
+        assert "holds resnet20 on onnxruntime-cpu, seeds [0, 1], from" in refused.stderr
+        assert "Name other seeds" in refused.stderr
+    other = run_freely(*command, "--seeds", "3")
+    assert "cifar10_jpeg.npz" in other.stderr  # the check let it pass
 
 
 CELLS = """

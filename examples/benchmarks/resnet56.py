@@ -8,7 +8,7 @@ joint search's limit; contenders that prune may keep as many multiplications as 
 the same minutes. `--repeats 1,2` trains the finalists again with other seeds. Every run is kept
 in WORK, and goes on where it was stopped; all files are measured in one interleaved run. What the
 JSON file holds of other methods and seeds stays there, so that they may be run on other days: each
-row has the latency of int8 ResNet-20 in its own run, and its ratio to that.
+row has the processor, the latency of int8 ResNet-20 in its own run, and its ratio to that.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from autocompress.contest import Contest, export_original
 from autocompress.controller.methods import METHODS
 from autocompress.core.comparison import Point
 from autocompress.core.files import read_json, write_json
+from autocompress.cost.measurement import device_name
 from cifar10 import paired
 from cifar10_data import make_random_task, make_task
 from cifar10_models import make_model
@@ -133,11 +134,12 @@ def show(
     """Print the points with paired intervals against int8 ResNet-20, and write them."""
     small = next(point for point in points if point.method == SMALL)
     table = Table("method", "seed", "val %", "test %", "ms", "of ResNet-20's", "points", "95 %")
+    host = {"processor": device_name(), "vectors": torch.backends.cpu.get_cpu_capability()}
     rows, front = [], joint_front(contest, None)
     for point in sorted(points, key=lambda p: (p.method, p.seed, p.latency_ms)):
         compared = paired(contest.task, contest.folder / point.path, contest.folder / small.path)
         ratio = point.latency_ms / small.latency_ms
-        spent = {"minutes": options.minutes, "threads": options.threads}
+        spent = {"minutes": options.minutes, "threads": options.threads, **host}
         known = {"reference_ms": small.latency_ms, "latency_ratio": ratio}
         rows.append(point.to_json() | compared | known | spent | what(point, contest, front))
         table.add_row(

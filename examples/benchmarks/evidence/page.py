@@ -4,6 +4,7 @@ python examples/benchmarks/evidence/page.py docs/benchmarks/evidence.json docs/b
 """
 
 import argparse
+import re
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from autocompress.core.comparison import ACCURACY_ROOM, Point
+from autocompress.core.comparison import ACCURACY_ROOM, Point, mean_difference
 from autocompress.core.files import read_json
 from autocompress.report.comparison import DROPS, fastest, interval, spread
 from charts import Axis, Series, chart
@@ -24,6 +25,11 @@ WAYS = ("joint", "sequential", "random", "pruning-only", "bits-only", "int8")
 CAPTION = (
     "Every file of all seeds within 5 points of the original, which is the cross, and within 1.25 "
     "times its latency; lines join the files of a method that none of its others beats on `test`."
+)
+
+ALL = (
+    "A file's worth depends on the processor, so that values of a method differ by more than its "
+    "luck; differences are those of the same seed on the same processor."
 )
 
 WIDTH = 120
@@ -50,39 +56,78 @@ def written(record: Mapping[str, Any], folder: Path, page: Path) -> Iterator[str
     if not record["models"]:
         yield "No figures yet.\n"
     for network, targets in record["models"].items():
-        for target, found in targets.items():
-            points = [Point.from_json(point) for point in found["points"]]
-            yield f"### {network} on {target}\n"
-            yield f"{wrapped(setting(found))}\n"
-            yield wrapped(CAPTION) + "\n"
-            for what, names in (("contenders", ["joint", *found["contenders"]]), ("ways", WAYS)):
-                plot = folder / f"evidence-{network}-{target}-{what}.svg"
-                plot.write_text(front_plot(points, found["titles"], names))
-                yield f"![{what} on {network}, {target}]({plot.relative_to(page)})\n"
-            yield from table(found, points)
-            yield from verdict(found, points)
+        for target, whole in targets.items():
+            name = f"{network} on {target}"
+            for place in whole["settings"]:
+                yield f"### {name}, {place['processor']} with {place['vectors']}\n"
+                found = with_seeds(whole, place["seeds"])
+                points = [Point.from_json(point) for point in found["points"]]
+                yield f"{wrapped(setting(found, place))}\n"
+                yield wrapped(CAPTION) + "\n"
+                for what, names in plots(found).items():
+                    plot = folder / f"evidence-{network}-{target}-{slug(place)}-{what}.svg"
+                    plot.write_text(front_plot(points, found["titles"], names))
+                    yield f"![{what} on {network}, {target}]({plot.relative_to(page)})\n"
+                yield from table(found, points)
+                yield from verdict(found, points)
+            if len(whole["settings"]) > 1:
+                yield f"### {name}, seeds of all processors\n"
+                yield wrapped(ALL) + "\n"
+                yield from volume_table(whole)
+                yield ""
 
 
-def setting(found: Mapping[str, Any]) -> str:
+def plots(found: Mapping[str, Any]) -> dict[str, Sequence[str]]:
+    """Return the methods of every plot, by its name."""
+    return {"contenders": ["joint", *found["contenders"]], "ways": WAYS}
+
+
+def with_seeds(found: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Any]:
+    """Return what was found with some seeds alone, paired anew."""
+    volumes = {
+        name: {seed: value for seed, value in by_seed(found, name).items() if seed in seeds}
+        for name in found["hypervolume"]
+    }
+    volumes = {name: values for name, values in volumes.items() if values}
+    joint = volumes.get("joint", {})
+    first, *others = found["points"]
+    points = [first, *(point for point in others if point["seed"] in seeds)]
+    paths = {point["path"] for point in points}
+    return {
+        **found,
+        "points": points,
+        "hypervolume": {name: [*values.values()] for name, values in volumes.items()},
+        "seeds": {name: [*values] for name, values in volumes.items()},
+        "joint_minus": {
+            name: mean_difference(joint, values)
+            for name, values in volumes.items()
+            if name != "joint"
+        },
+        "dominated": [entry for entry in found["dominated"] if entry["path"] in paths],
+        "failed": [cell for cell in found["failed"] if cell["seed"] in seeds],
+    }
+
+
+def slug(place: Mapping[str, Any]) -> str:
+    """Name a processor in the names of files."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{place['processor']} {place['vectors']}".lower()).strip("-")
+
+
+def setting(found: Mapping[str, Any], place: Mapping[str, Any]) -> str:
     """Say what the figures were found on, and with how much time."""
-    host, place = found["environment"], found["setting"]
-    threads = f"{host['threads']} thread{'s' * (host['threads'] != 1)} of {place['processor']} "
-    threads += f"({place['vectors']}{', integer kernels clip' * place['clips']})"
-    versions = f"PyTorch {host['torch']}, ONNX Runtime {host['onnxruntime']}"
+    host, seeds = found["environment"], place["seeds"]
+    threads = f"{place['threads']} thread{'s' * (place['threads'] != 1)}"
     return (
-        f"{found['minutes']:g} minutes a method and seed, training on {threads}; {versions}; "
-        f"measured on {host['started'][:10]}."
+        f"{place['minutes']:g} minutes a method and seed, training on {threads}; seed"
+        f"{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}. Integer kernels "
+        f"{'clip' if place['clips'] else 'are exact'} there. PyTorch {host['torch']}, ONNX Runtime "
+        f"{host['onnxruntime']}."
     )
 
 
 def table(found: Mapping[str, Any], points: Sequence[Point]) -> Iterator[str]:
     """Yield two tables with a row per method: hypervolume, and the fastest file within points."""
-    volumes = sorted(found["hypervolume"].items(), key=lambda item: -median(item[1]))
-    yield "| method | seeds | hypervolume (quartiles) | joint minus it (95 %) |"
-    yield "|---|---|---|---|"
-    for name, values in volumes:
-        cells = [found["titles"].get(name, name), str(len(values)), spread(values)]
-        yield "| " + " | ".join([*cells, interval(found["joint_minus"].get(name))]) + " |"
+    yield from volume_table(found)
     yield ""
     yield wrapped(
         "The fastest file that loses no more than so many points on `val`, of the median seed: its "
@@ -91,13 +136,27 @@ def table(found: Mapping[str, Any], points: Sequence[Point]) -> Iterator[str]:
     yield ""
     yield "| method | " + " | ".join(f"{100 * drop:.0f}" for drop in DROPS) + " |"
     yield "|---|" + "---|" * len(DROPS)
-    for name, _ in volumes:
+    for name, _ in best_first(found):
         group = found["contenders"] if name == "union_of_contenders" else [name]
         made = [point for point in points[1:] if point.method in group]
         cells = [found["titles"].get(name, name)]
         cells += [fastest(median_seed(made, points[0], drop), points[0], drop) for drop in DROPS]
         yield "| " + " | ".join(cells) + " |"
     yield ""
+
+
+def volume_table(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a table of hypervolumes, with a row per method."""
+    yield "| method | seeds | hypervolume (quartiles) | joint minus it (95 %) |"
+    yield "|---|---|---|---|"
+    for name, values in best_first(found):
+        cells = [found["titles"].get(name, name), str(len(values)), spread(values)]
+        yield "| " + " | ".join([*cells, interval(found["joint_minus"].get(name))]) + " |"
+
+
+def best_first(found: Mapping[str, Any]) -> list[tuple[str, list[float]]]:
+    """Return the hypervolumes of all methods, those of the best one first."""
+    return sorted(found["hypervolume"].items(), key=lambda item: -median(item[1]))
 
 
 def median_seed(points: Sequence[Point], baseline: Point, drop: float) -> list[Point]:

@@ -6,8 +6,9 @@
 Every cell (network, target, method, seed) is kept in WORK as it ends and is not run again; what
 failed is tried again. All files of one network and target are then measured in one interleaved run.
 `--json` writes what was found, and page.py makes the page of the documentation from it. What the
-file holds of other methods and seeds stays there: evidence may be gathered on several days on one
-kind of processor, and is compared by the ratio to the original's latency in the same run.
+file holds of other methods and seeds stays there: evidence may be gathered on several days, each
+seed on one kind of processor, and is compared by the ratio to the original's latency in the same
+run.
 `--threads 1 --at-once 2` runs two cells at a time, each on a processor of its own; cells that
 failed are then not tried again.
 """
@@ -16,6 +17,7 @@ import argparse
 import importlib.metadata
 import os
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,30 +105,35 @@ def main() -> None:
 
 
 def check_setting(kept: dict[str, Any], options: argparse.Namespace) -> None:
-    """Stop before figures join others of another processor, where other files are the faster ones.
+    """Stop before a seed has figures of two processors, where other files are the faster ones.
 
-    Nor do figures of other minutes or threads join.
+    Another processor may add seeds of its own, at the same minutes and threads.
 
     Args:
         kept: What the file of `--json` holds, by network and target.
         options: Of the command line.
 
     Raises:
-        SystemExit: If it holds figures of the same networks and targets from another setting.
+        SystemExit: If it holds figures of the same networks, targets and seeds from another
+            processor, or figures of other minutes or threads.
     """
     here = setting(options)
     for network in options.networks:
         for target in options.targets:
-            there = kept.get(network, {}).get(target, {}).get("setting", here)
-            if there != here:
+            for there in kept.get(network, {}).get(target, {}).get("settings", []):
+                host, seeds = split_setting(there)
+                alike = all(host[key] == here[key] for key in ("minutes", "threads"))
+                if host == here or (alike and not {*seeds} & {*options.seeds}):
+                    continue
                 raise SystemExit(
-                    f"--json: {options.json} holds {network} on {target} from {there}; expected "
-                    f"{here}: such figures do not compare. Name another file."
+                    f"--json: {options.json} holds {network} on {target}, seeds {seeds}, from "
+                    f"{host}; expected {here}: such figures do not compare. Name other seeds, or, "
+                    "for other minutes or threads, another file."
                 )
 
 
 def setting(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what figures must have in common to be joined."""
+    """Return what all figures of one seed have in common."""
     return {
         "processor": device_name(),
         "vectors": torch.backends.cpu.get_cpu_capability(),
@@ -134,6 +141,21 @@ def setting(options: argparse.Namespace) -> dict[str, Any]:
         "minutes": options.minutes,
         "threads": options.threads,
     }
+
+
+def split_setting(kept: Mapping[str, Any]) -> tuple[dict[str, Any], list[int]]:
+    """Return a setting that is kept, and the seeds that were run there."""
+    return {key: value for key, value in kept.items() if key != "seeds"}, kept["seeds"]
+
+
+def add_setting(
+    kept: Sequence[Mapping[str, Any]], here: Mapping[str, Any], seeds: Iterable[int]
+) -> list[dict[str, Any]]:
+    """Return the settings that are kept, each with its seeds, and this one with more of them."""
+    known = [split_setting(there) for there in kept]
+    mine = {seed for host, there in known if host == here for seed in there} | {*seeds}
+    others = [{**host, "seeds": there} for host, there in known if host != here]
+    return [*others, {**here, "seeds": sorted(mine)}]
 
 
 def make_place(network: str, target: str, options: argparse.Namespace) -> Place:
@@ -244,7 +266,8 @@ def summarise(
     record["failed"] += [
         cell for cell in kept.get("failed", []) if (cell["method"], cell["seed"]) not in again
     ]
-    record["setting"] = setting(options)
+    seeds = {cell["seed"] for cell in cells}
+    record["settings"] = add_setting(kept.get("settings", []), setting(options), seeds)
     record["titles"] |= {name: contender.title for name, contender in CONTENDERS.items()}
     add_union(record, points[0], points[1:])
     write_json(contest.folder / "comparison.json", record)
@@ -257,7 +280,7 @@ def add_union(record: dict[str, Any], baseline: Point, points: list[Point]) -> N
 
     "union_of_contenders" joins the hypervolumes, of the seeds that other tools were run with;
     "contenders" names its methods, and "dominated" lists the members of joint fronts that a file
-    of theirs beats, whatever its seed.
+    of theirs beats, whatever its seed on the same processor.
     """
     names = ["int8", *CONTENDERS]
     theirs = [p for p in points if p.method in names]
@@ -268,8 +291,9 @@ def add_union(record: dict[str, Any], baseline: Point, points: list[Point]) -> N
     }
     ours = [p for p in points if p.method == "joint"]
     dominated = [
-        {"path": member.path, "by": [p.path for p in theirs if p.beats(member)]}
-        for seed in sorted({p.seed for p in ours})
+        {"path": member.path, "by": [p.path for p in theirs if p.seed in there and p.beats(member)]}
+        for there in (split_setting(kept)[1] for kept in record["settings"])
+        for seed in there
         for member in chosen([p for p in ours if p.seed == seed])
     ]
     record["contenders"] = names
