@@ -1,5 +1,6 @@
 """What every method of a comparison is given, and how each spends it."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from autocompress.artifact.session import open_model
 from autocompress.artifact.static_int8 import static_int8
 from autocompress.config import SearchConfig
 from autocompress.controller.designs import ladder_start, plain_int8
+from autocompress.controller.ledger import Ledger
 from autocompress.controller.methods import (
     PRUNING_STEP,
     SEQUENTIAL,
@@ -166,16 +168,40 @@ def run_method(contest: Contest, method: Method, folder: Path, seed: int) -> lis
         half = contest.minutes / 2
         pruned = contest.search(pruning, folder / "prune", seed=seed, minutes=half)
         candidates = [member.candidate for member in pruned.front or pruned.members]
-        profile = folder / "prune" / "profile.json"
-        return _train_given(
-            contest, method, folder / "distil", seed, half, candidates, target=profile
-        )
+        return _distil(contest, method, folder, seed, half, candidates)
     if method.recipe == UNIFORM:
         bound, ratios = _bound(contest, method), SearchSpace.load(contest.space).pruning.ratios
         candidates = [bound.uniform(32, 32, ratio) for ratio in ratios]
         return _train_given(contest, method, folder, seed, contest.minutes, candidates)
     start = [ladder_start(_bound(contest, method))] if method.bare else []
     return _files(contest.search(method, folder, seed=seed, minutes=contest.minutes, designs=start))
+
+
+def _distil(
+    contest: Contest,
+    method: Method,
+    folder: Path,
+    seed: int,
+    minutes: float,
+    candidates: Sequence[Candidate],
+) -> list[Path]:
+    """Take the second step of `SEQUENTIAL`: what the first one has pruned goes on from its weights.
+
+    The profile is there, and the baselines are measured again beside the minutes.
+    """
+    first, second = folder / "prune", folder / "distil"
+    kept = second / "checkpoints"
+    for trained in sorted((first / "checkpoints").glob("*.safetensors")):
+        kept.mkdir(parents=True, exist_ok=True)
+        shutil.copy(trained, kept / f"pruned-{trained.name}")
+    again = 0.0
+    if (first / "study.db").is_file():
+        ledger = Ledger.read(first / "study.db")
+        again = float(ledger.get("baseline_s", 0.0))
+        ledger.close()
+    minutes += again / 60.0
+    profile = first / "profile.json"
+    return _train_given(contest, method, second, seed, minutes, candidates, target=profile)
 
 
 def _train_given(
@@ -188,8 +214,9 @@ def _train_given(
     **changes: Any,
 ) -> list[Path]:
     """Fine-tune pruned candidates with 8 bits everywhere; nothing else is searched."""
-    int8 = plain_int8(_bound(contest, method)).layers
-    designs = dict.fromkeys(replace(c, layers=int8) for c in candidates)
+    plain = plain_int8(_bound(contest, method))
+    designs = dict.fromkeys(replace(c, layers=plain.layers) for c in candidates)
+    trials = 1 + len({plain, *designs})  # the original, and plain int8 in any case
     result = contest.search(
         method,
         folder,
@@ -197,7 +224,7 @@ def _train_given(
         minutes=minutes,
         designs=list(designs),
         sampler="random",
-        budget=contest.budget(minutes, len(designs) + 1),
+        budget=contest.budget(minutes, trials),
         **changes,
     )
     return _files(result)

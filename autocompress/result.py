@@ -249,6 +249,10 @@ class SearchResult:
             study_dir=str(self.study_dir),
             structure=self._kept["structure"],
             sensitivities=self._kept["sensitivities"],
+            lessons=self._kept["lessons"],
+            finalist_failures=self._kept["finalist_failures"],
+            training=self._settings.get("training", {}),
+            teachers=len(self._kept["identity"].get("teachers", "").replace(",", " ").split()),
         )
 
     def _repr_html_(self) -> str:
@@ -272,12 +276,15 @@ class SearchResult:
         ledger = Ledger.read(self.study_dir / "study.db")
         try:
             return {
+                "identity": ledger.get("identity", {}),
                 "settings": ledger.get("settings", {}),
                 "notes": ledger.get("notes", []),
                 "rounds": ledger.rounds(),
                 "outlook": ledger.get("outlook", {}),
                 "structure": ledger.get("structure", {}),
                 "sensitivities": ledger.get("sensitivities", []),
+                "lessons": ledger.get("lessons", []),
+                "finalist_failures": ledger.get("finalist_failures", {}),
             }
         finally:
             ledger.close()

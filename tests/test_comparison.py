@@ -12,6 +12,7 @@ import autocompress as ac
 from autocompress import api, comparison
 from autocompress.comparison import benchmark
 from autocompress.contest import Contest, export_original
+from autocompress.controller.ledger import Ledger
 from autocompress.controller.methods import METHODS
 from autocompress.core.files import read_json
 from autocompress.errors import ExportError, InvalidInputError, StudyError
@@ -44,8 +45,20 @@ class Searches:
         path = given["study_dir"] / "front" / "0001" / "model.onnx"
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(self.original, path)
+        if given["study_dir"].name == "prune":
+            _leave_study(given["study_dir"])
         member = SimpleNamespace(path=path, candidate=ac.Candidate())
         return SimpleNamespace(front=[member], members=[member])
+
+
+def _leave_study(folder: Path) -> None:
+    """Leave what the first step of a sequential run hands on, once."""
+    if not (folder / "study.db").is_file():
+        (folder / "checkpoints").mkdir()
+        (folder / "checkpoints" / "00003.safetensors").write_bytes(b"weights")
+        ledger = Ledger.open(folder / "study.db", metric_names=["loss"], identity={}, seed=0)
+        ledger.set("baseline_s", 30.0)
+        ledger.close()
 
 
 @pytest.fixture
@@ -93,6 +106,9 @@ def test_switches_and_given_candidates_reach_the_search(
     assert prune["space"].distillation.kd_weight.high == 0.0
     assert distil["space"].distillation.kd_weight.low == 0.9
     assert distil["target"] == contest.folder / "x" / "prune" / "profile.json"
+    assert distil["budget"] == ac.Budget(minutes=1.0, trials=2)  # the baselines' time is beside it
+    handed = contest.folder / "x" / "distil" / "checkpoints" / "pruned-00003.safetensors"
+    assert handed.read_bytes() == b"weights"
     (given,) = distil["designs"]
     assert {config.weight_bits for config in given.layers.values()} == {8}
     ratios = ac.SearchSpace.load("mlp").pruning.ratios

@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 
 from autocompress.artifact.packed import write_packed
 from autocompress.controller.ledger import Ledger
-from autocompress.core.candidate import Candidate
+from autocompress.core.candidate import Candidate, DistillConfig
 from autocompress.core.evaluation import MeasuredMember, front_document
 from autocompress.core.files import write_json
 from autocompress.errors import AutocompressError, InvalidInputError, MissingFileError
@@ -183,6 +184,19 @@ def test_a_study_without_trials_still_has_tables_and_a_report(result: SearchResu
     assert page == result.study_dir / "report.html"
     assert "accurate" in page.read_text(encoding="utf-8")
     assert (result.study_dir / "trials.csv").is_file()
+
+
+def test_the_report_tells_what_the_ledger_keeps_of_the_training(tmp_path: Path) -> None:
+    names, identity = ["1 - accuracy", "latency_ms"], {"teachers": "0af1, 77b2"}
+    ledger = Ledger.open(tmp_path / "study.db", metric_names=names, identity=identity, seed=0)
+    ledger.set("settings", {"training": {"teacher": "assistant"}})
+    distill = asdict(DistillConfig(temperature=2.5))
+    ledger.set("lessons", [{"kind": "8-bit", "distill": distill, "accuracy": 0.5, "seconds": 1.0}])
+    ledger.set("finalist_failures", {"0042": "no space left"})
+    ledger.close()
+    page = SearchResult(tmp_path).report().read_text(encoding="utf-8")
+    for text in ("teacher: assistant, further teachers: 2", "<td>2.5</td>", "no space left"):
+        assert text in page
 
 
 def test_what_is_no_study_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,10 @@ from autocompress.errors import StorageError, StudyError
 FINALISTS = 6
 """Members that a search adds to those it wrote on its way, where no time is set."""
 
+TRAINED, FAILED, BEGUN = "finalists_trained", "finalist_failures", "finalists_begun"
+"""What the study keeps: slots that are trained, reasons by name, and how many finalists there
+were when those of a budget began, by the budget."""
+
 MOST_FINALISTS = 10
 """Finalists where the time allows to train that many well."""
 
@@ -32,18 +36,20 @@ def train_finalists(run: Run, forecast: Forecast) -> None:
     """Fine-tune, export and verify the candidates that span the predicted front.
 
     They are chosen anew after each one, since what was measured on it corrects
-    the predictions for the others.
+    the predictions for the others. A study that goes on with a larger budget
+    has further ones.
     """
     done, failed = set(run.ledger.get("finalists", [])), set[int]()
+    earlier = _trained_before(run, len(done))
     while True:
         forecast.profile = refit_profile(run, forecast.profile)
-        waiting = _choose(run, forecast, done, failed)
+        waiting = _choose(run, forecast, done, failed, earlier)
         if not waiting:
             return
         if not done and not failed:
             run.say("finalists", f"fine-tuning and exporting {len(waiting)} finalists")
         left, slot = run.schedule.seconds_left, waiting[0].evaluation.slot
-        if left is not None and left < 0.5 * run.seconds_per_member and len(done) > 1:
+        if left is not None and left < 0.5 * run.seconds_per_member and len(done) > earlier + 1:
             run.say("finalists", "the budget is spent; the other finalists wait for more")
             return
         try:
@@ -52,18 +58,30 @@ def train_finalists(run: Run, forecast: Forecast) -> None:
             raise
         except Exception as error:  # a finalist fails alone, whatever it was
             run.say("finalists", f"finalist {slot} failed: {error}")
+            run.ledger.set(FAILED, {**run.ledger.get(FAILED, {}), f"{slot:04d}": str(error)})
             failed.add(slot)
             continue
         done.add(f"{slot:04d}")
-        run.ledger.set("finalists", sorted(done))
+
+
+def _trained_before(run: Run, done: int) -> int:
+    """Return how many finalists smaller budgets of the study had."""
+    budget = run.schedule.budget
+    key = f"{budget.trials} trials, {budget.minutes} minutes"
+    begun: dict[str, int] = run.ledger.get(BEGUN, {})
+    if key not in begun:
+        begun[key] = done
+        run.ledger.set(BEGUN, begun)
+    return begun[key]
 
 
 def _choose(
-    run: Run, forecast: Forecast, done: Collection[str], failed: Collection[int]
+    run: Run, forecast: Forecast, done: Collection[str], failed: Collection[int], earlier: int
 ) -> list[Finalist]:
     """Choose those that the budget still has room for, the least compressed first."""
-    evaluations = [e for e in run.ledger.evaluations() if e.fidelities and e.slot not in failed]
-    over, left = len(done) + len(failed), run.schedule.seconds_left
+    evaluations = [e for e in run.ledger.evaluations() if e.fidelities and not e.failed]
+    evaluations = [e for e in evaluations if e.slot not in failed]
+    over, left = len(done) - earlier + len(failed), run.schedule.seconds_left
     room = most_finalists(run.schedule.budget) - over
     if left is not None:
         room = min(int(left // (1.5 * run.seconds_per_member)), _worthwhile(run, left, over))
@@ -96,7 +114,7 @@ def _worthwhile(run: Run, seconds: float, over: int) -> int:
     """Return how many more finalists the time can train well, at the speed of earlier training."""
     asked = run.schedule.budget.finalists
     if asked is not None or run.evaluator.seconds_per_image == 0.0:
-        return (asked or FINALISTS) - over
+        return (asked or FEWEST_FINALISTS) - over
     each = run.schedule.worthwhile_images * run.evaluator.seconds_per_image
     trained_well = int(seconds // (each + run.seconds_per_member))
     return min(MOST_FINALISTS - over, max(FEWEST_FINALISTS - over, trained_well, 0))
@@ -130,15 +148,17 @@ def measure_members(run: Run, forecast: Forecast) -> None:
 
 def _finalist(run: Run, finalist: Finalist, waiting: Sequence[Finalist]) -> None:
     evaluation = finalist.evaluation
-    name = f"{evaluation.slot:04d}"
+    name, known = f"{evaluation.slot:04d}", run.ledger.get(TRAINED, [])
     seconds, images = None, run.schedule.full_images
     if run.schedule.seconds_left is not None:
-        reserved = len(waiting) * run.seconds_per_member + _measuring_seconds(run)
+        each = run.seconds_per_member + run.added_seconds
+        reserved = len(waiting) * each + _measuring_seconds(run)
         usable = max(0.0, run.schedule.seconds_left - reserved)
         shares = sum(f.share for f in waiting) or 1.0
         seconds = usable * finalist.share / shares
         images = 100 * run.setup.epoch_images
-    if finalist.share == 0.0 or (seconds is not None and seconds < 1.0):
+    is_trained = evaluation.slot in known  # a killed run did not come to write the member
+    if is_trained or finalist.share == 0.0 or (seconds is not None and seconds < 1.0):
         images = 0
     begun = time.monotonic()
     model, trained = run.evaluator.fine_tune(
@@ -148,8 +168,9 @@ def _finalist(run: Run, finalist: Finalist, waiting: Sequence[Finalist]) -> None
         seconds=seconds,
         on_step=run.watch("finalists", f"finalist {evaluation.slot}"),
         fidelity=2,
-        inherit=finalist.share > 0.0,
+        inherit=finalist.share > 0.0 and not is_trained,
     )
+    run.ledger.set(TRAINED, sorted({*known, evaluation.slot}))
     spent = time.monotonic() - begun
     member = run.write_member(
         name, model, finalist.predicted, origin=evaluation.origin, trained_images=trained
@@ -162,8 +183,14 @@ def _finalist(run: Run, finalist: Finalist, waiting: Sequence[Finalist]) -> None
     )
     run.ledger.record_final(evaluation.slot, result)
     member = run.add_member(member)
+    run.ledger.set("finalists", sorted({*run.ledger.get("finalists", []), name}))
+    failures = run.ledger.get(FAILED, {})
+    if failures.pop(name, None):  # of an earlier run
+        run.ledger.set(FAILED, failures)
+    if images > 0 and seconds is not None and spent >= seconds:  # it took all its time
+        run.note_member(time.monotonic() - begun - seconds - run.added_seconds)
     run.say("finalists", f"member {name} is on disk", member=member)
 
 
 def _measuring_seconds(run: Run) -> float:
-    return run.schedule.at_most(LAST_SECONDS, 0.05)
+    return run.schedule.at_most(LAST_SECONDS, 0.025)

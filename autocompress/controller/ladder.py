@@ -89,7 +89,7 @@ def build_ladder(
     is tried alone: that is the sensitivity pass. A step takes the moves of
     least added deviation per cost saved until it has saved `STEP`; only the
     few that look best are tried again, since a move hurts about as much as
-    before (lazy greedy, Minoux 1978).
+    before (lazy greedy, Minoux 1978). Where time is short, moves that save most are tried.
 
     Args:
         space: The space, whose choices the moves take.
@@ -114,6 +114,7 @@ def build_ladder(
         }
         savings = _first_that_pays({m: s for m, s in savings.items() if s >= SMALLEST_SAVING})
         unseen = [move for move in savings if move not in damage]
+        unseen.sort(key=lambda move: -savings[move])
         best = sorted(savings, key=lambda move: damage.get(move, 0.0) / savings[move])
         for move in dict.fromkeys((*unseen, *best[:FRESH_LOOKS])):
             if not enough():

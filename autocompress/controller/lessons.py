@@ -1,6 +1,7 @@
 """What temperature and weight of the distillation suit: learned on representatives."""
 
 import itertools
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -10,7 +11,8 @@ from autocompress.controller.forecast import Forecast
 from autocompress.controller.run import Run
 from autocompress.core.budget import FINALIST_SHARE
 from autocompress.core.candidate import Candidate, DistillConfig
-from autocompress.core.evaluation import Evaluation
+from autocompress.core.evaluation import Evaluation, FidelityResult
+from autocompress.errors import TrainingError
 from autocompress.space.bound import BoundSpace
 
 KINDS = ("low-bit", "pruned", "8-bit")
@@ -18,6 +20,9 @@ KINDS = ("low-bit", "pruned", "8-bit")
 
 LEVELS = (0.15, 0.85)
 """Where in its range each number of the distillation is tried."""
+
+REPRESENTATIVES = "lesson_candidates"
+"""What the study keeps them under, by their kind."""
 
 LESSON_SLOT = 90_000
 """Slots of the trainings, apart from those of trials."""
@@ -50,7 +55,7 @@ def learn_distillation(run: Run, forecast: Forecast) -> None:
     found: list[dict[str, Any]] = run.ledger.get("lessons", [])
     if not found and not _has_time(run):
         return
-    chosen = _representatives(run, forecast)
+    chosen = _representatives(run, forecast, _room(run, share) // 2)
     pairs = [(kind, setting) for setting in settings for kind in chosen]
     for number, (kind, setting) in enumerate(pairs):
         if number < len(found):
@@ -59,24 +64,9 @@ def learn_distillation(run: Run, forecast: Forecast) -> None:
             break
         if not found:
             run.say("lessons", "comparing temperatures and weights of the distillation")
-        slot = LESSON_SLOT + number
-        _, result = run.evaluator.train(
-            replace(chosen[kind].candidate, distill=setting),
-            slot=slot,
-            images=run.schedule.short_images,
-            seconds=run.schedule.short_seconds,
-            on_step=run.watch("lessons", f"lesson {number + 1}"),
-            inherit=False,
-        )
-        run.evaluator.forget(slot)
-        found.append(
-            {
-                "kind": kind,
-                "distill": asdict(setting),
-                "accuracy": result.accuracy,
-                "seconds": result.seconds,
-            }
-        )
+        taught = replace(chosen[kind], distill=setting)
+        lesson = _lesson(run, taught, number)
+        found.append({"kind": kind, "distill": asdict(setting), **lesson})
         run.ledger.set("lessons", found)
     for kind, setting in best_lessons(found).items():
         run.say(
@@ -84,6 +74,28 @@ def learn_distillation(run: Run, forecast: Forecast) -> None:
             f"{kind} finalists take temperature {setting.temperature:.2g} "
             f"and kd_weight {setting.kd_weight:.2g}",
         )
+
+
+def _lesson(run: Run, candidate: Candidate, number: int) -> dict[str, Any]:
+    """Train a candidate from the original; return its accuracy on `val`, or how it failed."""
+    slot, begun = LESSON_SLOT + number, time.monotonic()
+    run.evaluator.forget(slot)  # of a run that was killed after its training
+    accuracy, failure = None, ""
+    try:
+        _, result = run.evaluator.train(
+            candidate,
+            slot=slot,
+            images=run.schedule.short_images,
+            seconds=run.schedule.short_seconds,
+            on_step=run.watch("lessons", f"lesson {number + 1}"),
+            inherit=False,
+        )
+        accuracy = result.accuracy
+    except TrainingError as error:
+        failure = str(error)
+        run.say("lessons", f"lesson {number + 1} failed: {failure}")
+    run.evaluator.forget(slot)
+    return {"accuracy": accuracy, "failure": failure, "seconds": time.monotonic() - begun}
 
 
 def lesson_settings(space: BoundSpace) -> list[DistillConfig]:
@@ -105,7 +117,7 @@ def best_lessons(found: Sequence[Mapping[str, Any]]) -> dict[str, DistillConfig]
     """Return the distillation that reached most, for each kind with more than one lesson."""
     best = {}
     for kind in KINDS:
-        lessons = [lesson for lesson in found if lesson["kind"] == kind]
+        lessons = [x for x in found if x["kind"] == kind and x["accuracy"] is not None]
         if len(lessons) > 1:
             most = max(lessons, key=lambda lesson: lesson["accuracy"])
             best[kind] = DistillConfig(**most["distill"])
@@ -121,8 +133,8 @@ def taught_candidate(run: Run, candidate: Candidate) -> Candidate:
 def _has_time(run: Run) -> bool:
     """Tell whether the finalists' minutes train one of them well; decided once in a study."""
     total, speed = run.schedule.total_seconds, run.evaluator.seconds_per_image
-    if total is None:
-        return True
+    if total is None or speed == 0.0:  # without a training, there is no share of it, either
+        return total is None
     key = f"lessons within {total:g} s"
     if run.ledger.get(key) is None:
         enough = FINALIST_SHARE * total >= run.schedule.worthwhile_images * speed
@@ -132,24 +144,50 @@ def _has_time(run: Run) -> bool:
 
 def _affordable(run: Run, share: float, found: Sequence[Mapping[str, Any]]) -> bool:
     """Tell whether another lesson fits into the share; one alone would teach nothing."""
-    trained = [e.fidelities[1] for e in run.ledger.evaluations() if 1 in e.fidelities]
-    total = run.schedule.total_seconds
-    if total is None:
-        allowed = round(share / max(1e-9, 1.0 - share) * len(trained))
-        return allowed >= 2 and len(found) < allowed
-    seconds = share * (FINALIST_SHARE * total + sum(result.seconds for result in trained))
-    each = run.schedule.short_seconds or 0.0
+    room = _room(run, share)
+    if run.schedule.total_seconds is None:
+        return room >= 2 and len(found) < room
     spent = sum(lesson["seconds"] for lesson in found)
-    return 2.0 * each <= seconds and spent + 0.5 * each < seconds
+    return room >= 2 and spent + 0.5 * _each(run) < _seconds(run, share)
 
 
-def _representatives(run: Run, forecast: Forecast) -> dict[str, Evaluation]:
-    """Choose one evaluated candidate of each kind: the cheapest that promises to be feasible."""
-    known = [e for e in run.ledger.evaluations() if e.fidelities and e.origin not in BASELINES]
-    chosen: dict[str, Evaluation] = {}
-    for evaluation in sorted(known, key=lambda e: (_badness(forecast, e), e.slot)):
-        chosen.setdefault(kind_of(evaluation.candidate), evaluation)
-    return {kind: chosen[kind] for kind in KINDS if kind in chosen}
+def _room(run: Run, share: float) -> int:
+    """Return how many lessons the share has room for."""
+    if run.schedule.total_seconds is None:
+        return round(share / max(1e-9, 1.0 - share) * len(_trained(run)))
+    return int(_seconds(run, share) // max(1e-9, _each(run)))
+
+
+def _seconds(run: Run, share: float) -> float:
+    """Return the share of what is spent on training."""
+    total = FINALIST_SHARE * (run.schedule.total_seconds or 0.0)
+    return share * (total + sum(result.seconds for result in _trained(run)))
+
+
+def _each(run: Run) -> float:
+    return run.schedule.short_seconds or 0.0
+
+
+def _trained(run: Run) -> list[FidelityResult]:
+    return [e.fidelities[1] for e in run.ledger.evaluations() if 1 in e.fidelities]
+
+
+def _representatives(run: Run, forecast: Forecast, kinds: int) -> dict[str, Candidate]:
+    """Choose one evaluated candidate of each kind: the cheapest that promises to be feasible.
+
+    They stay for the study, since lessons compare trainings of one candidate.
+    """
+    kept: dict[str, str] = run.ledger.get(REPRESENTATIVES, {})
+    if not kept:
+        known = [e for e in run.ledger.evaluations() if e.fidelities and not e.failed]
+        known = [e for e in known if e.origin not in BASELINES]
+        chosen: dict[str, Evaluation] = {}
+        for evaluation in sorted(known, key=lambda e: (_badness(forecast, e), e.slot)):
+            chosen.setdefault(kind_of(evaluation.candidate), evaluation)
+        found = [kind for kind in KINDS if kind in chosen][:kinds]
+        kept = {kind: chosen[kind].candidate.to_json() for kind in found}
+        run.ledger.set(REPRESENTATIVES, kept)
+    return {kind: Candidate.from_json(kept[kind]) for kind in KINDS if kind in kept}
 
 
 def _badness(forecast: Forecast, evaluation: Evaluation) -> tuple[float, float]:

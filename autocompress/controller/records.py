@@ -38,6 +38,7 @@ def evaluation(trial: FrozenTrial, final: FidelityResult | None = None) -> Evalu
         fidelities=found,
         costs=attributes.get("costs", {}),
         predicted_accuracy=attributes.get("predicted_accuracy"),
+        failed=trial.state == TrialState.PRUNED and bool(found),
     )
 
 

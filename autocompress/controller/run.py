@@ -51,8 +51,9 @@ class Run:
         schedule: How the budget is spent, and what is left of it.
         evaluator: Evaluates candidates.
         store: Writes and measures members.
-        seconds_per_member: Time that writing one member takes, as seen so far
-            in this run and earlier ones.
+        seconds_per_member: Time that settling and writing one member takes, as
+            seen so far in this run and earlier ones.
+        added_seconds: Time for which a member that was just written is measured.
     """
 
     def __init__(
@@ -83,6 +84,8 @@ class Run:
             setup.study_dir, setup.model, setup.task, setup.splits, setup.target
         )
         self.seconds_per_member = float(ledger.get("member_s", MEMBER_SECONDS))
+        self._speed = self.evaluator.seconds_per_image = float(ledger.get("image_s", 0.0))
+        self.added_seconds = self.schedule.at_most(ADDED_SECONDS, 0.003)
 
     def say(self, stage: str, message: str, **details: Any) -> None:
         """Tell the callbacks of a step, and the ledger of the time."""
@@ -103,8 +106,16 @@ class Run:
                 raise Stop(f"a callback raised {type(error).__name__}") from error
 
     def note_time(self) -> None:
-        """Keep the time spent so far, in case that the process is killed."""
+        """Keep the time spent so far, and the speed, in case that the process is killed."""
         self.ledger.set("elapsed_s", self.schedule.elapsed)
+        if self._speed != self.evaluator.seconds_per_image:
+            self._speed = self.evaluator.seconds_per_image
+            self.ledger.set("image_s", self._speed)
+
+    def note_member(self, seconds: float) -> None:
+        """Keep how long a member took to settle and to write."""
+        self.seconds_per_member = max(0.5 * self.seconds_per_member, seconds)
+        self.ledger.set("member_s", self.seconds_per_member)
 
     def watch(self, stage: str, what: str) -> Callable[[float], None]:
         """Return a callback for training steps that notes the time and says how far it is.
@@ -145,21 +156,14 @@ class Run:
         trained_images: int,
     ) -> MeasuredMember:
         """Export and verify a settled model; see `MemberStore.write`."""
-        started = self.schedule.elapsed
         costs = count_costs(self.setup.graph, model.record.candidate)
-        member = self.store.write(
+        return self.store.write(
             name, model, predicted, costs, origin=origin, trained_images=trained_images
         )
-        self.seconds_per_member = max(
-            0.5 * self.seconds_per_member, self.schedule.elapsed - started
-        )
-        self.ledger.set("member_s", self.seconds_per_member)
-        return member
 
     def add_member(self, member: MeasuredMember) -> MeasuredMember:
         """Measure a written member beside the baselines, and renew the front."""
-        seconds = self.schedule.at_most(ADDED_SECONDS, 0.005)
-        measured = self.measure([*self.baselines(), member], seconds=seconds)
+        measured = self.measure([*self.baselines(), member], seconds=self.added_seconds)
         self.update_front()
         return measured[-1]
 

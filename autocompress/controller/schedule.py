@@ -90,17 +90,19 @@ class Schedule:
             return None
         return SHORT_SHARE * (1.0 - FINALIST_SHARE) * self.total_seconds
 
-    def may_train(self, trained_seconds: float) -> bool:
+    def may_train(self, trained_seconds: float, each: float = 0.0) -> bool:
         """Tell whether another short fine-tune fits.
 
         Args:
             trained_seconds: Seconds that short fine-tunes have taken so far.
+            each: What the longest of them took, with what follows the training.
         """
         if self.total_seconds is None or self.short_seconds is None:
             return True
         allowed = TRAINING_SHARE * (1.0 - FINALIST_SHARE) * self.total_seconds
         left = self.trial_seconds_left
-        return trained_seconds < allowed and (left is None or left > self.short_seconds)
+        needed = max(each, self.short_seconds)
+        return trained_seconds < allowed and (left is None or left > needed)
 
     @property
     def worthwhile_images(self) -> float:

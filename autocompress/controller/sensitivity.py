@@ -22,7 +22,7 @@ KEEP_SECONDS = 5.0
 KEY_DIGITS = 16
 """Hexadecimal digits that a candidate is known by."""
 
-LADDER_SHARE = 0.12
+LADDER_SHARE = 0.08
 """Share of the minutes that the sensitivity pass may take."""
 
 
@@ -126,6 +126,7 @@ class _Remembered:
         """Write what is known to the study."""
         self.run.ledger.set("deviations", self.known)
         self.run.ledger.set("hessian_traces", self.run.evaluator.traces)
+        self.run.note_time()
         self.kept = time.monotonic()
 
 

@@ -18,10 +18,12 @@ from autocompress.core.target import Target
 from autocompress.core.training import TrainingConfig
 from autocompress.cost.resolve import Profile
 from autocompress.errors import InvalidInputError, StudyError, explain
+from autocompress.evaluation.original import weights_digest
 from autocompress.evaluation.splits import Splits, data_digest
 from autocompress.evaluation.task import Task, has_targets
 from autocompress.graph.structure import ModelGraph
 from autocompress.space.bound import BoundSpace
+from autocompress.transform.criteria import find_criterion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +78,16 @@ class SearchSetup:
 
 
 def check_labels(setup: SearchSetup) -> None:
-    """Refuse to learn from labels where training batches have none.
+    """Refuse to read labels where training batches have none.
 
     Raises:
-        InvalidInputError: If the distillation leaves the labels some weight.
+        InvalidInputError: If the distillation leaves the labels some weight, or
+            channels are ranked by them.
     """
-    taught = setup.space.kd_weight.low == 1.0 and setup.training.teach == "throughout"
-    if not taught and not all(map(has_targets, setup.splits.recalibration)):
+    if all(map(has_targets, setup.splits.recalibration)):
+        return
+    space = setup.space
+    if space.kd_weight.low < 1.0 or setup.training.teach != "throughout":
         raise InvalidInputError(
             explain(
                 "task 'train'",
@@ -92,6 +97,17 @@ def check_labels(setup: SearchSetup) -> None:
                 "and teach throughout",
             )
         )
+    criteria = space.criteria if space.pruning_choices else ()
+    for name in criteria:
+        if find_criterion(name).needs == "labels":
+            raise InvalidInputError(
+                explain(
+                    "task 'train'",
+                    expected=f"targets, which the criterion '{name}' reads",
+                    got="batches of inputs alone",
+                    remedy="choose criteria that need none, such as l1 or apoz",
+                )
+            )
 
 
 def study_settings(
@@ -126,11 +142,18 @@ def study_settings(
     }
 
 
-def study_identity(setup: SearchSetup, weights_digest: str) -> dict[str, str]:
-    """Name what a study belongs to; a study is not continued on anything else."""
+def study_identity(setup: SearchSetup, weights: str) -> dict[str, str]:
+    """Name what a study belongs to; a study is not continued on anything else.
+
+    Args:
+        setup: The search.
+        weights: Digest of the original's weights.
+    """
+    teachers = ", ".join(weights_digest(teacher) for teacher in setup.teachers)
     return {
+        **({"teachers": teachers} if teachers else {}),
         "model": setup.graph.fingerprint,
-        "weights": weights_digest,
+        "weights": weights,
         "space": setup.space.fingerprint,
         "data": data_digest(setup.splits.val),
         "target": f"{setup.target.name}, {setup.target.threads} threads, "

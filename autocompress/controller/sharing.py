@@ -1,13 +1,16 @@
 """Whether proxies use weights that all candidates share: trained, compared, kept."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import kendalltau
 
 from autocompress.controller.run import Run
-from autocompress.core.candidate import Candidate
+from autocompress.core.candidate import Candidate, DistillConfig
 from autocompress.core.seeds import derive_seed
+from autocompress.errors import TrainingError
 from autocompress.evaluation.elastic import ElasticConfig, SharedWeights, train_elastic
 from autocompress.space.bound import BoundSpace
 
@@ -26,6 +29,9 @@ POOL = 24
 COMPARED = 6
 """Candidates that are trained to compare the two proxies."""
 
+FEWEST = 3
+"""Of those, whose training must not diverge; the order of fewer tells nothing."""
+
 MOST_PRUNED = 0.99
 """Fraction of channels asked for of the smallest candidate; the space offers the nearest."""
 
@@ -34,18 +40,16 @@ def share_weights(run: Run) -> None:
     """Train shared weights if they are wanted, and use them where they rank better.
 
     "auto" trains a few random candidates for a short while, and takes the
-    proxy whose accuracies have the higher Kendall's tau with theirs. The
-    decision and the weights are kept in the study.
+    proxy whose accuracies have the higher Kendall's tau with theirs. Proxies
+    are plain where the shared training diverges, or all but a few of those.
+    The decision and the weights are kept in the study.
     """
-    wanted = run.setup.training.elastic
-    if wanted == "off":
+    if run.setup.training.elastic == "off":
         return
     path = run.setup.study_dir / FILE
     decision = run.ledger.get("elastic")
     if decision is None or (decision["used"] and not path.is_file()):
-        shared = _train(run)
-        decision = {"used": True} if wanted == "on" else _compare(run, shared)
-        shared.save(path)
+        decision = _decide(run, path)
         run.ledger.set("elastic", decision)
     if decision["used"]:
         run.evaluator.shared = SharedWeights.load(path, run.setup.model)
@@ -54,7 +58,7 @@ def share_weights(run: Run) -> None:
     run.say("sharing", words)
 
 
-def decision_words(decision: dict[str, float]) -> str:
+def decision_words(decision: dict[str, Any]) -> str:
     """Say whether shared weights are used, and why.
 
     Example:
@@ -62,6 +66,8 @@ def decision_words(decision: dict[str, float]) -> str:
         'proxies use elastic weights'
     """
     used = "elastic" if decision["used"] else "the original"
+    if "reason" in decision:
+        return f"proxies use {used} weights: {decision['reason']}"
     if "plain" not in decision:
         return f"proxies use {used} weights"
     first, second = ("elastic", "plain") if decision["used"] else ("plain", "elastic")
@@ -76,6 +82,19 @@ def smallest_candidate(space: BoundSpace) -> Candidate:
     """Return the candidate with the narrowest bits and the fewest channels, all blocks standing."""
     weights, activations = space.layer_precisions[0]
     return space.uniform(weights, activations, MOST_PRUNED)
+
+
+def _decide(run: Run, path: Path) -> dict[str, Any]:
+    """Train shared weights and keep them; say whether they are used, and why."""
+    try:
+        shared = _train(run)
+    except TrainingError as error:
+        run.say("sharing", str(error))
+        return {"used": False, "reason": "the training of elastic ones diverged"}
+    on = run.setup.training.elastic == "on"
+    decision = {"used": True} if on else _compare(run, shared)
+    shared.save(path)
+    return decision
 
 
 def _train(run: Run) -> SharedWeights:
@@ -100,36 +119,49 @@ def _train(run: Run) -> SharedWeights:
     )
 
 
-def _compare(run: Run, shared: SharedWeights) -> dict[str, float]:
-    """Rank trained candidates by both proxies."""
-    evaluator, schedule = run.evaluator, run.schedule
+def _compare(run: Run, shared: SharedWeights) -> dict[str, Any]:
+    """Rank trained candidates by both proxies; those whose training diverges are left out."""
+    evaluator, space = run.evaluator, run.setup.space
     plain, elastic, trained = [], [], []
     for number in range(COMPARED):
-        drawn = run.setup.space.sample(_seed(run, f"compared {number}"))
-        candidate = replace(drawn, distill=Candidate().distill)
-        evaluator.shared = None
+        drawn = space.sample(_seed(run, f"compared {number}"))
+        candidate = space.canonical(replace(drawn, distill=DistillConfig()))
+        try:
+            accuracy = _trained_accuracy(run, candidate, number)
+        except TrainingError as error:
+            run.say("sharing", f"candidate {number + 1} of {COMPARED} is left out: {error}")
+            continue
+        trained.append(accuracy)
         plain.append(evaluator.proxy(candidate).accuracy)
         evaluator.shared = shared
         elastic.append(evaluator.proxy(candidate).accuracy)
         evaluator.shared = None
-        slot = -1 - number
-        found = evaluator.train(
-            candidate,
-            slot=slot,
-            images=schedule.short_images,
-            seconds=None if schedule.short_seconds is None else 0.5 * schedule.short_seconds,
-            on_step=run.watch("sharing", f"candidate {number + 1} of {COMPARED}"),
-            inherit=False,
-        )[1]
-        evaluator.forget(slot)
-        trained.append(found.accuracy)
+    if len(trained) < FEWEST:
+        reason = f"only {len(trained)} of {COMPARED} candidates could be trained to compare them on"
+        return {"used": False, "reason": reason}
     taus = [float(np.nan_to_num(kendalltau(trained, v).statistic)) for v in (plain, elastic)]
     return {
         "used": taus[1] > taus[0],
         "plain": taus[0],
         "elastic": taus[1],
-        "candidates": COMPARED,
+        "candidates": len(trained),
     }
+
+
+def _trained_accuracy(run: Run, candidate: Candidate, number: int) -> float:
+    """Train a candidate for a short while, and keep nothing but its accuracy."""
+    slot, seconds = -1 - number, run.schedule.short_seconds
+    try:
+        return run.evaluator.train(
+            candidate,
+            slot=slot,
+            images=run.schedule.short_images,
+            seconds=None if seconds is None else 0.5 * seconds,
+            on_step=run.watch("sharing", f"candidate {number + 1} of {COMPARED}"),
+            inherit=False,
+        )[1].accuracy
+    finally:
+        run.evaluator.forget(slot)
 
 
 def _seed(run: Run, purpose: str) -> int:

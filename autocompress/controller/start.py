@@ -1,5 +1,6 @@
 """What a search begins with: the baseline's artifacts, and a profile of the target."""
 
+import time
 from dataclasses import replace
 
 from autocompress.controller.designs import ladder_start, plain_int8, unmodified
@@ -32,7 +33,7 @@ def measure_baseline(run: Run) -> dict[str, float]:
     known = run.ledger.get("baseline")
     if known is not None:
         return {key: float(value) for key, value in known.items()}
-    setup = run.setup
+    setup, begun = run.setup, run.schedule.elapsed
     run.say("baseline", "exporting and measuring the original and plain int8")
     proxy_accuracy = score(setup.model, setup.task, setup.splits.proxy, device=setup.device)
     members = [_untrained(run, "0000", "unmodified", unmodified(setup.space))]
@@ -52,13 +53,17 @@ def measure_baseline(run: Run) -> dict[str, float]:
         **{key: values[key] for key in known_costs() if key in values},
     }
     run.ledger.set("baseline", baseline)
+    run.ledger.set("baseline_s", run.schedule.elapsed - begun)
     return baseline
 
 
 def _untrained(run: Run, name: str, origin: str, candidate: Candidate) -> MeasuredMember:
+    started = time.monotonic()
     model = run.evaluator.compress(candidate)
     run.evaluator.settle(model, exact=True)
-    return run.write_member(name, model, {}, origin=origin, trained_images=0)
+    member = run.write_member(name, model, {}, origin=origin, trained_images=0)
+    run.note_member(time.monotonic() - started)
+    return member
 
 
 def device_profile(run: Run) -> Profile:

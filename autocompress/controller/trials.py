@@ -36,6 +36,9 @@ from autocompress.errors import (
 EARLY_MEMBERS = 2
 """Trained candidates that become members before the finalists do."""
 
+EARLY_SHARE = 0.015
+"""Share of the minutes that one of them may take."""
+
 FAILURES_IN_A_ROW = 6
 """Failed trials in a row that stop a search."""
 
@@ -138,7 +141,7 @@ class _Flight:
         ended: Evaluation | None = None
         with self._isolated(ticket):
             if outcome.result is None:
-                self._fail(ticket, outcome.failure)
+                self._fail(ticket, outcome.failure, lasting=outcome.lasting)
                 return
             self._run.ledger.record(ticket, outcome.fidelity, outcome.result)
             found = {**evaluation.fidelities, outcome.fidelity: outcome.result}
@@ -212,9 +215,19 @@ class _Flight:
         except Exception as error:
             self._fail(ticket, f"{type(error).__name__}: {error}", error)
 
-    def _fail(self, ticket: Ticket, reason: str, cause: Exception | None = None) -> None:
+    def _fail(
+        self,
+        ticket: Ticket,
+        reason: str,
+        cause: Exception | None = None,
+        *,
+        lasting: bool = False,
+    ) -> None:
         run, failures = self._run, self._failures
-        run.ledger.fail(ticket, reason)
+        if lasting:
+            run.ledger.prune(ticket, reason)
+        else:
+            run.ledger.fail(ticket, reason)
         self.begun.pop(ticket.slot, None)
         run.say("trials", f"trial {ticket.slot} failed: {reason}")
         failures.append(reason)
@@ -279,8 +292,8 @@ def _promoted(
     """
     training = sum(0 in e.fidelities for e in begun)
     others = [e for e in run.ledger.evaluations() if 0 in e.fidelities]
-    spent = sum(e.fidelities[1].seconds for e in others if 1 in e.fidelities)
-    if not run.schedule.may_train(spent / workers):
+    seconds = [e.fidelities[1].seconds for e in others if 1 in e.fidelities]
+    if not run.schedule.may_train(sum(seconds) / workers, max(seconds, default=0.0)):
         return False
     if ticket.attributes.get("promote"):
         return True
@@ -294,7 +307,13 @@ def _promoted(
 
 
 def _early_member(run: Run, forecast: Forecast, evaluation: Evaluation) -> None:
-    """Export a trained candidate at once, so that an early stop leaves a front."""
+    """Export a trained candidate at once, so that an early stop leaves a front.
+
+    Where the minutes are few, those that it takes are left to the finalists, which are near.
+    """
+    total = run.schedule.total_seconds
+    if total is not None and run.seconds_per_member > EARLY_SHARE * total:
+        return
     name, slot = f"{evaluation.slot:04d}", evaluation.slot
     written = {member.id for member in run.members()}
     if len(written) >= len(BASELINES) + EARLY_MEMBERS or name in written:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import FidelityResult
-from autocompress.errors import StorageError, StudyError
+from autocompress.errors import StorageError, StudyError, TrainingError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +47,7 @@ class Outcome:
             write to the study.
         seconds_per_image: Of the training; 0 where there was none.
         failure: Why there is no result; "" where there is.
+        lasting: Whether another attempt would fail alike.
     """
 
     slot: int
@@ -55,6 +56,7 @@ class Outcome:
     weights: bytes = b""
     seconds_per_image: float = 0.0
     failure: str = ""
+    lasting: bool = False
 
 
 Evaluate = Callable[[Work], Outcome]
@@ -98,12 +100,13 @@ def attempt(evaluate: Evaluate, work: Work) -> Outcome:
     except (StorageError, StudyError):
         raise
     except Exception as error:
-        return failed(work, f"{type(error).__name__}: {error}")
+        diverged = isinstance(error, TrainingError)
+        return failed(work, f"{type(error).__name__}: {error}", lasting=diverged)
 
 
-def failed(work: Work, reason: str) -> Outcome:
+def failed(work: Work, reason: str, *, lasting: bool = False) -> Outcome:
     """Return the outcome of work that failed."""
-    return Outcome(slot=work.slot, fidelity=work.fidelity, failure=reason)
+    return Outcome(slot=work.slot, fidelity=work.fidelity, failure=reason, lasting=lasting)
 
 
 class InlinePool:

@@ -20,7 +20,8 @@ class Budget:
             trials to come must promise; else no more are made, and the
             finalists follow. None uses the whole budget.
         finalists: Candidates that are trained fully at the end, at most, >= 1; fewer are
-            trained for longer. None lets the time decide.
+            trained for longer. None lets the time decide. A study that goes on with
+            another budget trains as many again.
     """
 
     trials: int | None = None

@@ -10,6 +10,9 @@ from scipy.stats import t as student
 from autocompress.core.pareto import hypervolume, non_dominated_mask
 from autocompress.core.schema import check_record
 
+FREE = "int8"
+"""Method whose files count for all others, as the original does: whoever has the model has both."""
+
 ACCURACY_ROOM = 0.05
 """Accuracy below the original's at which the reference point lies."""
 
@@ -104,7 +107,9 @@ def front_volume(points: Sequence[Point], baseline: Point) -> float:
 
 
 def volumes(points: Sequence[Point], baseline: Point) -> dict[str, dict[int, float]]:
-    """Return `front_volume` of every method and seed.
+    """Return `front_volume` of every method and seed, with what everyone has in seconds.
+
+    That is the original, and the file of `FREE` where it was run with the seed.
 
     Args:
         points: What all methods made, in any order.
@@ -116,8 +121,12 @@ def volumes(points: Sequence[Point], baseline: Point) -> dict[str, dict[int, flo
     cells: dict[str, dict[int, list[Point]]] = {}
     for point in points:
         cells.setdefault(point.method, {}).setdefault(point.seed, []).append(point)
+    free = cells.get(FREE, {})
     return {
-        method: {seed: front_volume(seeds[seed], baseline) for seed in sorted(seeds)}
+        method: {
+            seed: front_volume([baseline, *free.get(seed, []), *seeds[seed]], baseline)
+            for seed in sorted(seeds)
+        }
         for method, seeds in cells.items()
     }
 

@@ -55,6 +55,7 @@ class Evaluation:
         fidelities: Result per fidelity reached (0 proxy, 1 short, 2 full).
         costs: Predicted or analytic costs by name, units as in `COSTS`.
         predicted_accuracy: Predicted accuracy after full fine-tuning, [0, 1].
+        failed: Whether it was given up in training, so that its proxy alone says little.
     """
 
     slot: int
@@ -63,6 +64,7 @@ class Evaluation:
     fidelities: Mapping[int, FidelityResult] = field(default_factory=dict)
     costs: Mapping[str, float] = field(default_factory=dict)
     predicted_accuracy: float | None = None
+    failed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -75,7 +75,8 @@ class TrainingConfig:
             representatives; 0 leaves them as they are drawn.
         elastic: Whether proxies use weights shared by all candidates, trained
             before the trials: "on", "off", or "auto", where they rank
-            trained candidates better than the plain proxy does.
+            trained candidates better than the plain proxy does. If their
+            training diverges, proxies are plain.
         data: "task", or "synthetic": inputs that are made of the original's batch
             norms take the place of the task's `train`; they need a `kd_weight` of 1.
         recipe: How weights are updated.

@@ -54,3 +54,4 @@ class WeightAverage:
                     mean.lerp_(new[name].to(mean.dtype), 1.0 - decay)
                 else:
                     mean.copy_(new[name])
+        self.model.eval()  # which reads learned steps

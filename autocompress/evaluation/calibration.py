@@ -103,7 +103,8 @@ def compress_on(
     def gather() -> Evidence:
         if task is not None:
             training = _training_batches(task, SENSITIVITY_IMAGES)
-            return gather_evidence(model, graph, training, task.run, task.loss, seed=SEED)
+            loss = task.loss_on(training)
+            return gather_evidence(model, graph, training, task.run, loss, seed=SEED)
         given = [examples] if batches is None else batches
         return gather_evidence(model, graph, given, _run_batch(None, examples), seed=SEED)
 

@@ -79,8 +79,9 @@ def relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
         teacher: Likewise, with any channels; n alike.
     """
     own, taught = student.float(), teacher.float()
-    distance = F.smooth_l1_loss(_relative_distances(own), _relative_distances(taught))
-    return distance + ANGLE_WEIGHT * F.smooth_l1_loss(_angles(own), _angles(taught))
+    with torch.autocast(own.device.type, enabled=False):  # which makes products bfloat16
+        distance = F.smooth_l1_loss(_relative_distances(own), _relative_distances(taught))
+        return distance + ANGLE_WEIGHT * F.smooth_l1_loss(_angles(own), _angles(taught))
 
 
 def _relative_distances(rows: Tensor) -> Tensor:

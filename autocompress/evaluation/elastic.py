@@ -1,6 +1,7 @@
 """Weights that candidates of all sizes share, trained so that each works without training."""
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 from autocompress.core.candidate import Candidate
 from autocompress.core.files import write_atomic
-from autocompress.core.recipe import Recipe
+from autocompress.core.recipe import RATES, Recipe
+from autocompress.errors import TrainingError, explain
 from autocompress.evaluation.averaging import weights_of
 from autocompress.evaluation.distillation import distillation_loss
 from autocompress.evaluation.feed import Feed
@@ -29,8 +31,8 @@ from autocompress.transform.weights import WeightLayout
 RANDOM = 2
 """Random candidates of each step, beside the largest and the smallest."""
 
-STEP = "step:"
-"""What the names of shared steps begin with in a file."""
+STEP, GRID = "step:", "grid:"
+"""What the names of shared steps begin with in a file, and those of shared grids."""
 
 
 class SharedWeights:
@@ -45,11 +47,18 @@ class SharedWeights:
     Attributes:
         network: The copy.
         steps: Shared steps by layer or tensor, and bits; full size.
+        grids: What `CompressedModel.learned_grids` returns, by tensor and bits.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.network = copy.deepcopy(model)
         self.steps: dict[str, Tensor] = {}
+        self.grids: dict[str, Tensor] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(self.network.parameters()).device
 
     def member(self, student: CompressedModel) -> "Member":
         """Say which of the weights are a student's."""
@@ -62,8 +71,7 @@ class SharedWeights:
                 setattr(module, name, _numbered(buffer))
         record = student.record
         cut = cut_model(indexed, record.dropped_blocks, record.cuts, record.branches)
-        device = next(self.network.parameters()).device
-        places = {name: t.long().to(device) for name, t in weights_of(cut).items()}
+        places = {name: t.long().to(self.device) for name, t in weights_of(cut).items()}
         return Member(self, student, places)
 
     def inherit(self, student: CompressedModel) -> None:
@@ -71,8 +79,10 @@ class SharedWeights:
         self.member(student).pull()
 
     def save(self, path: Path) -> None:
-        """Write weights and steps."""
-        tensors = weights_of(self.network) | {f"{STEP}{k}": t for k, t in self.steps.items()}
+        """Write weights, steps and grids."""
+        tensors = weights_of(self.network)
+        for start, found in ((STEP, self.steps), (GRID, self.grids)):
+            tensors |= {f"{start}{k}": t for k, t in found.items()}
         plain = {k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()}
         write_atomic(path, lambda temporary: save_file(plain, temporary))
 
@@ -80,13 +90,14 @@ class SharedWeights:
     def load(cls, path: Path, model: nn.Module) -> "SharedWeights":
         """Read what `save` wrote of the same original."""
         shared, tensors = cls(model), load_file(path)
-        shared.steps = {
-            name.removeprefix(STEP): tensors.pop(name)
-            for name in [name for name in tensors if name.startswith(STEP)]
-        }
         with torch.no_grad():
             for name, tensor in weights_of(shared.network).items():
-                tensor.copy_(tensors[name])
+                tensor.copy_(tensors.pop(name))
+        for name, tensor in tensors.items():
+            if name.startswith(STEP):
+                shared.steps[name.removeprefix(STEP)] = tensor.to(shared.device)
+            else:
+                shared.grids[name.removeprefix(GRID)] = tensor
         return shared
 
 
@@ -120,7 +131,12 @@ class Member:
             for own, (key, rows, shape) in steps.items()
             if key in self.shared.steps
         }
-        self.student.set_steps(known, {})
+        grids = {
+            own: self.shared.grids[key]
+            for own, (key, _, _) in steps.items()
+            if key in self.shared.grids
+        }
+        self.student.set_steps(known, grids)
 
     def push(self) -> None:
         """Add the student's gradients to those of the shared weights and steps."""
@@ -139,6 +155,7 @@ class Member:
     def begin_steps(self, task: Task, seed: int, device: str) -> None:
         """Learn steps of the student's bits, and share those that nobody has shared yet."""
         begin_steps(self.student, task, seed, device)
+        grids = self.student.learned_grids()
         for own, (key, rows, _) in self._shared_steps().items():
             if own in self.student.steps and key not in self.shared.steps:
                 step = self.student.steps[own].detach().flatten()
@@ -146,11 +163,14 @@ class Member:
                 whole = torch.full((count,), float(step.mean()), device=step.device)
                 whole[rows] = step
                 self.shared.steps[key] = whole.requires_grad_(True)
+                if own in grids:
+                    self.shared.grids[key] = grids[own]
 
     def _shared_steps(self) -> dict[str, tuple[str, Tensor, tuple[int, ...]]]:
         """Return, by the student's name of a step: its shared name, its places, its shape."""
         found: dict[str, tuple[str, Tensor, tuple[int, ...]]] = {}
-        record, first = self.student.record, torch.zeros(1, dtype=torch.long)
+        record = self.student.record
+        first = torch.zeros(1, dtype=torch.long, device=self.shared.device)
         for layer, bits in record.quantised.items():
             module = self.student.network.get_submodule(layer)
             layout = WeightLayout.of(module)
@@ -175,7 +195,8 @@ class ElasticConfig:
 
     Attributes:
         images: Training images to see; each goes through several candidates.
-        recipe: How weights are updated; its optimiser is SGD in any case.
+        recipe: How weights are updated; its optimiser is SGD in any case, at
+            the default rate of SGD if the recipe is for another one.
         seconds: Wall time after which the schedule is cut short; None for none.
     """
 
@@ -217,8 +238,12 @@ def train_elastic(
 
     Returns:
         The trained weights.
+
+    Raises:
+        TrainingError: If the gradient stops being finite.
     """
-    shared = SharedWeights(model)
+    shared, recipe = SharedWeights(model), config.recipe
+    peak = recipe.peak if recipe.optimiser == "sgd" else RATES["sgd"]
     members: dict[Candidate, Member] = {}
     rng = np.random.default_rng(seed)
     weights = [p for p in shared.network.parameters() if p.requires_grad]
@@ -232,7 +257,7 @@ def train_elastic(
             if progress >= 1.0:
                 break
             shared.network.train()
-            with arithmetic(device, low_precision=config.recipe.low_precision):
+            with arithmetic(device, low_precision=recipe.low_precision):
                 outputs = task.run(shared.network, batch)
                 if has_targets(batch):
                     loss = task.loss(outputs, batch)
@@ -250,13 +275,13 @@ def train_elastic(
                 member = members[candidate]
                 member.pull()
                 _train_mode(member.student)
-                with arithmetic(device, low_precision=config.recipe.low_precision):
+                with arithmetic(device, low_precision=recipe.low_precision):
                     taught = task.run(member.student, batch)
                     loss = distillation_loss(taught, outputs.detach(), 1.0)
                 torch.autograd.backward(loss)
                 member.push()
-            rate = config.recipe.peak * rate_factor(config.recipe, progress)
-            _step([*weights, *shared.steps.values()], velocity, config.recipe, rate)
+            rate = peak * rate_factor(recipe, progress)
+            _step([*weights, *shared.steps.values()], velocity, recipe, rate)
             seen += size(batch)
             if on_step is not None:
                 on_step(min(1.0, max(progress, seen / config.images)))
@@ -288,7 +313,17 @@ def _step(
     tensors: Sequence[Tensor], velocity: dict[int, Tensor], recipe: Recipe, rate: float
 ) -> None:
     """Make a step of SGD with Nesterov momentum; steps of new bits join as they come."""
-    nn.utils.clip_grad_norm_([t for t in tensors if t.grad is not None], recipe.clip_norm)
+    learning = [t for t in tensors if t.grad is not None]
+    norm = float(nn.utils.clip_grad_norm_(learning, recipe.clip_norm))
+    if not math.isfinite(norm):
+        raise TrainingError(
+            explain(
+                "training of elastic weights",
+                expected="finite gradients",
+                got=f"gradients of norm {norm:g}",
+                remedy="lower the learning rate, or check the training data",
+            )
+        )
     with torch.no_grad():
         for tensor in tensors:
             gradient = tensor.grad

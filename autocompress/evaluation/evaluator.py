@@ -110,7 +110,7 @@ class Evaluator:
             self.graph,
             self.splits.sensitivity,
             self.task.run,
-            self.task.loss,
+            self.task.loss_on(self.splits.sensitivity),
             seed=self.seed,
         )
 

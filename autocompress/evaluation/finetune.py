@@ -56,7 +56,8 @@ class FineTuneConfig:
         norm_l1: Weight of the penalty on batch-norm scales; see `penalties`.
         group_lasso: Weight of the penalty on filters and channels.
         learned_steps: Whether grids below 8 bits are trained, with activations on them.
-        quantised: Whether grids below 8 bits are on; without, steps are not learned either.
+        quantised: Whether grids below 8 bits are on; without, steps are not learned either, and
+            those that were are forgotten.
         lesson: `BOTH`, `LABELS` or `CO_STUDY`; see `Teaching`.
         self_taught: Whether the moving average of the student is its teacher.
     """
@@ -123,6 +124,8 @@ def fine_tune(
         InvalidInputError: If there are no features of the kind that is compared.
     """
     student.release_grids()
+    if not config.quantised:
+        student.forget_steps()
     student.eval()
     narrow = config.quantised and any(bits < 8 for bits in student.record.quantised.values())
     if config.learned_steps and config.quantised:
@@ -194,17 +197,21 @@ class _Training:
         config, recipe, pending = self.config, self.config.recipe, 0
         for batch in self.feed:
             progress = self._progress()
-            if progress >= 1.0 or (recipe.patience and self.waited >= recipe.patience):
+            if progress >= 1.0:
+                if self.seen > 0 and self.looked < 1.0:
+                    self._look()
+                break
+            if recipe.patience and self.waited >= recipe.patience:
                 break
             if pending == 0:
                 start, end = config.cycle
                 set_rate(self.optimiser, recipe, start + progress * (end - start))
                 self.optimiser.zero_grad()
             loss = self._loss(batch)
-            torch.autograd.backward(loss / recipe.accumulate)
+            torch.autograd.backward(loss)
             self.seen, pending = self.seen + size(batch), pending + 1
             if pending == recipe.accumulate or self.seen >= config.images:
-                self._step(loss)
+                self._step(loss, pending)
                 pending = 0
                 self._look()
                 if on_step is not None:
@@ -225,6 +232,7 @@ class _Training:
         self.waited = numbers["waited"]
         if self.average is not None:
             self.average.steps = numbers["averaged"]
+            self.average.model.eval()  # which reads learned steps
 
     def _progress(self) -> float:
         """Return the share of the schedule that is done, by images and by time."""
@@ -244,7 +252,13 @@ class _Training:
             loss = loss + config.group_lasso * group_lasso(network, self.doomed)
         return loss
 
-    def _step(self, loss: Tensor) -> None:
+    def _step(self, loss: Tensor, batches: int) -> None:
+        """Make a step with the mean gradient of some batches, of which the last had that loss."""
+        if batches > 1:
+            trained = [p for group in self.optimiser.param_groups for p in group["params"]]
+            for parameter in trained:
+                if parameter.grad is not None:
+                    parameter.grad /= batches
         self.student.mask_gradients()
         norm = nn.utils.clip_grad_norm_(self.student.parameters(), self.config.recipe.clip_norm)
         if not math.isfinite(float(norm)):

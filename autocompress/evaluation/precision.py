@@ -9,7 +9,7 @@ import torch
 def bfloat16_is_fast(device: str) -> bool:
     """Tell whether a device multiplies bfloat16 natively."""
     if torch.device(device).type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 

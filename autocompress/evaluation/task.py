@@ -162,6 +162,10 @@ class Task:
         self._check_classes(outputs, targets)
         return F.cross_entropy(outputs.float(), targets)
 
+    def loss_on(self, batches: Iterable[Batch]) -> Callable[[Tensor, Batch], Tensor] | None:
+        """Return `loss`, or None if some batch has no targets."""
+        return self.loss if all(map(has_targets, batches)) else None
+
     def score(self, outputs: Tensor, batch: Batch) -> tuple[float, int]:
         """Score one batch.
 

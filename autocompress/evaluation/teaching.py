@@ -153,7 +153,7 @@ class Teaching:
             )
         self.points = points
         self._taps = tuple(
-            FeatureTap(network, points) for network in (self.student.network, self.teachers[0])
+            FeatureTap(network, points) for network in (self.student.network, self._network())
         )
         if self.distill.method != "features":
             return
@@ -168,15 +168,19 @@ class Teaching:
                 nn.init.eye_(regressor.weight)
             self.regressors[name.replace(".", "/")] = regressor
 
+    def _network(self) -> nn.Module:
+        """Return the first teacher with the names of the original: without what applies grids."""
+        teacher = self.teachers[0]
+        return teacher.network if isinstance(teacher, CompressedModel) else teacher
+
     def _points(self, example: Batch) -> tuple[str, ...]:
         training = self.student.training
         self.student.eval()
-        network = self.student.network
         dropped = self.student.record.dropped_blocks
         found = feature_points(
-            self.teachers[0],
-            network,
-            lambda model: self.task.run(model, example),
+            self._network(),
+            self.student.network,
+            lambda _: self.task.run(self.teachers[0], example),
             positions=self.distill.method == "attention",
         )
         self.student.train(training)

@@ -9,6 +9,7 @@ from typing import Any
 from autocompress.report.figures import cost_axis
 from autocompress.report.layers import known_structure, layer_changes
 from autocompress.report.summary import Member, describe
+from autocompress.report.training import distillation_words
 
 DIGITS = 4
 """Significant digits of the limits that sliders offer."""
@@ -108,8 +109,9 @@ def _member(
         "weights": [_shown(change.weight_bits, change.dropped) for change in changes],
         "activations": [_shown(change.activation_bits, change.dropped) for change in changes],
         "sparsity": [round(100.0 * change.sparsity, 1) for change in changes],
-        "temperature": member.candidate.distill.temperature,
-        "kd_weight": member.candidate.distill.kd_weight,
+        "distillation": "none, since it was not trained"
+        if member.measured.get("trained_images") == 0
+        else distillation_words(member.candidate.distill),
     }
 
 

@@ -108,6 +108,8 @@ def choice_table(candidates: Sequence[Candidate]) -> tuple[FloatArray, list[str]
             put("sparsity", name, row, config.sparsity)
         put("distillation", "temperature", row, np.log(candidate.distill.temperature))
         put("distillation", "kd_weight", row, candidate.distill.kd_weight)
+        put("distillation", "feature_weight", row, candidate.distill.feature_weight)
+        put("distillation", f"by {candidate.distill.method}", row, 1.0)
     table = np.array(
         [
             [cells.get(row, defaults[key]) for key, cells in columns.items()]

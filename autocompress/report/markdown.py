@@ -13,6 +13,9 @@ def render_markdown(
     costs: Sequence[str],
     *,
     constraints: str,
+    lessons: Sequence[Sequence[str]],
+    failures: Mapping[str, int],
+    finalist_failures: Mapping[str, str],
     notes: Sequence[str],
     environment: Mapping[str, Any],
 ) -> str:
@@ -23,6 +26,9 @@ def render_markdown(
         others: Members that are not on it.
         costs: The costs to show; latency, predicted and measured, is always among them.
         constraints: The constraints in words; "" for none.
+        lessons: Heads and rows of the distillations that were compared; empty for none.
+        failures: How many trials failed or were stopped, by the reason.
+        finalist_failures: Why a finalist failed, by its id.
         notes: What the reader has to know.
         environment: Versions, processor and the like, by name.
 
@@ -35,27 +41,39 @@ def render_markdown(
         "Predicted values were computed before the artifact existed; all others are measured on "
         "the artifact. Choices saw `val` only, never `test`.",
         "",
-        *_table(front, costs),
+        *_artifacts(front, costs),
     ]
     if constraints:
         lines += ["", f"Constraints: {constraints}."]
     if others:
-        lines += ["", "## Not on the front", "", *_table(others, costs)]
+        lines += ["", "## Not on the front", "", *_artifacts(others, costs)]
+    if lessons:
+        lines += [
+            *("", "## Distillation", ""),
+            "Accuracy is that of a model after a short fine-tune, before any export.",
+            *("", *_table(lessons[0], lessons[1:])),
+        ]
+    if failures or finalist_failures:
+        lines += ["", "## Failures"]
+    if failures:
+        rows = [[count, reason] for reason, count in failures.items()]
+        lines += ["", *_table(["trials", "reason"], rows)]
+    if finalist_failures:
+        lines += ["", *_table(["finalist", "reason"], sorted(finalist_failures.items()))]
     if notes:
         lines += ["", "## Notes", "", *(f"* {_cell(note)}" for note in notes)]
-    lines += ["", "## Environment", "", "| | |", "|---|---|"]
-    lines += [f"| {_cell(name)} | {_cell(value)} |" for name, value in environment.items()]
+    lines += ["", "## Environment", "", *_table(["", ""], list(environment.items()))]
     return "\n".join(lines) + "\n"
 
 
-def _table(rows: Sequence[ArtifactRow], costs: Sequence[str]) -> list[str]:
+def _artifacts(rows: Sequence[ArtifactRow], costs: Sequence[str]) -> list[str]:
     shown = list(dict.fromkeys(("latency_ms", *costs)))
     heads = ["id", "standing", "val % predicted", "val %", "95 % interval", "test %"]
     for cost in shown:
         title = cost_axis(cost)[0]
         heads += [f"{title} predicted", title]
     heads += ["x original", "what was done"]
-    table = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    table = []
     for row in rows:
         interval = row.accuracy_interval
         cells = [
@@ -71,8 +89,16 @@ def _table(rows: Sequence[ArtifactRow], costs: Sequence[str]) -> list[str]:
             cells += [_number(row.predicted.get(cost), scale, ".4g")]
             cells += [_number(row.measured.get(cost), scale, ".4g")]
         cells += [_number(row.latency_ratio, 1.0, ".2f"), row.done]
-        table.append(f"| {' | '.join(map(_cell, cells))} |")
-    return table
+        table.append(cells)
+    return _table(heads, table)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    return [
+        f"| {' | '.join(heads)} |",
+        f"|{'---|' * len(heads)}",
+        *(f"| {' | '.join(map(_cell, row))} |" for row in rows),
+    ]
 
 
 def _number(value: float | None, scale: float, digits: str) -> str:

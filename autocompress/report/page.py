@@ -26,6 +26,7 @@ from autocompress.report.summary import (
     member_rows,
     timing_notes,
 )
+from autocompress.report.training import lesson_table, training_words
 
 EXPLAINED = 0.2
 """Explained variance of left-out trials from which importances are shown."""
@@ -54,6 +55,10 @@ class StudyContents:
         structure: Layers and groups of the model, as `check_json` has them;
             {} where the study kept none.
         sensitivities: What each change did alone, as `keep_sensitivities` keeps it.
+        lessons: The distillations that were compared, as `lesson_table` reads them.
+        finalist_failures: Why a finalist failed, by its id.
+        training: How the study trains, as `training_words` reads it.
+        teachers: How many teachers there are beside the original.
     """
 
     baseline: Mapping[str, Mapping[str, Any]]
@@ -71,6 +76,10 @@ class StudyContents:
     study_dir: str = "STUDY_DIR"
     structure: Mapping[str, Any] = field(default_factory=dict)
     sensitivities: Sequence[Mapping[str, Any]] = ()
+    lessons: Sequence[Mapping[str, Any]] = ()
+    finalist_failures: Mapping[str, str] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    teachers: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,9 +165,11 @@ def render_report(study: StudyContents) -> str:
         )
         if study.sensitivities
         else None,
+        lessons=lesson_table(study.lessons),
         origins=_origins(study.rows),
-        failures=Counter(str(row["reason"]) for row in study.rows if row.get("reason")),
-        environment=study.environment,
+        failures=_failures(study),
+        finalist_failures=study.finalist_failures,
+        environment=_environment(study),
         notes=_notes(study, rows),
         outlook=study.outlook.get("words", ""),
         plotly_script=get_plotlyjs(),
@@ -177,8 +188,11 @@ def write_markdown(study: StudyContents) -> str:
         others,
         _costs(study),
         constraints=study.constraints,
+        lessons=lesson_table(study.lessons),
+        failures=_failures(study),
+        finalist_failures=study.finalist_failures,
         notes=_notes(study, [*front, *others]),
-        environment=study.environment,
+        environment=_environment(study),
     )
 
 
@@ -194,6 +208,17 @@ def artifact_rows(study: StudyContents) -> tuple[list[ArtifactRow], list[Artifac
 
 def _notes(study: StudyContents, rows: Sequence[ArtifactRow]) -> list[str]:
     return [*timing_notes(rows), *study.notes]
+
+
+def _failures(study: StudyContents) -> Mapping[str, int]:
+    """Count the trials that failed or were stopped, by the reason."""
+    return Counter(str(row["reason"]) for row in study.rows if row.get("reason"))
+
+
+def _environment(study: StudyContents) -> dict[str, Any]:
+    """Add how the study trains, where that is not the default."""
+    words = training_words(study.training, study.teachers)
+    return {**study.environment, **({"training": words} if words else {})}
 
 
 def _costs(study: StudyContents) -> list[str]:

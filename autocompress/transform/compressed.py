@@ -211,12 +211,20 @@ class CompressedModel(nn.Module):
 
     def set_steps(self, steps: Mapping[str, Tensor], grids: Mapping[str, Tensor]) -> None:
         """Take learned steps, and what `learned_grids` returned of the model that they are from."""
+        device = next(self.network.parameters()).device
         for key, step in steps.items():
-            self.steps[key] = nn.Parameter(step.detach().clone())
+            self.steps[key] = nn.Parameter(step.detach().to(device, copy=True))
         for site, quantiser in self.sites():
             if (grid := grids.get(_tensor_key(site))) is not None:
                 quantiser.set_extra_state(grid)
         self._apply_steps()
+
+    def forget_steps(self) -> None:
+        """Drop learned steps: grids follow the weights, and calibration, again."""
+        for site, quantiser in self.sites():
+            if self._learned(site):
+                quantiser.reset()
+        self.steps.clear()
 
     def train(self, mode: bool = True) -> "CompressedModel":
         """Switch between training and evaluation, which reads the learned steps."""

@@ -3,16 +3,22 @@ from typing import Any
 
 import pytest
 
+from autocompress.controller import finish
+from autocompress.controller.finalists import Finalist
 from autocompress.controller.finish import (
     FEWEST_FINALISTS,
-    FINALISTS,
     MOST_FINALISTS,
+    _finalist,
     _worthwhile,
     finalist_images,
     most_finalists,
+    train_finalists,
 )
 from autocompress.controller.schedule import Schedule
 from autocompress.core.budget import Budget
+from autocompress.core.candidate import Candidate
+from autocompress.core.evaluation import Evaluation
+from autocompress.core.events import Stop
 
 
 def _run(seconds_per_image: float, budget: Budget = Budget(minutes=60)) -> Any:  # noqa: B008
@@ -24,8 +30,8 @@ def _run(seconds_per_image: float, budget: Budget = Budget(minutes=60)) -> Any: 
     )
 
 
-def test_nothing_limits_the_finalists_before_the_speed_of_training_is_known() -> None:
-    assert _worthwhile(_run(0.0), 1.0, over=0) == FINALISTS
+def test_few_finalists_share_the_time_before_the_speed_of_training_is_known() -> None:
+    assert _worthwhile(_run(0.0), 1.0, over=0) == FEWEST_FINALISTS
 
 
 @pytest.mark.parametrize(
@@ -61,3 +67,100 @@ def test_a_finalist_in_the_middle_has_seen_the_images_of_half_of_them() -> None:
 def test_without_a_limit_of_time_a_finalist_sees_what_is_planned() -> None:
     run = _run(0.01, Budget(trials=5))
     assert finalist_images(run) == run.schedule.full_images
+
+
+class _Ledger(dict[str, Any]):
+    def set(self, key: str, value: Any) -> None:
+        self[key] = value
+
+    def record_final(self, slot: int, result: object) -> None:
+        self[f"final {slot}"] = result
+
+
+class _Study:
+    """A run without limits whose trainings, members and messages are counted."""
+
+    def __init__(self) -> None:
+        self.ledger = _Ledger()
+        self.schedule = Schedule(budget=Budget(trials=9), epoch_images=10, spent_before=0.0)
+        self.evaluator = SimpleNamespace(fine_tune=self.fine_tune)
+        self.setup = SimpleNamespace(epoch_images=10)
+        self.added_seconds = 0.0
+        self.asked: list[tuple[int, bool]] = []
+        self.stops_at = ""
+        self.said: list[str] = []
+
+    def fine_tune(self, *_: Any, images: int, inherit: bool, **__: Any) -> tuple[None, int]:
+        self.asked.append((images, inherit))
+        return None, 1_000
+
+    def write_member(self, *_: Any, **__: Any) -> Any:
+        if self.stops_at == "write":
+            raise KeyboardInterrupt
+        return SimpleNamespace(measured={"val_accuracy": 0.5, "val_images": 10})
+
+    def add_member(self, member: Any) -> Any:
+        return member
+
+    def watch(self, *_: str) -> None:
+        return None
+
+    def say(self, stage: str, message: str, **_: Any) -> None:
+        self.said.append(message)
+        if self.stops_at == message:
+            raise Stop("the user pressed Ctrl-C")
+
+
+def _waiting(slot: int) -> Finalist:
+    evaluation = Evaluation(slot=slot, candidate=Candidate(), origin="tpe")
+    return Finalist(evaluation=evaluation, predicted={}, share=1.0)
+
+
+def test_a_finalist_that_is_trained_is_not_trained_again() -> None:
+    run: Any = _Study()
+    run.stops_at = "write"
+    with pytest.raises(KeyboardInterrupt):
+        _finalist(run, _waiting(7), [_waiting(7)])
+    run.stops_at = ""
+    _finalist(run, _waiting(7), [_waiting(7)])
+    _finalist(run, _waiting(8), [_waiting(8)])
+    full = run.schedule.full_images
+    assert run.asked == [(full, True), (0, False), (full, True)]
+    assert run.ledger["finalists"] == ["0007", "0008"]
+
+
+def test_a_member_on_disk_is_done_whoever_stops_the_search_then() -> None:
+    run: Any = _Study()
+    run.stops_at = "member 0007 is on disk"
+    with pytest.raises(Stop):
+        _finalist(run, _waiting(7), [_waiting(7)])
+    assert run.ledger["finalists"] == ["0007"]
+
+
+def test_failures_are_kept_and_another_budget_has_further_finalists(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run: Any = _Study()
+    rooms: list[int] = []
+
+    def choose(_: Any, __: Any, done: set[str], failed: set[int], earlier: int) -> list[Finalist]:
+        over = len(done) - earlier + len(failed)
+        rooms.append(2 - over)
+        return [_waiting(len(done) + len(failed))] if over < 2 else []
+
+    def finalist(_: Any, chosen: Finalist, __: Any) -> None:
+        if chosen.evaluation.slot == 1:
+            raise ValueError("no such operator")
+
+    monkeypatch.setattr(finish, "_choose", choose)
+    monkeypatch.setattr(finish, "_finalist", finalist)
+    monkeypatch.setattr(finish, "refit_profile", lambda _, profile: profile)
+    forecast: Any = SimpleNamespace(profile=None)
+    train_finalists(run, forecast)
+    assert run.ledger["finalist_failures"] == {"0001": "no such operator"}
+    assert rooms == [2, 1, 0]
+    run.ledger["finalists"] = ["0000"]
+    run.schedule = Schedule(budget=Budget(trials=20), epoch_images=10, spent_before=0.0)
+    rooms.clear()
+    train_finalists(run, forecast)
+    assert rooms[0] == 2

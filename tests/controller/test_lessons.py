@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
 from autocompress.core.evaluation import Evaluation, FidelityResult
 from autocompress.core.training import TrainingConfig
+from autocompress.errors import TrainingError
 from autocompress.space.preset import SearchSpace
 from zoo import PlainNet
 
@@ -47,9 +49,12 @@ class Evaluator:
     def __init__(self, seconds_per_image: float) -> None:
         self.seconds_per_image = seconds_per_image
         self.trained: list[tuple[str, DistillConfig]] = []
+        self.diverges_above = 100.0
 
     def train(self, candidate: Candidate, **_: Any) -> tuple[None, FidelityResult]:
         self.trained.append((kind_of(candidate), candidate.distill))
+        if candidate.distill.temperature > self.diverges_above:
+            raise TrainingError("the loss is not finite")
         slope = -1.0 if kind_of(candidate) == "low-bit" else 1.0
         accuracy = 0.5 + 0.01 * slope * candidate.distill.temperature
         accuracy += 0.001 * candidate.distill.kd_weight
@@ -111,6 +116,38 @@ def test_each_kind_takes_the_distillation_that_reached_most() -> None:
     before = len(run.evaluator.trained)
     learn_distillation(run, FORECAST)
     assert len(run.evaluator.trained) == before
+
+
+def test_a_lesson_that_diverges_fails_alone_and_others_decide() -> None:
+    run = _run(60)
+    low, high = (p.from_unit(u) for p in [run.setup.space.temperature] for u in lessons.LEVELS)
+    run.evaluator.diverges_above = 0.9 * high
+    learn_distillation(run, FORECAST)
+    failed = [x for x in run.ledger.get("lessons") if x["accuracy"] is None]
+    assert [x["failure"] for x in failed] == 4 * ["the loss is not finite"]
+    assert taught_candidate(run, PRUNED).distill.temperature < high
+    assert len(run.evaluator.trained) == 10
+    learn_distillation(run, FORECAST)
+    assert len(run.evaluator.trained) == 10
+
+
+def test_representatives_stay_and_candidates_that_failed_are_none() -> None:
+    run = _run(60)
+    known = run.ledger.evaluations()
+    run.ledger._evaluations = [replace(e, failed=e.slot < 10) for e in known]
+    learn_distillation(run, FORECAST)
+    kept = run.ledger.get(lessons.REPRESENTATIVES)
+    assert list(kept) == ["low-bit", "pruned"]
+    narrow = replace(NARROW, pruning_ratios={"conv1": 0.5})
+    run.ledger._evaluations = [replace(known[0], candidate=narrow), *known]
+    learn_distillation(run, FORECAST)
+    assert run.ledger.get(lessons.REPRESENTATIVES) == kept
+
+
+def test_fewer_kinds_are_compared_where_there_is_room_for_few_lessons() -> None:
+    run = _run(17)  # room for three lessons, two of which teach something about one kind
+    learn_distillation(run, FORECAST)
+    assert [kind for kind, _ in run.evaluator.trained] == 3 * ["low-bit"]
 
 
 @pytest.mark.parametrize("trained", [0, 3, 8])

@@ -27,6 +27,8 @@ def test_training_notes_the_time_often_and_speaks_seldom(monkeypatch: pytest.Mon
     fake = SimpleNamespace(
         ledger=_Ledger(),
         schedule=SimpleNamespace(elapsed=7.0),
+        evaluator=SimpleNamespace(seconds_per_image=0.5),
+        _speed=0.5,
         say=lambda stage, message, **_: said.append(f"{stage}: {message}"),
     )
     fake.note_time = lambda: Run.note_time(fake)  # type: ignore[arg-type]
@@ -43,13 +45,20 @@ def test_training_notes_the_time_often_and_speaks_seldom(monkeypatch: pytest.Mon
     assert said == ["finalists: finalist 3 is trained to 50%"]
 
 
-def test_a_resumed_run_knows_how_long_a_member_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_knows_how_long_members_and_images_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name in ("Schedule", "Evaluator", "MemberStore"):
         monkeypatch.setattr(run_module, name, MagicMock())
-    monkeypatch.setattr(run_module, "count_costs", MagicMock())
     setup, ledger = MagicMock(), _Ledger()
     first = Run(setup, ledger)  # type: ignore[arg-type]
+    assert first.evaluator.seconds_per_image == 0.0
     first.schedule.elapsed = 3.0
-    first.write_member("0002", MagicMock(), {}, origin="tpe", trained_images=0)
+    first.note_member(2.0)
+    first.evaluator.seconds_per_image = 0.01
+    first.note_time()
     resumed = Run(setup, ledger)  # type: ignore[arg-type]
     assert resumed.seconds_per_member == first.seconds_per_member == 0.5 * MEMBER_SECONDS
+    assert resumed.evaluator.seconds_per_image == 0.01
+    resumed.note_member(40.0)
+    assert Run(setup, ledger).seconds_per_member == 40.0  # type: ignore[arg-type]

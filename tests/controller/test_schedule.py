@@ -44,9 +44,12 @@ def test_earlier_runs_count() -> None:
 
 
 def test_short_trainings_have_a_ceiling() -> None:
-    schedule, _ = _schedule(Budget(minutes=10))
+    schedule, clock = _schedule(Budget(minutes=10))
     assert schedule.may_train(0.0)
     assert not schedule.may_train(220.0)
+    clock.now = 335.0  # 25 s before the finalists' share; a short fine-tune trains for 21.6
+    assert schedule.may_train(0.0)
+    assert not schedule.may_train(0.0, each=30.0)
     without_limit, _ = _schedule(Budget(trials=5))
     assert without_limit.may_train(1e9)
 

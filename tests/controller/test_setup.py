@@ -7,10 +7,11 @@ import pytest
 import torch
 
 import zoo
-from autocompress.controller.setup import SearchSetup, study_identity
+from autocompress.controller.setup import SearchSetup, check_labels, study_identity
 from autocompress.core.budget import Budget
 from autocompress.core.objective import parse_objectives
 from autocompress.core.target import Target
+from autocompress.errors import InvalidInputError
 from autocompress.evaluation.splits import make_splits
 from autocompress.evaluation.task import Task
 from autocompress.graph.tracing import trace
@@ -65,3 +66,31 @@ def test_model_weights_space_data_and_target_are_what_a_study_belongs_to(
 def test_budget_and_seed_may_change_when_a_study_goes_on(setup: SearchSetup) -> None:
     longer = replace(setup, budget=Budget(trials=9), seed=5)
     assert study_identity(longer, "w") == study_identity(setup, "w")
+
+
+def _asking(setup: SearchSetup, labelled: bool, kd_weight: float, criterion: str) -> SearchSetup:
+    """Return a search whose candidates learn and are cut as said."""
+    asked = {
+        "pruning": {"criteria": ["l1", criterion]},
+        "distillation": {"kd_weight": {"low": kd_weight, "high": 1.0}},
+    }
+    batches = setup.splits.recalibration if labelled else ((torch.randn(4, 12),),)
+    return replace(
+        setup,
+        space=SearchSpace.load(asked).bind_graph(setup.graph),
+        splits=replace(setup.splits, recalibration=batches),
+    )
+
+
+def test_what_reads_labels_is_refused_where_there_are_none(setup: SearchSetup) -> None:
+    for labelled, kd_weight, criterion in (
+        (True, 0.5, "taylor"),
+        (False, 1.0, "apoz"),
+        (False, 1.0, "thinet"),
+    ):
+        check_labels(_asking(setup, labelled, kd_weight, criterion))
+    with pytest.raises(InvalidInputError, match="some candidates learn from"):
+        check_labels(_asking(setup, False, 0.5, "l2"))
+    for criterion in ("taylor", "hessian"):
+        with pytest.raises(InvalidInputError, match=f"the criterion '{criterion}' reads.*apoz"):
+            check_labels(_asking(setup, False, 1.0, criterion))

@@ -80,7 +80,7 @@ def _evaluation(slot: int, accuracy: float, *, trained: bool = False) -> Evaluat
 def _promoted(accuracy: float, *, trained: int = 0, may_train: bool = True, **ticket: Any) -> bool:
     others = [_evaluation(slot, 0.5, trained=slot < trained) for slot in range(9)]
     run = SimpleNamespace(
-        ledger=_Ledger(others), schedule=SimpleNamespace(may_train=lambda spent: may_train)
+        ledger=_Ledger(others), schedule=SimpleNamespace(may_train=lambda *_: may_train)
     )
     forecast = SimpleNamespace(
         values=lambda e: e.fidelities[0].accuracy, losses=lambda value: [1.0 - value]

@@ -63,6 +63,16 @@ def test_volumes_are_listed_by_method_and_seed() -> None:
     }
 
 
+def test_the_original_and_plain_int8_count_for_every_method() -> None:
+    int8, poor = point(0.89, 0.89, 1.5, "int8"), point(0.88, 0.84, 1.0)
+    found = volumes([int8, poor, replace(poor, seed=1)], BASELINE)
+    whole = 0.05 * 0.2 + 0.04 * 0.5  # beside the original from 1.5 to 2 ms, and it to 2.2 ms
+    assert found["int8"] == {0: pytest.approx(whole / (0.05 * 2.2))}
+    assert found["a"] == {0: pytest.approx(whole / (0.05 * 2.2)), 1: pytest.approx(0.1 / 1.1)}
+    lucky = replace(poor, val_accuracy=0.9)  # `val` prefers it to both
+    assert volumes([int8, lucky], BASELINE)["a"] == {0: 0.0}
+
+
 def test_runs_on_other_days_are_compared_by_the_ratio_to_the_original() -> None:
     slow_host = replace(BASELINE, latency_ms=4.0, reference_ms=4.0)
     again = replace(point(0.9, 0.89, 3.0), reference_ms=4.0)  # 0.75 of the original

@@ -2,7 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from autocompress.core.candidate import Candidate
 from autocompress.evaluation.averaging import WeightAverage, copy_weights, set_weights
+from autocompress.graph.tracing import trace
+from seasoned import compressed, seasoned, uniform
 
 
 def test_the_average_follows_the_weights_and_buffers() -> None:
@@ -35,3 +38,18 @@ def test_copies_are_put_back_in_place() -> None:
     assert model.weight is parameter
     assert float(model.weight[0].detach()) == 1.0
     assert float(model.running_var[0]) == pytest.approx(1.0)
+
+
+def test_the_average_rounds_with_its_own_steps() -> None:
+    model, inputs = seasoned("Mlp")
+    student = compressed(model, inputs, Candidate(layers=uniform(trace(model, inputs), 4, 4)))
+    student.learn_steps()
+    average = WeightAverage(student, decay=0.5)
+    with torch.no_grad():
+        for step in student.steps.values():
+            step.mul_(2.0)
+    average.update(student)
+    for site, quantiser in average.model.sites():
+        if site.bits < 8:
+            step = average.model.steps[f"tensor:{site.points[0]}:{site.bits}"]
+            assert quantiser.scale == pytest.approx(float(step))

@@ -109,5 +109,7 @@ def test_criteria_that_need_inputs_take_the_best_there_are(inputs, criterion) ->
         task=Task(train=[(other, torch.arange(8) % 4)], val=[(other, torch.arange(8))]),
         calibration=[inputs],
     )
+    unlabelled = Task(train=[(other,)], val=[(other, torch.arange(8))])
     assert by_examples == by_calibration
     assert by_examples != by_task
+    assert _cut(inputs, criterion, task=unlabelled, calibration=[inputs]) == by_task

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from autocompress.core.candidate import Candidate
+from autocompress.core.candidate import Candidate, DistillConfig
 from autocompress.core.recipe import Recipe
 from autocompress.core.training import TrainingConfig
 from autocompress.evaluation import course
@@ -12,9 +12,10 @@ from autocompress.evaluation.evaluator import Evaluator
 from autocompress.evaluation.finetune import fine_tune
 from autocompress.evaluation.splits import make_splits
 from autocompress.evaluation.stages import assistant_of, plan_stages
+from autocompress.evaluation.task import Task
 from autocompress.graph.tracing import trace
 from blobs import make_task, trained_model
-from seasoned import pruned, uniform
+from seasoned import pruned, seasoned, uniform
 
 
 class KilledError(Exception):
@@ -31,7 +32,7 @@ def _evaluator(folder: Path, training: TrainingConfig) -> Evaluator:
 
 def _candidate(evaluator: Evaluator) -> Candidate:
     graph = evaluator.graph
-    return Candidate(pruning_ratios=pruned(graph, 0.6), layers=uniform(graph, 4))
+    return Candidate(pruning_ratios=pruned(graph, 0.6), layers=uniform(graph, 4, 4))
 
 
 COURSES = {
@@ -133,3 +134,48 @@ def test_the_original_is_not_changed_by_co_study(tmp_path: Path) -> None:
     before = {name: t.clone() for name, t in evaluator.model.state_dict().items()}
     evaluator.train(_candidate(evaluator), slot=0, images=768, fidelity=2)
     assert all(torch.equal(t, before[name]) for name, t in evaluator.model.state_dict().items())
+
+
+@pytest.mark.parametrize("teacher", ["assistant", "self"])
+@pytest.mark.parametrize("method", ["features", "attention", "relation"])
+def test_compressed_teachers_show_their_features(teacher: str, method: str, tmp_path: Path) -> None:
+    model, inputs = seasoned("ResidualNet", 16)
+    batches = [(inputs, torch.arange(16) % 10)]
+    task = Task(train=batches, val=batches, test=batches)
+    graph = trace(model, inputs)
+    evaluator = Evaluator(
+        model,
+        graph,
+        task,
+        make_splits(task, seed=0),
+        checkpoints=tmp_path,
+        seed=0,
+        training=TrainingConfig(teacher=teacher),
+    )
+    candidate = Candidate(
+        pruning_ratios=pruned(graph, 0.5),
+        layers=uniform(graph, 4, 4),
+        distill=DistillConfig(method=method, feature_weight=1.0),
+    )
+    _, result = evaluator.train(candidate, slot=0, images=48, fidelity=2)
+    assert result.trained_images == (32 if teacher == "assistant" else 48)
+
+
+def test_floating_point_comes_before_the_last_half_whatever_is_inherited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator = _evaluator(tmp_path, TrainingConfig(quantise="last"))
+    evaluator.train(_candidate(evaluator), slot=0, images=128)
+    found = []
+
+    def noting(student, *rest, on_step, **options):  # type: ignore[no-untyped-def]
+        plain: set[bool] = set()
+        seen = fine_tune(student, *rest, on_step=lambda _: plain.add(student.is_plain), **options)
+        found.append((plain, len(student.steps)))
+        return seen
+
+    monkeypatch.setattr(course, "fine_tune", noting)
+    model, _ = evaluator.train(_candidate(evaluator), slot=0, images=256, fidelity=2)
+    assert found == [({True}, 0), ({False}, len(model.steps))]
+    assert model.calibrated
+    assert any(key.startswith("tensor:") for key in model.steps)

@@ -80,3 +80,10 @@ def test_equal_features_have_no_loss_and_finite_gradients(loss) -> None:  # type
     assert float(value.detach()) == pytest.approx(0.0, abs=1e-8)
     assert features.grad is not None
     assert bool(torch.isfinite(features.grad).all())
+
+
+def test_relations_are_compared_in_float32_whatever_is_around() -> None:
+    student, teacher = torch.randn(5, 3), torch.randn(5, 4)
+    expected = relation_loss(student, teacher)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(relation_loss(student, teacher), expected)

@@ -5,10 +5,12 @@ import torch
 
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.recipe import Recipe
+from autocompress.errors import TrainingError
 from autocompress.evaluation.elastic import ElasticConfig, SharedWeights, train_elastic
 from autocompress.evaluation.proxy import score, settle
 from autocompress.evaluation.task import Task
 from autocompress.graph.tracing import trace
+from autocompress.transform.compress import rebuild_model
 from autocompress.transform.compressed import CompressedModel
 from blobs import make_task, trained_model
 from seasoned import compressed, pruned, seasoned, uniform
@@ -127,3 +129,69 @@ def test_a_seed_decides_the_shared_weights() -> None:
     one, same, other = (_elastic(task, model, seed).network.state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(tensor, same[name]) for name, tensor in one.items())
     assert not all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def _gelu() -> tuple[torch.nn.Module, torch.Tensor]:
+    model = torch.nn.Sequential(torch.nn.Linear(12, 8), torch.nn.GELU(), torch.nn.Linear(8, 4))
+    return model.eval(), torch.randn(64, 12)
+
+
+def test_zeros_of_activation_grids_are_shared_with_their_steps(tmp_path: Path) -> None:
+    model, inputs = _gelu()
+    task = Task(train=[(inputs, torch.arange(64) % 4)], val=[(inputs, torch.arange(64) % 4)])
+    candidate = Candidate(layers=_narrow(4, "0", "2"))
+    shared = SharedWeights(model)
+    first = compressed(model, inputs, candidate)
+    shared.member(first).begin_steps(task, 0, "cpu")
+    shared.save(tmp_path / "elastic.safetensors")
+    loaded = SharedWeights.load(tmp_path / "elastic.safetensors", model)
+    for weights in (shared, loaded):
+        second = rebuild_model(model, first.record)
+        weights.inherit(second)
+        settle(second, task, task.train, task.train, trained=True)
+        assert second.calibrated
+        for (_, known), (_, found) in zip(first.sites(), second.sites(), strict=True):
+            assert found.zero_point == known.zero_point > 0
+        with torch.no_grad():
+            torch.testing.assert_close(second(inputs), first(inputs))
+
+
+def test_steps_lie_where_the_weights_do(tmp_path: Path) -> None:
+    model, inputs = _gelu()
+    task = Task(train=[(inputs, torch.arange(64) % 4)], val=[(inputs, torch.arange(64) % 4)])
+    student = compressed(model, inputs, Candidate(layers=_narrow(4, "0", "2")))
+    shared = SharedWeights(model)
+    shared.member(student).begin_steps(task, 0, "cpu")
+    shared.save(tmp_path / "elastic.safetensors")
+    elsewhere = SharedWeights.load(tmp_path / "elastic.safetensors", model.to("meta"))
+    assert elsewhere.steps.keys() == shared.steps.keys()
+    assert {step.device.type for step in elsewhere.steps.values()} == {"meta"}
+    places = elsewhere.member(student)._shared_steps().values()
+    assert {rows.device.type for _, rows, _ in places} == {"meta"}
+
+
+def _trained(recipe: Recipe) -> SharedWeights:
+    task = make_task()
+    model = trained_model(task)
+    inputs = torch.cat([x for x, _ in task.train])
+    smallest = Candidate(layers=_narrow(4, "fc1", "fc2"))
+    return train_elastic(
+        model,
+        task,
+        lambda candidate: compressed(model, inputs, candidate),
+        smallest,
+        [smallest],
+        ElasticConfig(images=512, recipe=recipe),
+        seed=0,
+    )
+
+
+def test_a_recipe_for_another_optimiser_leaves_the_rate_of_sgd() -> None:
+    expected = _trained(Recipe()).network.state_dict()
+    found = _trained(Recipe(optimiser="adamw", learning_rate=1e-4)).network.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+
+
+def test_a_rate_that_diverges_is_an_error() -> None:
+    with pytest.raises(TrainingError, match=r"elastic weights: expected finite gradients.*lower"):
+        _trained(Recipe(learning_rate=1e12))

@@ -7,6 +7,7 @@ import torch
 
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.training import TrainingConfig
+from autocompress.errors import InvalidInputError
 from autocompress.evaluation import course as course_module
 from autocompress.evaluation import evaluator as evaluator_module
 from autocompress.evaluation.checkpoints import list_checkpoints
@@ -77,6 +78,21 @@ def test_every_criterion_prunes_and_data_are_gathered_once(
     scores = evaluator.scores(criterion)
     assert scores.keys() == candidate.pruning_ratios.keys()
     assert calls == [0] * (find_criterion(criterion).needs != "weights")
+
+
+@pytest.mark.parametrize("criterion", ["apoz", "thinet"])
+def test_criteria_that_read_inputs_need_no_labels(tmp_path: Path, criterion: str) -> None:
+    labelled = make_task()
+    task = labelled.with_train([(x,) for x, _ in labelled.train])
+    model = trained_model(labelled)
+    splits = make_splits(task, seed=0)
+    graph = trace(model, splits.val[0][0])
+    evaluator = Evaluator(model, graph, task, splits, checkpoints=tmp_path, seed=0)
+    expected = _evaluator(tmp_path, TrainingConfig()).scores(criterion)
+    for group, scores in evaluator.scores(criterion).items():
+        assert scores.tolist() == expected[group].tolist()
+    with pytest.raises(InvalidInputError, match="labels give a loss"):
+        evaluator.scores("taylor")
 
 
 def test_deviation_grows_with_compression(evaluator: Evaluator) -> None:

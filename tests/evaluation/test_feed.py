@@ -1,10 +1,12 @@
 from collections.abc import Iterator
 from itertools import islice
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from autocompress.evaluation import feed as feed_module
 from autocompress.evaluation.feed import Feed
 
 
@@ -37,3 +39,29 @@ def test_a_feed_goes_on_where_it_was_in_any_epoch() -> None:
 
 def test_an_empty_loader_ends_the_feed() -> None:
     assert list(Feed([], "cpu")) == []
+
+
+def test_the_random_state_of_a_device_goes_on_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = torch.zeros(1, dtype=torch.uint8)  # counts what was drawn on the device
+
+    def restore(kept: Tensor, device: str) -> None:
+        assert device == "cuda:1"
+        state.copy_(kept)
+
+    monkeypatch.setattr(feed_module, "place", lambda batch, _: batch)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda _: state.clone())
+    monkeypatch.setattr(torch.cuda, "set_rng_state", restore)
+    feed = Feed(Augmented(), "cuda:1")
+    for _ in islice(iter(feed), 7):
+        state += 1
+    position = feed.position()
+    state.zero_()
+    other = Feed(Augmented(), "cuda:1")
+    other.go_to(position)
+    next(iter(other))
+    assert int(state) == 7
+    on_the_cpu = Feed(Augmented(), "cpu")
+    state.zero_()
+    on_the_cpu.go_to(position)
+    next(iter(on_the_cpu))
+    assert int(state) == 0

@@ -2,6 +2,7 @@ import copy
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -373,6 +374,18 @@ def test_accumulated_gradients_are_those_of_larger_batches() -> None:
         torch.testing.assert_close(tensor, runs[1][key], rtol=1e-3, atol=1e-4)
 
 
+def test_the_last_gradients_are_averaged_over_the_batches_that_are_left() -> None:
+    task = make_task()
+    teacher = trained_model(task)
+    runs = []
+    for accumulate in (1, 4):
+        student = _student(teacher, task)
+        config = FineTuneConfig(images=64, recipe=Recipe(accumulate=accumulate))
+        fine_tune(student, teacher, task, DistillConfig(), config, seed=0)
+        runs.append(student.network.state_dict())
+    assert all(torch.equal(tensor, runs[1][key]) for key, tensor in runs[0].items())
+
+
 def test_patience_ends_a_training_and_keeps_the_best_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -393,6 +406,31 @@ def test_patience_ends_a_training_and_keeps_the_best_weights(
     assert 0.2 * 20_000 <= seen < 0.25 * 20_000
     for key, tensor in student.state_dict().items():
         assert torch.equal(tensor, weights[1][key]), key
+
+
+def test_patience_looks_at_what_a_limit_of_time_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task()
+    teacher = trained_model(task)
+    student = _student(teacher, task)
+    clock, weights = [0.0], [copy.deepcopy(student.state_dict())]
+    looks: list[float] = []
+
+    def scored(*_: object, **__: object) -> float:
+        looks.append(clock[0])
+        return clock[0]
+
+    def step(_: float) -> None:
+        weights[0] = copy.deepcopy(student.state_dict())
+        clock[0] += 0.03
+
+    monkeypatch.setattr(finetune, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(finetune, "score", scored)
+    config = FineTuneConfig(images=10**9, seconds=1.0, recipe=Recipe(patience=2))
+    options = {"seed": 0, "val": tuple(task.val), "on_step": step}
+    fine_tune(student, teacher, task, DistillConfig(), config, **options)
+    assert looks[-2:] == pytest.approx([0.96, 1.02])
+    for key, tensor in student.state_dict().items():
+        assert torch.equal(tensor, weights[0][key]), key
 
 
 def test_the_moving_average_teaches_in_self_distillation() -> None:
@@ -425,6 +463,25 @@ def test_without_grids_a_narrow_student_is_trained_in_floating_point() -> None:
     )
     assert set(flags) == {False}
     assert not student.steps
+
+
+def test_without_grids_steps_that_were_learned_are_forgotten() -> None:
+    task = make_task()
+    teacher = trained_model(task)
+    student = _low_bits(teacher, task, LayerConfig(weight_bits=3, activation_bits=3))
+    student.learn_steps()
+    plain: list[bool] = []
+    floating = FineTuneConfig(images=128, learned_steps=True, quantised=False)
+    options = {"seed": 0, "on_step": lambda _: plain.append(student.is_plain)}
+    fine_tune(student, teacher, task, DistillConfig(), floating, **options)
+    assert set(plain) == {True}
+    assert not student.steps
+    assert not student.calibrated
+    narrow = replace(floating, quantised=True)
+    fine_tune(student, teacher, task, DistillConfig(), narrow, seed=0)
+    settle(student, task, task.train, task.train, trained=True)
+    assert student.calibrated
+    assert score(student, task, task.val) > 0.8
 
 
 @pytest.mark.slow

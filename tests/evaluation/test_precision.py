@@ -24,3 +24,11 @@ def test_the_device_decides(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None
     assert bfloat16_is_fast("cpu") is fast
     with arithmetic("cpu"):
         assert torch.is_autocast_enabled("cpu") is fast
+
+
+def test_bfloat16_that_is_emulated_is_not_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    def supported(including_emulation: bool = True) -> bool:
+        return including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert not bfloat16_is_fast("cuda")

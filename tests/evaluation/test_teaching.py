@@ -62,6 +62,23 @@ def test_the_feature_term_adds_to_the_loss(method: str) -> None:
     assert not any(module._forward_hooks for module in student.modules())
 
 
+@pytest.mark.parametrize("method", ["features", "attention", "relation"])
+def test_a_compressed_teacher_shows_the_features_of_its_network(method: str) -> None:
+    task, teacher, student = _pair()
+    batch = task.train[0]  # type: ignore[index]
+    distill = DistillConfig(method=method, feature_weight=1.0)
+    wrapped = compressed(teacher, batch[0], Candidate())
+    found = []
+    for given in (teacher, wrapped):
+        with Teaching(student, [given], task, distill, example=batch) as teaching:
+            torch.manual_seed(0)
+            for regressor in teaching.regressors.values():
+                regressor.reset_parameters()
+            found.append((teaching.points, float(teaching.loss(batch).detach())))
+    assert found[0] == found[1]
+    assert not any(module._forward_hooks for module in wrapped.modules())
+
+
 def test_regressors_learn_to_map_features_to_the_teacher() -> None:
     task, teacher, student = _pair()
     batch = task.train[0]  # type: ignore[index]

@@ -1,8 +1,9 @@
+import dataclasses
 import json
 
 import pytest
 
-from autocompress.core.candidate import Candidate, LayerConfig
+from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
 from autocompress.core.evaluation import MeasuredMember
 from autocompress.report.explorer import as_script, explorer_data, rounded
 
@@ -36,6 +37,18 @@ def test_members_carry_their_layers_and_both_kinds_of_values() -> None:
     )
     assert member["predicted"] == {"accuracy": 0.8, "latency_ms": 0.7}
     assert member["test"] is None
+
+
+def test_members_say_how_they_were_taught() -> None:
+    distill = DistillConfig(method="relation", feature_weight=2.0)
+    taught = dataclasses.replace(MEMBER, candidate=Candidate(distill=distill))
+    untrained = dataclasses.replace(MEMBER, measured={**MEMBER.measured, "trained_images": 0})
+    data = explorer_data({"front": [MEMBER, taught, untrained]}, ["latency_ms"], STRUCTURE, "s")
+    assert [member["distillation"] for member in data["members"]] == [
+        "temperature 4, kd_weight 0.9",
+        "temperature 4, kd_weight 0.9, relation with feature_weight 2",
+        "none, since it was not trained",
+    ]
 
 
 def test_limits_allow_the_members_that_they_stand_for() -> None:

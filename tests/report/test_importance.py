@@ -63,3 +63,10 @@ def test_only_choices_that_vary_are_columns() -> None:
     table, kinds = choice_table([same, Candidate(pruning_ratios={"a": 0.25}, criterion="l2")])
     assert table.shape == (2, 3)
     assert kinds == ["pruning"] * 3
+
+
+def test_features_that_are_matched_are_part_of_the_distillation() -> None:
+    plain, taught = DistillConfig(), DistillConfig(method="attention", feature_weight=0.5)
+    table, kinds = choice_table([Candidate(distill=plain), Candidate(distill=taught)])
+    assert kinds == ["distillation"] * 3  # the weight, and by which method
+    assert table.tolist() == [[0.0, 1.0, 0.0], [0.5, 0.0, 1.0]]

@@ -1,3 +1,5 @@
+from typing import Any
+
 from autocompress.report.markdown import render_markdown
 from autocompress.report.summary import ArtifactRow
 
@@ -11,10 +13,16 @@ ROW = ArtifactRow(
 )
 
 
+def render(constraints: str = "", **parts: Any) -> str:
+    values: dict[str, Any] = {
+        **{"lessons": [], "failures": {}, "finalist_failures": {}, "notes": [], "environment": {}},
+        **parts,
+    }
+    return render_markdown([ROW], [], ["latency_ms"], constraints=constraints, **values)
+
+
 def test_the_tables_have_predictions_beside_measurements() -> None:
-    text = render_markdown(
-        [ROW], [], ["latency_ms"], constraints="size_bytes <= 1", notes=["a\nnote"], environment={}
-    )
+    text = render("size_bytes <= 1", notes=["a\nnote"])
     (line,) = [line for line in text.splitlines() if line.startswith("| 0001")]
     cells = [cell.strip() for cell in line.replace("\\|", "/").strip("|").split("|")]
     assert cells == [
@@ -23,4 +31,16 @@ def test_the_tables_have_predictions_beside_measurements() -> None:
     ]
     assert "Constraints: size_bytes <= 1." in text
     assert "* a note" in text
-    assert "Not on the front" not in text
+    assert not {"Not on the front", "Distillation", "Failures"} & set(text.split("\n## "))
+
+
+def test_distillations_and_failures_have_tables_of_their_own() -> None:
+    text = render(
+        lessons=[["kind", "temperature"], ["pruned", "4"]],
+        failures={"a < b": 2},
+        finalist_failures={"0043": "no space", "0042": "x | y"},
+    )
+    assert "before any export.\n\n| kind | temperature |\n|---|---|\n| pruned | 4 |\n" in text
+    trials, finalists = text.split("## Failures\n\n")[1].split("\n\n")[:2]
+    assert trials.splitlines()[2:] == ["| 2 | a &lt; b |"]
+    assert finalists.splitlines()[2:] == ["| 0042 | x \\| y |", "| 0043 | no space |"]

@@ -1,11 +1,12 @@
 import dataclasses
 import re
+from dataclasses import asdict
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
-from autocompress.core.candidate import Candidate, LayerConfig
+from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
 from autocompress.core.evaluation import MeasuredMember, baselines
 from autocompress.report import page as page_module
 from autocompress.report.page import StudyContents, render_report, write_markdown
@@ -143,6 +144,37 @@ def test_failures_are_listed_with_their_reason(page: Page) -> None:
     assert page.tables["failures"][1:] == [["2", "<hopeless>"]]
 
 
+def test_finalists_that_failed_stand_apart_from_trials(page: Page) -> None:
+    assert "finalist-failures" not in page.tables
+    study = contents(rows=[], finalist_failures={"0043": "<full>", "0042": "diverged"})
+    html = render_report(study)
+    assert Page(html).tables["finalist-failures"][1:] == [["0042", "diverged"], ["0043", "<full>"]]
+    assert "No trial failed or was stopped." in html
+    assert "| 0042 | diverged |" in write_markdown(study)
+
+
+def test_distillations_that_were_compared_are_shown(page: Page) -> None:
+    assert "distillation" not in page.tables
+    lessons = [
+        {"kind": "pruned", "distill": asdict(distill), "accuracy": accuracy, "seconds": 1.0}
+        for distill, accuracy in ((DistillConfig(), 0.875), (DistillConfig(temperature=2.0), 0.88))
+    ]
+    study = contents(lessons=lessons)
+    heads, first, second = Page(render_report(study)).tables["distillation"]
+    assert heads == ["kind", "temperature", "kd_weight", "accuracy on val (%)", "outcome"]
+    assert first == ["pruned", "4", "0.9", "87.50", ""]
+    assert second == ["pruned", "2", "0.9", "88.00", "finalists take it"]
+    assert "| pruned | 2 | 0.9 | 88.00 | finalists take it |" in write_markdown(study)
+
+
+def test_a_training_that_is_not_the_default_is_one_line_of_the_environment(page: Page) -> None:
+    assert "training" not in [row[0] for row in page.tables["environment"]]
+    study = contents(training={"teacher": "self", "recipe": {"optimiser": "adamw"}})
+    words = "teacher: self, optimiser: adamw"
+    assert ["training", words] in Page(render_report(study)).tables["environment"]
+    assert f"| training | {words} |" in write_markdown(study)
+
+
 def test_the_environment_and_the_notes_are_there(page: Page, html: str) -> None:
     assert ["processor", "a & b"] in page.tables["environment"]
     assert "A seeded half of val became test." in html
@@ -164,7 +196,11 @@ def test_there_is_a_plot_for_each_cost_and_each_prediction(html: str) -> None:
 def test_what_a_study_says_cannot_become_markup() -> None:
     hostile = "<script>alert(1)</script>"
     rows = [ROWS[0] | {"reason": hostile, "origin": hostile}]
-    html = render_report(contents(rows=rows, notes=[hostile], environment={hostile: hostile}))
+    failures = {hostile: hostile}
+    study = contents(
+        rows=rows, notes=[hostile], environment={hostile: hostile}, finalist_failures=failures
+    )
+    html = render_report(study)
     assert hostile not in html
 
 

@@ -229,3 +229,36 @@ def test_other_formats_are_applied_and_trained_straight_through(config: LayerCon
     torch.testing.assert_close(mine[mine != 0], inside[mine != 0], rtol=1e-4, atol=1e-5)
     result.learn_steps()
     assert (len(result.steps) > 0) == (config.group_size > 0)
+
+
+def test_learned_steps_lie_where_the_weights_do() -> None:
+    model, inputs = seasoned("Mlp")
+    candidate = Candidate(layers=uniform(trace(model, inputs), 4, 32))
+    result = compressed(model, inputs, candidate)
+    result.learn_steps()
+    kept = dict(result.steps.items())
+    assert kept
+    result.steps.clear()
+    result.network.to("meta")
+    result.set_steps(kept, {})
+    assert {step.device.type for step in result.steps.values()} == {"meta"}
+
+
+def test_forgotten_steps_leave_grids_to_calibration() -> None:
+    result, inputs = _compressed("Mlp", 4)
+    operations = record_operations(result.network, ((inputs,), {}))
+    layers = uniform(trace(result.network, inputs), 4, 4)
+    result.set_bits(layers, plan_grids(operations, layers))
+    calibrate_grids(result, [inputs], lambda network, batch: network(batch))
+    with torch.no_grad():
+        expected = result(inputs)
+        result.learn_steps()
+        for step in result.steps.values():
+            step.mul_(1.5)
+        result.eval()
+        assert not torch.equal(result(inputs), expected)
+        result.forget_steps()
+        assert not result.steps
+        assert not result.calibrated
+        calibrate_grids(result, [inputs], lambda network, batch: network(batch))
+        assert torch.equal(result(inputs), expected)

@@ -51,8 +51,7 @@ function facts(member) {
     if (cost in member.predicted) both.push(shown(cost, member.predicted[cost]) + " predicted");
     found.push([study.sliders.find((slider) => slider.name === cost).title, both.join(", ")]);
   }
-  found.push(["distillation", "temperature " + member.temperature.toPrecision(3) +
-    ", weight " + member.kd_weight.toPrecision(3)]);
+  found.push(["distillation", member.distillation]);
   return found;
 }
 

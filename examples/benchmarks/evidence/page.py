@@ -147,11 +147,14 @@ def table(found: Mapping[str, Any], points: Sequence[Point]) -> Iterator[str]:
 
 def volume_table(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield a table of hypervolumes, with a row per method."""
-    yield "| method | seeds | hypervolume (quartiles) | joint minus it (95 %) |"
-    yield "|---|---|---|---|"
+    yield "| method | seeds | hypervolume (quartiles) | joint, same seeds | joint minus it (95 %) |"
+    yield "|---|---|---|---|---|"
+    joint = by_seed(found, "joint")
     for name, values in best_first(found):
+        same = [joint[seed] for seed in found["seeds"][name] if seed in joint and name != "joint"]
         cells = [found["titles"].get(name, name), str(len(values)), spread(values)]
-        yield "| " + " | ".join([*cells, interval(found["joint_minus"].get(name))]) + " |"
+        cells += [f"{median(same):.3f}" if same else "", interval(found["joint_minus"].get(name))]
+        yield "| " + " | ".join(cells) + " |"
 
 
 def best_first(found: Mapping[str, Any]) -> list[tuple[str, list[float]]]:

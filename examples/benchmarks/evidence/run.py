@@ -36,6 +36,7 @@ from autocompress.comparison import measure, run_cell, write_comparison
 from autocompress.contest import Contest, export_original
 from autocompress.controller.methods import METHODS
 from autocompress.core.comparison import (
+    ACCURACY_ROOM,
     Point,
     chosen,
     front_volume,
@@ -172,6 +173,7 @@ def make_place(network: str, target: str, options: argparse.Namespace) -> Place:
         target=ac.Target.named(target, threads=1),
         space=subject.space,
         trials=options.trials,
+        constraints={"accuracy_drop": ACCURACY_ROOM},
     )
     return Place(subject=subject, root=root, contest=contest)
 
@@ -286,7 +288,7 @@ def add_union(record: dict[str, Any], baseline: Point, points: list[Point]) -> N
     theirs = [p for p in points if p.method in names]
     seeds = {p.seed for p in theirs if p.method in CONTENDERS} or {p.seed for p in theirs}
     union = {
-        seed: front_volume([p for p in theirs if p.seed == seed], baseline)
+        seed: front_volume([baseline, *(p for p in theirs if p.seed == seed)], baseline)
         for seed in sorted(seeds)
     }
     ours = [p for p in points if p.method == "joint"]
