@@ -214,9 +214,10 @@ def _train_given(
     **changes: Any,
 ) -> list[Path]:
     """Fine-tune pruned candidates with 8 bits everywhere; nothing else is searched."""
-    plain = plain_int8(_bound(contest, method))
-    designs = dict.fromkeys(replace(c, layers=plain.layers) for c in candidates)
-    trials = 1 + len({plain, *designs})  # the original, and plain int8 in any case
+    bound = _bound(contest, method)
+    layers = plain_int8(bound).layers
+    designs = dict.fromkeys(bound.canonical(replace(c, layers=layers)) for c in candidates)
+    trials = 1 + len({ladder_start(bound), *designs})  # the original, and plain int8 in any case
     result = contest.search(
         method,
         folder,

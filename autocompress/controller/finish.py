@@ -70,7 +70,7 @@ def _trained_before(run: Run, done: int) -> int:
     key = f"{budget.trials} trials, {budget.minutes} minutes"
     begun: dict[str, int] = run.ledger.get(BEGUN, {})
     if key not in begun:
-        begun[key] = done
+        begun[key] = done if begun else 0
         run.ledger.set(BEGUN, begun)
     return begun[key]
 
@@ -157,7 +157,8 @@ def _finalist(run: Run, finalist: Finalist, waiting: Sequence[Finalist]) -> None
         shares = sum(f.share for f in waiting) or 1.0
         seconds = usable * finalist.share / shares
         images = 100 * run.setup.epoch_images
-    is_trained = evaluation.slot in known  # a killed run did not come to write the member
+    # A run that was killed may not have come to write the member.
+    is_trained = evaluation.slot in known and run.evaluator.checkpoint(evaluation.slot).is_file()
     if is_trained or finalist.share == 0.0 or (seconds is not None and seconds < 1.0):
         images = 0
     begun = time.monotonic()
@@ -170,7 +171,8 @@ def _finalist(run: Run, finalist: Finalist, waiting: Sequence[Finalist]) -> None
         fidelity=2,
         inherit=finalist.share > 0.0 and not is_trained,
     )
-    run.ledger.set(TRAINED, sorted({*known, evaluation.slot}))
+    if images > 0:
+        run.ledger.set(TRAINED, sorted({*known, evaluation.slot}))
     spent = time.monotonic() - begun
     member = run.write_member(
         name, model, finalist.predicted, origin=evaluation.origin, trained_images=trained
@@ -185,7 +187,8 @@ def _finalist(run: Run, finalist: Finalist, waiting: Sequence[Finalist]) -> None
     member = run.add_member(member)
     run.ledger.set("finalists", sorted({*run.ledger.get("finalists", []), name}))
     failures = run.ledger.get(FAILED, {})
-    if failures.pop(name, None):  # of an earlier run
+    if name in failures:  # in an earlier run
+        del failures[name]
         run.ledger.set(FAILED, failures)
     if images > 0 and seconds is not None and spent >= seconds:  # it took all its time
         run.note_member(time.monotonic() - begun - seconds - run.added_seconds)

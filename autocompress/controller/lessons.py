@@ -57,8 +57,9 @@ def learn_distillation(run: Run, forecast: Forecast) -> None:
         return
     chosen = _representatives(run, forecast, _room(run, share) // 2)
     pairs = [(kind, setting) for setting in settings for kind in chosen]
+    tried = [(lesson["kind"], lesson["distill"]) for lesson in found]
     for number, (kind, setting) in enumerate(pairs):
-        if number < len(found):
+        if (kind, asdict(setting)) in tried:
             continue
         if not _affordable(run, share, found):
             break
@@ -165,7 +166,10 @@ def _seconds(run: Run, share: float) -> float:
 
 
 def _each(run: Run) -> float:
-    return run.schedule.short_seconds or 0.0
+    """Return what a lesson takes: as much as the short fine-tunes did, within their limit."""
+    limit = run.schedule.short_seconds or 0.0
+    seconds = [result.seconds for result in _trained(run)]
+    return min(limit, sum(seconds) / len(seconds)) if seconds else limit
 
 
 def _trained(run: Run) -> list[FidelityResult]:

@@ -151,6 +151,7 @@ def _compare(run: Run, shared: SharedWeights) -> dict[str, Any]:
 def _trained_accuracy(run: Run, candidate: Candidate, number: int) -> float:
     """Train a candidate for a short while, and keep nothing but its accuracy."""
     slot, seconds = -1 - number, run.schedule.short_seconds
+    run.evaluator.forget(slot)  # of a run that was killed after its training
     try:
         return run.evaluator.train(
             candidate,

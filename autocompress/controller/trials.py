@@ -40,7 +40,7 @@ EARLY_SHARE = 0.015
 """Share of the minutes that one of them may take."""
 
 FAILURES_IN_A_ROW = 6
-"""Failed trials in a row that stop a search."""
+"""Failed trials in a row, or trainings in a row that diverge, that stop a search."""
 
 PROMOTED_SHARE = 1 / 3
 """Share of the trials, by predicted rank, that are worth a short fine-tune."""
@@ -107,6 +107,7 @@ class _Flight:
         self._run, self._forecast, self._pool = run, forecast, pool
         self.begun: dict[int, tuple[Ticket, Evaluation]] = {}
         self._failures: list[str] = []
+        self._diverged: list[str] = []
 
     def has_room(self) -> bool:
         """Tell whether another trial may begin."""
@@ -176,6 +177,7 @@ class _Flight:
     def _learn(self, evaluation: Evaluation, outcome: Outcome) -> None:
         """Learn from a training, whose weights others go on from."""
         run, forecast = self._run, self._forecast
+        self._diverged.clear()
         if self._pool.is_remote:
             run.evaluator.seconds_per_image = outcome.seconds_per_image
             write_bytes(run.evaluator.checkpoint(evaluation.slot), outcome.weights)
@@ -223,7 +225,7 @@ class _Flight:
         *,
         lasting: bool = False,
     ) -> None:
-        run, failures = self._run, self._failures
+        run, failures = self._run, self._diverged if lasting else self._failures
         if lasting:
             run.ledger.prune(ticket, reason)
         else:

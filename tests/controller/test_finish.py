@@ -83,16 +83,23 @@ class _Study:
     def __init__(self) -> None:
         self.ledger = _Ledger()
         self.schedule = Schedule(budget=Budget(trials=9), epoch_images=10, spent_before=0.0)
-        self.evaluator = SimpleNamespace(fine_tune=self.fine_tune)
+        self.evaluator = SimpleNamespace(fine_tune=self.fine_tune, checkpoint=self.checkpoint)
+        self.kept: set[int] = set()
         self.setup = SimpleNamespace(epoch_images=10)
         self.added_seconds = 0.0
         self.asked: list[tuple[int, bool]] = []
         self.stops_at = ""
         self.said: list[str] = []
 
-    def fine_tune(self, *_: Any, images: int, inherit: bool, **__: Any) -> tuple[None, int]:
+    def fine_tune(
+        self, _: Any, *, slot: int, images: int, inherit: bool, **__: Any
+    ) -> tuple[None, int]:
         self.asked.append((images, inherit))
+        self.kept.add(slot)
         return None, 1_000
+
+    def checkpoint(self, slot: int) -> Any:
+        return SimpleNamespace(is_file=lambda: slot in self.kept)
 
     def write_member(self, *_: Any, **__: Any) -> Any:
         if self.stops_at == "write":
@@ -126,6 +133,9 @@ def test_a_finalist_that_is_trained_is_not_trained_again() -> None:
     _finalist(run, _waiting(8), [_waiting(8)])
     full = run.schedule.full_images
     assert run.asked == [(full, True), (0, False), (full, True)]
+    run.kept.clear()  # whoever deletes a checkpoint wants it trained anew
+    _finalist(run, _waiting(7), [_waiting(7)])
+    assert run.asked[-1] == (full, True)
     assert run.ledger["finalists"] == ["0007", "0008"]
 
 

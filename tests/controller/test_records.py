@@ -33,6 +33,14 @@ def test_an_evaluation_holds_every_fidelity_by_its_number() -> None:
     assert found.predicted_accuracy is None
 
 
+def test_a_trial_that_was_given_up_in_training_has_failed() -> None:
+    pruned, proxied = optuna.trial.TrialState.PRUNED, {records.fidelity_key(0): PROXY.to_json()}
+    assert records.evaluation(_trial(pruned, **proxied)).failed
+    assert not records.evaluation(_trial(pruned)).failed  # over the limit of a cost
+    complete = _trial(optuna.trial.TrialState.COMPLETE, **proxied)
+    assert not records.evaluation(complete).failed
+
+
 def test_a_row_sums_a_candidate_up() -> None:
     row = records.row(
         _trial(optuna.trial.TrialState.COMPLETE, **{records.fidelity_key(0): PROXY.to_json()})

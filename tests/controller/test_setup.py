@@ -58,6 +58,9 @@ def test_model_weights_space_data_and_target_are_what_a_study_belongs_to(
         ),
         "model": replace(setup, graph=trace(zoo.Mlp(hidden=8), torch.zeros(2, 12))),
     }
+    taught, other = (study_identity(replace(setup, teachers=(zoo.Mlp(),)), "w") for _ in range(2))
+    assert taught["teachers"] != other["teachers"]
+    assert taught.items() > before.items()
     for key, other in others.items():
         found = study_identity(other, "w")
         assert found[key] != before[key], key

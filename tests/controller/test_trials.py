@@ -9,6 +9,7 @@ from autocompress.controller import trials
 from autocompress.controller.earlier import Earlier
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation, FidelityResult
+from autocompress.errors import SearchFailedError
 
 COSTS = {"dear": 3.0, "fair": 1.5, "cheap": 0.9}
 """Cost by criterion, which stands for the candidate here; the limit is 1."""
@@ -77,11 +78,52 @@ def _evaluation(slot: int, accuracy: float, *, trained: bool = False) -> Evaluat
     )
 
 
+@pytest.mark.parametrize("lasting", [True, False])
+def test_what_diverges_is_not_tried_again_and_stops_the_search_in_time(lasting: bool) -> None:
+    ended: list[tuple[str, int]] = []
+    ledger = SimpleNamespace(
+        prune=lambda ticket, _: ended.append(("prune", ticket.slot)),
+        fail=lambda ticket, _: ended.append(("fail", ticket.slot)),
+    )
+    run: Any = SimpleNamespace(ledger=ledger, say=lambda *_, **__: None)
+    flight = trials._Flight(run, None, None)  # type: ignore[arg-type]
+    for slot in range(trials.FAILURES_IN_A_ROW - 1):
+        flight._fail(SimpleNamespace(slot=slot), "x", lasting=lasting)  # type: ignore[arg-type]
+        flight._failures.clear()  # a proxy in between succeeds
+    assert {how for how, _ in ended} == {"prune" if lasting else "fail"}
+    last: Any = SimpleNamespace(slot=9)
+    if lasting:
+        with pytest.raises(SearchFailedError, match="6 failures in a row, mostly 'x'"):
+            flight._fail(last, "x", lasting=True)
+    else:
+        flight._fail(last, "x")
+
+
+def test_early_members_are_written_where_they_cost_little() -> None:
+    asked: list[int] = []
+
+    def members() -> list[Any]:
+        asked.append(1)
+        return [SimpleNamespace(id=str(n)) for n in range(9)]
+
+    for minutes, looked in ((10.0, 0), (60.0, 1), (None, 1)):
+        asked.clear()
+        total = None if minutes is None else 60.0 * minutes
+        run: Any = SimpleNamespace(
+            schedule=SimpleNamespace(total_seconds=total), seconds_per_member=12.0, members=members
+        )
+        trials._early_member(run, None, _evaluation(3, 0.5))  # type: ignore[arg-type]
+        assert len(asked) == looked
+
+
 def _promoted(accuracy: float, *, trained: int = 0, may_train: bool = True, **ticket: Any) -> bool:
     others = [_evaluation(slot, 0.5, trained=slot < trained) for slot in range(9)]
-    run = SimpleNamespace(
-        ledger=_Ledger(others), schedule=SimpleNamespace(may_train=lambda *_: may_train)
-    )
+
+    def fits(spent: float, each: float) -> bool:
+        assert (spent, each) == (float(trained), float(trained > 0))
+        return may_train
+
+    run = SimpleNamespace(ledger=_Ledger(others), schedule=SimpleNamespace(may_train=fits))
     forecast = SimpleNamespace(
         values=lambda e: e.fidelities[0].accuracy, losses=lambda value: [1.0 - value]
     )

@@ -7,7 +7,7 @@ import pytest
 from autocompress.controller.work import InlinePool, Outcome, Work
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import FidelityResult
-from autocompress.errors import StorageError
+from autocompress.errors import StorageError, TrainingError
 
 RESULT = FidelityResult(accuracy=0.5, images=1, trained_images=0, seconds=0.0)
 
@@ -19,6 +19,8 @@ def _work(slot: int) -> Work:
 def _evaluate(work: Work) -> Outcome:
     if work.slot == 1:
         raise MemoryError("no room")
+    if work.slot == 5:
+        raise TrainingError("it diverged")
     if work.slot == 2:
         time.sleep(5.0)
     if work.slot == 3:
@@ -28,13 +30,14 @@ def _evaluate(work: Work) -> Outcome:
 
 def test_work_is_done_in_order_and_fails_alone() -> None:
     pool = InlinePool(_evaluate)
-    for slot in (0, 1, 4):
+    for slot in (0, 1, 4, 5):
         pool.submit(_work(slot))
-    outcomes = [pool.wait(1.0) for _ in range(3)]
-    assert [o and (o.slot, o.failure) for o in outcomes] == [
-        (0, ""),
-        (1, "MemoryError: no room"),
-        (4, ""),
+    outcomes = [pool.wait(1.0) for _ in range(4)]
+    assert [o and (o.slot, o.failure, o.lasting) for o in outcomes] == [
+        (0, "", False),
+        (1, "MemoryError: no room", False),
+        (4, "", False),
+        (5, "TrainingError: it diverged", True),
     ]
     assert pool.wait(1.0) is None
 

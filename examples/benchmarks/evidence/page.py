@@ -121,7 +121,7 @@ def setting(found: Mapping[str, Any], place: Mapping[str, Any]) -> str:
         f"{place['minutes']:g} minutes a method and seed, training on {threads}; seed"
         f"{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}. Integer kernels "
         f"{'clip' if place['clips'] else 'are exact'} there. PyTorch {host['torch']}, ONNX Runtime "
-        f"{host['onnxruntime']}."
+        f"{host['onnxruntime']}. {place.get('note', '')}"
     )
 
 
