@@ -54,8 +54,16 @@ from autocompress.cost.simulated import SimulatedProfile
 from autocompress.devices import measure_latency, profile, warn_of_mismatches
 from autocompress.errors import SearchFailedError, check_type
 from autocompress.evaluation.original import check_device, frozen_copy, weights_digest
-from autocompress.evaluation.splits import check_splits, epoch_images, make_splits, take
-from autocompress.evaluation.splits import example_inputs as first_inputs
+from autocompress.evaluation.splits import (
+    Splits,
+    check_shapes,
+    check_splits,
+    epoch_images,
+    example_inputs,
+    make_splits,
+    place,
+    take,
+)
 from autocompress.evaluation.synthesis import synthesise
 from autocompress.evaluation.task import Task
 from autocompress.front_member import FrontMember
@@ -210,17 +218,17 @@ def search(
 
     check_device(device)
     if training.data == "synthetic":
-        args, kwargs = first_inputs(task, model, tuple(take(task.val, 2, "val", "cpu")))
+        args, kwargs = example_inputs(task, model, tuple(take(task.val, 2, "val", "cpu")))
         given_inputs = ModelInputs(args=args, kwargs=kwargs)
         task = task.with_train(synthesise(model, given_inputs, seed=seed, device=device))
     splits = make_splits(task, seed=seed, device=device)
-    inputs = first_inputs(task, model, splits.val)
+    inputs = _first_inputs(task, model, splits.val[0], device)
     original = frozen_copy(model, device, ModelInputs(args=inputs[0], kwargs=inputs[1]))
     graph = trace(original, ModelInputs(args=inputs[0], kwargs=inputs[1]))
     bound = chosen.bind_graph(graph, resolved, cost_names(goals, limits))
     check_splits(task, original, splits)
-    if resolved.simulation is None and not study_exists(folder / "study.db"):
-        check_exportable(original, inputs)
+    if resolved.simulation is None:
+        _check_files(original, inputs, splits, begun=study_exists(folder / "study.db"))
     setup = SearchSetup(
         model=original,
         graph=graph,
@@ -282,6 +290,29 @@ def search(
     result = SearchResult(folder, original=model, space=bound)
     result.report()
     return result
+
+
+def _check_files(
+    original: nn.Module,
+    inputs: tuple[tuple[Any, ...], dict[str, Any]],
+    splits: Splits,
+    *,
+    begun: bool,
+) -> None:
+    """Refuse what files cannot take; what a study has written before can be exported."""
+    check_shapes(splits)
+    if not begun:
+        check_exportable(original, inputs)
+
+
+def _first_inputs(
+    task: Task, model: nn.Module, batch: Any, device: str
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what the caller's model, which may be elsewhere, is called with, on a device."""
+    weights = next(model.parameters(), None)
+    own = device if weights is None else str(weights.device)
+    args, kwargs = example_inputs(task, model, (place(batch, own),))
+    return tuple(place(value, device) for value in args), place(kwargs, device)
 
 
 def _kept_range(quantisation: QuantisationConfig, folder: Path) -> QuantisationConfig:

@@ -109,7 +109,7 @@ def measure(contest: Contest, cells: Sequence[Mapping[str, Any]], *, seconds: fl
     origin = {"method": BASELINE, "seed": 0, "files": [original_path(contest).name]}
     listed = [(cell, name) for cell in (origin, *cells) for name in cell["files"]]
     paths = [contest.folder / name for _, name in listed]
-    splits = make_splits(contest.task, seed=0)
+    splits = make_splits(contest.judged, seed=0)
     model = frozen_copy(contest.model, "cpu")
     store = MemberStore(contest.folder, model, contest.task, splits, contest.resolved)
     known_path = contest.folder / "accuracies.json"

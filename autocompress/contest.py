@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,14 @@ class Contest:
     trials: int | None = None
     finalists: int | None = None
 
+    @cached_property
+    def judged(self) -> Task:
+        """The task, with the same `val` and `test` for all seeds where it has no `test`."""
+        if self.task.test is not None:
+            return self.task
+        splits = make_splits(self.task, seed=0)
+        return self.task.with_test(splits.val, splits.test)
+
     @property
     def resolved(self) -> Target:
         """The target itself."""
@@ -114,7 +123,7 @@ class Contest:
             "device": self.device,
         }
         return api.search(
-            self.model, self.task, study_dir=folder, seed=seed, verbose=False, **(given | changes)
+            self.model, self.judged, study_dir=folder, seed=seed, verbose=False, **(given | changes)
         )
 
 
@@ -269,7 +278,7 @@ def _feeds(contest: Contest, seed: int) -> list[dict[str, Any]]:
             )
         )
     session = open_model(original_path(contest), Target.named("onnxruntime-cpu"))
-    splits = make_splits(contest.task, seed=seed)
+    splits = make_splits(contest.judged, seed=seed)
     calls = [contest.task.arguments(contest.model, batch) for batch in splits.calibration]
     return [feed_of(session, (*args, *kwargs.values())) for args, kwargs in calls]
 

@@ -1,14 +1,17 @@
 """What a contest takes from a configuration, and how a method's recipe is carried out."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+import autocompress as ac
 from autocompress.config import load_config
 from autocompress.contest import Contest, contest_of, export_original, run_method
 from autocompress.controller.methods import METHODS
 from autocompress.errors import InvalidInputError
+from autocompress.evaluation.splits import data_digest, make_splits
 from blobs import make_task, trained_model
 
 USER = """
@@ -71,3 +74,14 @@ def test_only_onnx_files_are_quantised_by_the_runtime(tmp_path: Path) -> None:
     )
     with pytest.raises(InvalidInputError, match="leave out int8"):
         run_method(contest, METHODS["int8"], tmp_path / "int8", seed=0)
+
+
+def test_all_seeds_are_judged_by_the_same_halves_of_val(tmp_path: Path) -> None:
+    task = make_task()
+    whole = Contest(model=trained_model(task), task=task, folder=tmp_path, space="mlp")
+    assert whole.judged is task
+    halved = replace(whole, task=ac.Task(train=task.train, val=task.val))
+    splits = [make_splits(halved.judged, seed=seed) for seed in (0, 1)]
+    digests = {data_digest(found.test) for found in splits}
+    assert digests == {data_digest(make_splits(halved.task, seed=0).test)}
+    assert data_digest(splits[0].val) == data_digest(splits[1].val)

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+from torch.utils._pytree import tree_map_only
 
 from autocompress.artifact.exact import ExactModel
+from autocompress.artifact.example_call import refilled, tensors_of
 from autocompress.artifact.onnx_file import write_onnx
 from autocompress.artifact.packed import write_packed
 from autocompress.artifact.saturation import saturates
@@ -53,7 +54,8 @@ def export_artifact(
     """Write `path` (ONNX, or .pt2 for PyTorch) and the packed weights beside it.
 
     Those of `model.onnx` are `weights.packed`, those of any other `name.onnx`
-    are `name.packed`, so that several models can lie in one folder.
+    are `name.packed`, so that several models can lie in one folder. Simulated
+    targets run nothing: their file is that of `DEFAULT`.
 
     Args:
         compressed: A calibrated model.
@@ -92,7 +94,7 @@ def export_artifact(
         write_onnx(compressed, path, inputs, runtime=target.runtime)
     packed_path = _packed_path(path)
     size = write_packed(compressed, packed_path)
-    check_outputs(compressed, path, inputs, target)
+    check_outputs(compressed, path, inputs, DEFAULT if target.simulation else target)
     return Artifact(
         path=path, packed_path=packed_path, size_bytes=size, onnx_bytes=path.stat().st_size
     )
@@ -124,28 +126,46 @@ def _packed_path(path: Path) -> Path:
 def check_outputs(
     compressed: CompressedModel, path: Path, inputs: Inputs, target: Target = DEFAULT
 ) -> float:
-    """Compare the outputs of a file on its target with those of its model.
+    """Compare all outputs of a file on its target with those of its model, each on its scale.
 
     The model computes in integers where the file does, so that the two do not
     differ by chance; see `ExactModel`.
 
     Returns:
-        The mean difference as a fraction of the outputs' mean magnitude.
+        The largest mean difference of a floating-point output, as a fraction
+        of its mean magnitude.
 
     Raises:
-        ExportError: If the difference is larger than `OUTPUT_TOLERANCE`.
+        ExportError: If it is larger than `OUTPUT_TOLERANCE`, or the file has
+            other outputs.
+        WrongTypeError: If no output is a floating-point tensor.
     """
     args, kwargs = inputs
     with torch.no_grad():
         outputs = ExactModel(compressed, inputs)(*args, **kwargs)
-    expected = _first_tensor(outputs).float().cpu().numpy()
-    got = (
-        _first_tensor(RuntimeModule(path, like=outputs, target=target)(*args, **kwargs))
-        .float()
-        .numpy()
-    )
-    scale = float(np.abs(expected).mean()) or 1.0
-    difference = float(np.abs(expected - got).mean()) / scale
+    expected = tensors_of(outputs)
+    if not any(tensor.is_floating_point() for tensor in expected):
+        raise WrongTypeError(
+            explain(
+                "model output",
+                expected="a floating-point tensor",
+                got=type(outputs).__name__,
+                remedy="wrap the model",
+            )
+        )
+    session = open_model(path, replace(target, threads=1))
+    got = session.run(None, feed_of(session, (*args, *kwargs.values())))
+    if [array.shape for array in got] != [tuple(tensor.shape) for tensor in expected]:
+        raise ExportError(
+            explain(
+                f"'{path}'",
+                expected=f"outputs of shapes {[tuple(tensor.shape) for tensor in expected]}",
+                got=[array.shape for array in got],
+                remedy="report this model",
+            )
+        )
+    pairs = zip(expected, got, strict=True)
+    difference = max(_difference(*pair) for pair in pairs if pair[0].is_floating_point())
     if not difference <= OUTPUT_TOLERANCE:
         raise ExportError(
             explain(
@@ -161,9 +181,16 @@ def check_outputs(
     return difference
 
 
+def _difference(expected: Tensor, got: NDArray[Any]) -> float:
+    """Return the mean difference as a fraction of the mean magnitude; infinite for NaN."""
+    wanted = expected.float().cpu().numpy()
+    scale = float(np.abs(wanted).mean()) or 1.0
+    return float(np.nan_to_num(np.abs(wanted - got).mean() / scale, nan=np.inf))
+
+
 def feed_of(session: Any, values: Iterable[Any]) -> dict[str, NDArray[Any]]:
     """Pair the inputs of a session with tensors, in order."""
-    tensors = [value for value in values if isinstance(value, Tensor)]
+    tensors = tensors_of(list(values))
     names = [entry.name for entry in session.get_inputs()]
     return {
         name: tensor.detach().cpu().contiguous().numpy()
@@ -187,18 +214,14 @@ class RuntimeModule(nn.Module):
     ) -> None:
         super().__init__()
         self._session = open_model(path, replace(target, threads=threads))
-        self._leaves, self._structure = tree_flatten(like)
+        self._like = like
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the file on tensors; outputs are on the device of the first."""
-        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        tensors = tensors_of((args, kwargs))
         arrays = self._session.run(None, feed_of(self._session, tensors))
         outputs = [torch.from_numpy(array).to(tensors[0].device) for array in arrays]
-        if not any(isinstance(leaf, Tensor) for leaf in self._leaves):
-            return outputs[0]
-        left = iter(outputs)
-        leaves = [next(left) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
-        return tree_unflatten(leaves, self._structure)
+        return refilled(self._like, outputs) if tensors_of(self._like) else outputs[0]
 
 
 def on_cpu(compressed: CompressedModel, inputs: Inputs) -> tuple[CompressedModel, Inputs]:
@@ -207,20 +230,3 @@ def on_cpu(compressed: CompressedModel, inputs: Inputs) -> tuple[CompressedModel
         return compressed, inputs
     args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.cpu(), (inputs[0], dict(inputs[1])))
     return copy.deepcopy(compressed).cpu(), (args, kwargs)
-
-
-def _first_tensor(outputs: Any) -> Tensor:
-    if isinstance(outputs, Tensor):
-        return outputs
-    logits = (
-        outputs.get("logits") if isinstance(outputs, dict) else getattr(outputs, "logits", None)
-    )
-    if isinstance(logits, Tensor):
-        return logits
-    if isinstance(outputs, (tuple, list)) and isinstance(outputs[0], Tensor):
-        return outputs[0]
-    raise WrongTypeError(
-        explain(
-            "model output", expected="a tensor", got=type(outputs).__name__, remedy="wrap the model"
-        )
-    )

@@ -114,7 +114,7 @@ class ExactAdd:
     """
 
     def __init__(self, left: Grid, right: Grid, result: Grid) -> None:
-        self.left, self.right = left, right
+        self.left, self.right, self.result = left, right, result
         self.first = left.zero_point * (right.top + 1) + right.zero_point
         ratios = left.scale / result.scale, right.scale / result.scale
         zeros = torch.tensor([left.zero_point, right.zero_point], dtype=torch.float32)

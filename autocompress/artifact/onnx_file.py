@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 import torch.ao.quantization.fx._decomposed
 from torch import Tensor, nn
 
+from autocompress.artifact.example_call import ExampleCall
 from autocompress.artifact.executed import integer_layers
 from autocompress.artifact.folding import fold_layer
 from autocompress.artifact.onnx_weights import fits_int4, shield_float_weights, store_weights
@@ -34,20 +35,20 @@ OPSET, INT4_OPSET = 20, 21
 class ExportableModel(nn.Module):
     """A compressed model written with integer weights and quantise-dequantise pairs.
 
-    It is called with positional arguments alone, which torch.export handles best.
+    It is called with tensors alone; what else its call has is fixed in it.
 
     Args:
         compressed: A calibrated model.
-        names: Names of those of its arguments, the last ones, that go by name.
+        call: The call that is captured.
         integer: Names of the quantised layers that are computed in integers.
     """
 
     def __init__(
-        self, compressed: CompressedModel, names: tuple[str, ...], integer: Collection[str]
+        self, compressed: CompressedModel, call: ExampleCall, integer: Collection[str]
     ) -> None:
         super().__init__()
         self.network = compressed.network
-        self.names = names
+        self.call = call
         plan = compressed.record.plan
         self.points = site_points(plan)
         self.grids = [
@@ -78,14 +79,12 @@ class ExportableModel(nn.Module):
                 self.register_buffer(f"{key}_bias", bias)
                 self.register_buffer(f"{key}_bias_scales", folded.bias_scales)
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, *tensors: Tensor) -> Any:
         """Compute what the compressed model computes, on grids that exporters know."""
-        first = len(inputs) - len(self.names)
-        args, kwargs = inputs[:first], dict(zip(self.names, inputs[first:], strict=True))
         mode = PlannedMode(
             self.points, self._pair, weight_owners(self.network), self._layer, self.skipped
         )
-        args, kwargs = map_inputs((args, kwargs), self.points, mode.on_point)
+        args, kwargs = map_inputs(self.call.filled(tensors), self.points, mode.on_point)
         with mode:
             return self.network(*args, **kwargs)
 
@@ -153,9 +152,9 @@ def write_onnx(
             )
         )
     compressed.eval()
-    values, names = example_call(inputs)
+    call = ExampleCall.of(inputs)
     exportable = ExportableModel(
-        compressed, names, integer_layers(compressed, inputs, runtime)
+        compressed, call, integer_layers(compressed, inputs, runtime)
     ).eval()
     narrow = any(fits_int4(exportable.get_buffer(name).numpy()) for name in exportable.codes)
     opset = INT4_OPSET if narrow else OPSET
@@ -163,11 +162,11 @@ def write_onnx(
         try:
             program = torch.onnx.export(
                 exportable,
-                values,
-                input_names=input_names(values, names),
+                call.tensors,
+                input_names=call.names,
                 dynamo=True,
                 opset_version=opset,
-                dynamic_shapes=(dynamic_shapes(values),),
+                dynamic_shapes=(call.dynamic_shapes,),
                 verbose=False,
             )
         except AutocompressError:
@@ -205,13 +204,13 @@ def check_exportable(model: nn.Module, inputs: Inputs) -> None:
         TraceError: If what the model computes depends on the values it sees.
     """
     whole = CompressedModel(model, SurgeryRecord(candidate=Candidate()))
-    values, names = example_call(inputs)
+    call = ExampleCall.of(inputs)
     with torch.no_grad(), quiet():
         try:
             torch.export.export(
-                ExportableModel(whole, names, ()).eval(),
-                values,
-                dynamic_shapes=(dynamic_shapes(values),),
+                ExportableModel(whole, call, ()).eval(),
+                call.tensors,
+                dynamic_shapes=(call.dynamic_shapes,),
                 strict=False,
             )
         except Exception as error:
@@ -240,41 +239,3 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def example_call(inputs: Inputs) -> tuple[tuple[Any, ...], tuple[str, ...]]:
-    """Return arguments to capture a call with, and the names of the last ones."""
-    args, kwargs = inputs
-    return _pairs_of_examples((*args, *kwargs.values())), tuple(kwargs)
-
-
-def input_names(values: tuple[Any, ...], names: tuple[str, ...]) -> list[str]:
-    """Name the inputs of the file, one per tensor."""
-    positional = [f"input_{number}" for number in range(len(values) - len(names))]
-    return [
-        name
-        for name, value in zip((*positional, *names), values, strict=True)
-        if isinstance(value, Tensor)
-    ]
-
-
-def _pairs_of_examples(value: Any) -> Any:
-    """Repeat one example, since tracing with a batch of one would fix the batch axis."""
-    if isinstance(value, Tensor):
-        return value[:1].repeat(2, *([1] * (value.dim() - 1))) if value.dim() else value
-    if isinstance(value, Mapping):
-        return {key: _pairs_of_examples(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return type(value)(_pairs_of_examples(item) for item in value)
-    return value
-
-
-def dynamic_shapes(value: Any) -> Any:
-    """Say that the first axis of every tensor in a structure is open, as torch.export wants it."""
-    if isinstance(value, Tensor):
-        return {0: torch.export.Dim("batch")} if value.dim() else None
-    if isinstance(value, Mapping):
-        return {key: dynamic_shapes(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return tuple(dynamic_shapes(item) for item in value)
-    return None

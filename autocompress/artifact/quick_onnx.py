@@ -1,6 +1,5 @@
 """ONNX files that are only timed: the tracing exporter writes them ten times as fast."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +7,9 @@ import onnx_ir as ir
 import torch
 from torch.onnx import symbolic_helper
 
+from autocompress.artifact.example_call import ExampleCall
 from autocompress.artifact.executed import integer_layers
-from autocompress.artifact.onnx_file import ExportableModel, example_call, input_names, quiet
+from autocompress.artifact.onnx_file import ExportableModel, quiet
 from autocompress.artifact.onnx_weights import shield_float_weights, store_weights
 from autocompress.core.files import write_atomic
 from autocompress.core.target import ONNXRUNTIME
@@ -41,23 +41,22 @@ def write_quickly(
         ExportError: If the model cannot be traced.
     """
     compressed.eval()
-    values, names = example_call(inputs)
+    call = ExampleCall.of(inputs)
     integer = integer_layers(compressed, inputs, runtime)
-    exportable = ExportableModel(compressed, names, integer).eval()
-    given = input_names(values, names)
+    exportable = ExportableModel(compressed, call, integer).eval()
 
     def write(temporary: Path) -> None:
         torch.onnx.export(
             exportable,
-            values,
+            call.tensors,
             str(temporary),
             dynamo=False,
             opset_version=OPSET,
-            input_names=given,
-            dynamic_axes={name: {0: "batch"} for name in given},
+            input_names=call.names,
+            dynamic_axes={name: {0: "batch"} for name in call.names},
         )
         model = ir.load(temporary)
-        _restore_inputs(model.graph, given, values)
+        _restore_inputs(model.graph, call)
         store_weights(model.graph, exportable.codes, exportable.floats, smallest=False)
         shield_float_weights(model.graph)
         ir.save(model, temporary)
@@ -77,10 +76,10 @@ def write_quickly(
             ) from error
 
 
-def _restore_inputs(graph: ir.Graph, names: Sequence[str], values: Sequence[Any]) -> None:
+def _restore_inputs(graph: ir.Graph, call: ExampleCall) -> None:
     """Add the inputs that a candidate does not use, which the tracing exporter leaves out."""
     known = {value.name for value in graph.inputs}
-    for place, (name, tensor) in enumerate(zip(names, values, strict=True)):
+    for place, (name, tensor) in enumerate(zip(call.names, call.tensors, strict=True)):
         if name not in known:
             dtype = ir.DataType.from_numpy(tensor.detach().cpu().numpy().dtype)
             shape = ir.Shape(["batch", *tensor.shape[1:]])

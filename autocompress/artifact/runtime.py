@@ -26,6 +26,9 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (
 )
 """What ONNX Runtime raises when it refuses a model or a batch."""
 
+STOP_SPINNING = ("session.force_spinning_stop", "1")
+"""Lets threads rest once a run has ended, so that they disturb no other session timed in turns."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputNode:
@@ -50,15 +53,15 @@ def open_session(
     Args:
         model: Path of an ONNX file, or its content.
         threads: Threads that one inference uses, >= 1.
-        providers: Where it runs.
+        providers: Where it runs; all of them must load.
 
     Returns:
         A session that runs one operator after the other.
 
     Raises:
         MissingFileError: If there is no such file.
-        InvalidInputError: If `threads` is below 1, the file is not ONNX, or
-            the runtime cannot run it.
+        InvalidInputError: If `threads` is below 1, the file is not ONNX, the
+            runtime cannot run it, or lacks the libraries of a provider.
     """
     if threads < 1:
         raise InvalidInputError(
@@ -76,8 +79,9 @@ def open_session(
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
+    options.add_session_config_entry(*STOP_SPINNING)
     try:
-        return onnxruntime.InferenceSession(source, options, providers=list(providers))
+        session = onnxruntime.InferenceSession(source, options, providers=list(providers))
     except RUNTIME_ERRORS as error:
         raise InvalidInputError(
             explain(
@@ -87,6 +91,17 @@ def open_session(
                 remedy="check that the file is complete and was exported for this version",
             )
         ) from error
+    found = session.get_providers()
+    if missing := [provider for provider in providers if provider not in found]:
+        raise InvalidInputError(
+            explain(
+                name,
+                expected=f"a session on {', '.join(missing)}",
+                got=f"one on {', '.join(found)}",
+                remedy="install the libraries that the provider loads, such as CUDA and cuDNN",
+            )
+        )
+    return session
 
 
 def bind_inputs(session: Any, inputs: Inputs) -> dict[str, Array]:

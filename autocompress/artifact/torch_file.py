@@ -5,9 +5,10 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from autocompress.artifact.onnx_file import dynamic_shapes, example_call, quiet
+from autocompress.artifact.example_call import ExampleCall
+from autocompress.artifact.onnx_file import quiet
 from autocompress.core.files import write_atomic
 from autocompress.errors import ExportError, InvalidInputError, MissingFileError, explain
 from autocompress.graph.inputs import one_line
@@ -35,13 +36,13 @@ def write_program(compressed: CompressedModel, path: Path, inputs: Inputs) -> No
         for name in compressed.record.quantised:
             weight = network.get_submodule(name).get_parameter("weight")
             weight.copy_(compressed.quantised_weight(name).values())
-    values, names = example_call(inputs)
+    call = ExampleCall.of(inputs)
     with torch.no_grad(), quiet():
         try:
             program = torch.export.export(
-                _Positional(network, names).eval(),
-                values,
-                dynamic_shapes=(dynamic_shapes(values),),
+                _OfTensors(network, call).eval(),
+                call.tensors,
+                dynamic_shapes=(call.dynamic_shapes,),
                 strict=False,
             )
         except Exception as error:
@@ -81,14 +82,13 @@ def read_program(path: Path) -> "torch.export.ExportedProgram":
         ) from error
 
 
-class _Positional(nn.Module):
-    """A model that is called with positional arguments alone."""
+class _OfTensors(nn.Module):
+    """A model that is called with the tensors of a call alone."""
 
-    def __init__(self, network: nn.Module, names: tuple[str, ...]) -> None:
+    def __init__(self, network: nn.Module, call: ExampleCall) -> None:
         super().__init__()
-        self.network, self.names = network, names
+        self.network, self.call = network, call
 
-    def forward(self, *inputs: object) -> object:
-        first = len(inputs) - len(self.names)
-        named = dict(zip(self.names, inputs[first:], strict=True))
-        return self.network(*inputs[:first], **named)
+    def forward(self, *tensors: Tensor) -> object:
+        args, kwargs = self.call.filled(tensors)
+        return self.network(*args, **kwargs)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from autocompress.artifact.exact import ExactModel
+from autocompress.artifact.example_call import tensors_of
 from autocompress.artifact.export import RuntimeModule, export_artifact, on_cpu
 from autocompress.artifact.packed import read_packed, write_packed
 from autocompress.core.evaluation import MeasuredMember, front_document
@@ -21,7 +22,7 @@ from autocompress.core.target import Target
 from autocompress.cost.measurement import LatencyMeasurement, measure_interleaved
 from autocompress.errors import ExportError, explain
 from autocompress.evaluation.proxy import score
-from autocompress.evaluation.splits import Splits, count, example_inputs
+from autocompress.evaluation.splits import Splits, count, example_inputs, place
 from autocompress.evaluation.task import Batch, Task
 from autocompress.transform.compressed import CompressedModel
 
@@ -108,6 +109,7 @@ class MemberStore:
         args, kwargs = example_inputs(self.task, model, self.splits.val)
         exact: nn.Module = model
         runtime: nn.Module
+        batches = self.splits.val
         if self.target.simulation is None:
             path = folder / self.target.file_name
             artifact = export_artifact(model, path, (args, kwargs), target=self.target)
@@ -116,12 +118,13 @@ class MemberStore:
             threads = torch.get_num_threads()
             runtime = RuntimeModule(path, threads=threads, like=like, target=self.target)
             exact = ExactModel(*on_cpu(model, (args, kwargs)))
+            batches = tuple(place(batch, "cpu") for batch in batches)
             sizes = {"size_bytes": artifact.size_bytes, "onnx_bytes": artifact.onnx_bytes}
         else:  # runs nowhere: the file is the packed one
             path = folder / "weights.packed"
             sizes = {"size_bytes": write_packed(model, path)}
             runtime = read_packed(path, self.model)
-        val_accuracy = self._verify(exact, runtime, path)
+        val_accuracy = self._verify(exact, runtime, path, batches)
         measured = {
             "val_accuracy": val_accuracy,
             "accuracy": score(runtime, self.task, self.splits.test, low_precision=False),
@@ -191,7 +194,7 @@ class MemberStore:
         """Time ONNX files side by side on a batch of `val`; the first is the reference."""
         batch = self.splits.val[0]
         args, kwargs = example_inputs(self.task, self.model, (batch,), self.target.batch_size)
-        tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)]
+        tensors = tensors_of((args, kwargs))
         arrays = [_of_size(tensor, self.target.batch_size) for tensor in tensors]
         return measure_interleaved(
             paths,
@@ -211,7 +214,9 @@ class MemberStore:
         """Write a member's `metrics.json`, which marks it complete."""
         write_json(self.study_dir / "front" / member.id / "metrics.json", member.to_json())
 
-    def _verify(self, model: nn.Module, runtime: nn.Module, path: Path) -> float:
+    def _verify(
+        self, model: nn.Module, runtime: nn.Module, path: Path, batches: Sequence[Batch]
+    ) -> float:
         """Compare accuracies on `val`; return that of the file, on all of it.
 
         The model is computed as the runtime rounds: otherwise predictions differ
@@ -219,13 +224,20 @@ class MemberStore:
         `ACCURACY_TOLERANCE` or two examples, whichever is larger. Such a model is
         slow: it is asked no further where the two are equal on the first
         `FIRST_EXAMPLES`, which a loss beyond the tolerance passes less often than
-        all of `val`.
+        all of `val`. Batches come in a random order, since loaders may be sorted by class.
+
+        Args:
+            model: Computes as the runtime does.
+            runtime: The file.
+            path: Where it is.
+            batches: All of `val`, where the model's weights are.
         """
         model.eval()
-        scores = [self._score(runtime, batch) for batch in self.splits.val]
+        scores = [self._score(runtime, batch) for batch in batches]
         expected, got, compared = 0.0, 0.0, 0
-        for batch, (file_score, size) in zip(self.splits.val, scores, strict=True):
-            expected, got = expected + self._score(model, batch)[0], got + file_score
+        for number in np.random.default_rng(0).permutation(len(batches)):
+            file_score, size = scores[number]
+            expected, got = expected + self._score(model, batches[number])[0], got + file_score
             first_look = compared < FIRST_EXAMPLES <= compared + size
             compared += size
             if first_look and abs(expected - got) <= 1e-9:

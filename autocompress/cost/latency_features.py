@@ -1,5 +1,6 @@
 """Where the time of candidates goes: sums of kernels and conversions, for many at once."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -46,6 +47,9 @@ PRIOR = np.array([1.0] * len(TIMES) + [0.0] * len(NUMBERS))
 """What the columns count for before any network was measured: times, the others not."""
 
 CROWD, VECTOR, BYTE_MS = 50, 16, 1e-7
+
+CODES = 2**62
+"""Most combinations of ratios that one integer can tell apart."""
 
 OPERATION_MS = 0.003
 """What an operation takes at least that no kernel stands for."""
@@ -214,6 +218,8 @@ class LatencyFeatures:
         count: int,
     ) -> Columns:
         """Return rows: time in integers, in floats, share of outputs, weights, raggedness."""
+        if math.prod(len(self.ratios[group]) for group in groups) > CODES:
+            return self._wide_layer(index, groups, places)
         codes = np.zeros(count, np.int64)
         for group in groups:
             codes = codes * len(self.ratios[group]) + places[group]
@@ -221,6 +227,16 @@ class LatencyFeatures:
         if len(new := known.missing(codes)):
             known.add(new, [self._times(index, self._chosen(groups, code)) for code in new])
         return known.rows(codes)
+
+    def _wide_layer(
+        self, index: int, groups: tuple[str, ...], places: Mapping[str, Places]
+    ) -> Columns:
+        """Return what `_layer` does, for a layer that reads too many groups for one code."""
+        table = np.stack([self.ratios[group][places[group]] for group in groups], axis=1)
+        chosen, which = np.unique(table, axis=0, return_inverse=True)
+        rows = [self._times(index, tuple(ratios)) for ratios in chosen.tolist()]
+        found: Columns = np.reshape(rows, (-1, 5))[which.ravel()].T
+        return found
 
     def _chosen(self, groups: tuple[str, ...], code: int) -> tuple[float, ...]:
         """Return the ratios that a code of `_layer` stands for."""

@@ -187,13 +187,13 @@ class DeviceProfile:
         """Fit the corrections anew, with more anchors.
 
         Args:
-            new_anchors: Measured candidates; one that the profile has already
-                replaces the older measurement.
+            new_anchors: Measured candidates; one that the profile has already,
+                of the same model, replaces the older measurement.
 
         Returns:
             A profile whose version is one higher.
         """
-        merged = {anchor.candidate: anchor for anchor in (*self.anchors, *new_anchors)}
+        merged = {(a.model, a.candidate): a for a in (*self.anchors, *new_anchors)}
         classes: dict[str, list[Anchor]] = defaultdict(list)
         for anchor in merged.values():
             if anchor.boundaries == 0:

@@ -240,6 +240,28 @@ def check_splits(task: Task, model: nn.Module, splits: Splits) -> None:
             check_batch(task, model, name, batch)
 
 
+def check_shapes(splits: Splits) -> None:
+    """Refuse examples of several shapes: a file takes one, whatever the model takes."""
+    first: dict[int, torch.Size] = {}
+    for name, batches in (("val", splits.val), ("test", splits.test)):
+        for batch in batches:
+            args, kwargs = inputs_of(batch)
+            for place, value in enumerate((*args, *kwargs.values())):
+                if not isinstance(value, Tensor):
+                    continue
+                expected = first.setdefault(place, value.shape[1:])
+                if value.shape[1:] != expected:
+                    raise InvalidInputError(
+                        explain(
+                            f"task '{name}'",
+                            expected=f"examples of the shape {list(expected)}, which the first "
+                            "batch of val has and files will take",
+                            got=f"a batch of {list(value.shape[1:])}",
+                            remedy="pad or crop all of val and test alike",
+                        )
+                    )
+
+
 def epoch_images(task: Task) -> int:
     """Estimate the images of one epoch: length of the loader times its first batch."""
     try:

@@ -81,6 +81,10 @@ class Task:
         """Return the same task with other training batches."""
         return Task(train, self.val, self.test, self._loss, self._metric, self._forward)
 
+    def with_test(self, val: Iterable[Batch], test: Iterable[Batch]) -> "Task":
+        """Return the same task with other batches that guide and report."""
+        return Task(self.train, val, test, self._loss, self._metric, self._forward)
+
     def run(self, model: nn.Module, batch: Batch) -> Tensor:
         """Call a model on one batch and return its outputs as a tensor.
 

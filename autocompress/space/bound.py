@@ -290,6 +290,10 @@ class BoundSpace:
         bits = {name: (c.weight_bits, c.activation_bits) for name, c in layers}
         sparsity = {name: (c.sparsity, c.sparsity_pattern) for name, c in layers}
         ratios, gone = candidate.pruning_ratios, candidate.drops
+
+        def unmasked(name: str) -> bool:  # those of one bit ask for nothing
+            return gone(name) or bits.get(name, (FLOAT, FLOAT))[0] == 1
+
         levels = {
             k.name: k.nearest(ratios, 0.0, gone, mild_first, ratios_apart)
             for k in self.pruning_knobs
@@ -299,7 +303,7 @@ class BoundSpace:
             for k in self.precision_knobs
         }
         return levels | {
-            k.name: k.nearest(sparsity, DENSE, gone, mild_first, sparsity_apart)
+            k.name: k.nearest(sparsity, DENSE, unmasked, mild_first, sparsity_apart)
             for k in self.sparsity_knobs
         }
 

@@ -134,7 +134,7 @@ def layer_configs(
     weight_format: str = UNIFORM,
     group_size: int = 0,
 ) -> dict[str, LayerConfig]:
-    """Put together what is chosen for each layer.
+    """Put together what is chosen for each layer; one bit has no zero and stays dense.
 
     Args:
         bits: Precisions by layer.
@@ -145,7 +145,7 @@ def layer_configs(
     configs = {}
     for name in dict.fromkeys((*bits, *sparsity)):
         weight_bits, activation_bits = bits.get(name, (FLOAT, FLOAT))
-        fraction, pattern = sparsity.get(name, DENSE)
+        fraction, pattern = DENSE if weight_bits == 1 else sparsity.get(name, DENSE)
         configs[name] = _config(
             weight_bits,
             activation_bits,

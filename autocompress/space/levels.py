@@ -37,7 +37,7 @@ class Levels:
         group_size: int,
     ) -> None:
         pruning, precision, sparsity = knobs
-        self._blocks, self._pruning = tuple(blocks), tuple(pruning)
+        self._blocks, self._pruning, self._sparsity = tuple(blocks), tuple(pruning), tuple(sparsity)
         self._knobs: list[Knob[Any]] = [*pruning, *precision, *sparsity]
         names = {name for knob in self._knobs for name in knob.members}
         self._around = {name: tuple(b for b in blocks if is_inside(name, b)) for name in names}
@@ -48,6 +48,11 @@ class Levels:
         ]
         bits = {layer: (k.name, values) for k in precision for layer, values in _by_member(k)}
         masks = {layer: (k.name, values) for k in sparsity for layer, values in _by_member(k)}
+        self._single = {  # where one bit leaves nothing to mask
+            layer: (name, np.array([weight_bits == 1 for weight_bits, _ in pairs]))
+            for layer, (name, pairs) in bits.items()
+            if layer in masks
+        }
         codes: dict[LayerConfig, int] = {LayerConfig(): 0}
         self._layers = []
         for layer in dict.fromkeys((*bits, *masks)):
@@ -94,12 +99,18 @@ class Levels:
     def without_effect(self, levels: Columns, count: int) -> dict[str, Mask]:
         """Tell which of `n` candidates a parameter does nothing for, `n` booleans each.
 
-        Those inside dropped blocks do nothing, and a criterion needs something to prune.
+        Those inside dropped blocks do nothing, nor does the sparsity of one-bit weights, and a
+        criterion needs something to prune.
         """
         standing = self._standing(levels, count)
+        maskable = standing | {
+            layer: standing[layer] & ~single[levels[wide]]
+            for layer, (wide, single) in self._single.items()
+        }
         idle = {
-            knob.name: ~np.logical_or.reduce([standing[name] for name in knob.members])
-            for knob in self._knobs
+            knob.name: ~np.logical_or.reduce([there[name] for name in knob.members])
+            for there, knobs in ((standing, self._knobs), (maskable, self._sparsity))
+            for knob in knobs
         }
         pruned = [~idle[knob.name] & (levels[knob.name] > 0) for knob in self._pruning]
         return idle | {"criterion": ~np.logical_or.reduce([np.zeros(count, dtype=bool), *pruned])}

@@ -115,6 +115,8 @@ class Quantisation(Section):
 class Sparsity(Section):
     """How many single weights each layer may lose; none unless levels are listed.
 
+    Layers of one bit, which has no zero, lose none.
+
     Attributes:
         levels: Fractions of a layer's weights to set to zero, [0, 1), or "N:M",
             all but N of every M neighbouring inputs; 0 is always offered.

@@ -85,3 +85,23 @@ def test_an_unquantised_model_is_itself() -> None:
     result = compressed(model, inputs, Candidate())
     with torch.no_grad():
         assert torch.equal(ExactModel(result, ((inputs,), {}))(inputs), model(inputs))
+
+
+class _Scaled(nn.Module):
+    """Adds a branch that is scaled, which no integer kernel does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.out = (nn.Conv2d(c, 8, 3) for c in (3, 3, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.add(self.left(x), self.right(x), alpha=0.25).relu()).flatten(1)
+
+
+def test_scaled_additions_are_no_residual_ones(tmp_path: Path) -> None:
+    model, inputs = _Scaled().eval(), torch.randn(32, 3, 6, 6)
+    config = LayerConfig(weight_bits=8, activation_bits=8)
+    layers = dict.fromkeys(("left", "right", "out"), config)
+    result = compressed(model, inputs, Candidate(layers=layers))
+    _, exact, runtime = _outputs(result, inputs, tmp_path / "model.onnx")
+    assert (exact - runtime).abs().mean() < 0.005 * runtime.abs().mean()

@@ -207,3 +207,63 @@ def test_a_runtime_module_gives_outputs_the_structure_of_the_model(
         assert type(outputs) is type(like)
         first = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         torch.testing.assert_close(first, plain)
+
+
+def test_the_file_of_a_simulated_target_is_checked_here(tmp_path: Path) -> None:
+    result, inputs = _compressed("Mlp", 8)
+    target = Target.named("bit-fusion")
+    artifact = export_artifact(result, tmp_path / "model.onnx", ((inputs[:2],), {}), target=target)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            RuntimeModule(artifact.path)(inputs), result(inputs), atol=0.05, rtol=0.05
+        )
+
+
+class _TwoHeads(nn.Module):
+    """Returns a mapping, as models of segmentation do."""
+
+    def __init__(self, second: float) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 3), nn.Linear(4, 2)
+        nn.init.constant_(self.first.weight, 0.5)
+        nn.init.constant_(self.second.weight, second)
+        nn.init.zeros_(self.first.bias)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        out = self.first(x)
+        return {"out": 100.0 * out, "classes": out.argmax(dim=1), "aux": self.second(x)}
+
+
+def test_all_outputs_are_compared_each_on_its_own_scale(tmp_path: Path) -> None:
+    inputs, path = torch.rand(8, 4), tmp_path / "model.onnx"
+    model, other = (
+        compressed(_TwoHeads(second).eval(), inputs, Candidate()) for second in (0.01, 0.02)
+    )
+    call = ((inputs,), {})
+    export_artifact(model, path, call, target=TARGET)
+    assert check_outputs(model, path, call) < 1e-5
+    with pytest.raises(ExportError, match=r"mean difference of 50\.0%"):
+        check_outputs(other, path, call)
+    single = nn.Sequential(nn.Linear(4, 3)).eval()
+    with pytest.raises(ExportError, match="outputs of shapes"):
+        check_outputs(compressed(single, inputs, Candidate()), path, call)
+
+
+class _Whole(nn.Module):
+    """Returns no floating-point numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x).argmax(dim=1)
+
+
+def test_a_model_without_floating_outputs_is_refused(tmp_path: Path) -> None:
+    inputs = torch.rand(8, 4)
+    model = compressed(nn.Sequential(nn.Linear(4, 3)).eval(), inputs, Candidate())
+    model.network = _Whole()
+    with pytest.raises(WrongTypeError, match="model output"):
+        check_outputs(model, tmp_path / "model.onnx", ((inputs,), {}))

@@ -1,4 +1,5 @@
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +89,36 @@ def test_inputs_that_nothing_reads_stay(tmp_path: Path) -> None:
     arrays = dict(zip(names, (tensor.numpy() for tensor in inputs), strict=True))
     (found,) = session.run(None, arrays)
     torch.testing.assert_close(torch.from_numpy(found), model(*inputs).detach())
+
+
+class _Choosy(nn.Module):
+    """Takes flags and what may be left out beside its tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        shift: torch.Tensor | None = None,
+        doubled: bool = False,
+    ) -> torch.Tensor:
+        values = self.layer(x if mask is None else x * mask)
+        values = values if shift is None else values + shift
+        return 2.0 * values if doubled else values
+
+
+@pytest.mark.parametrize("write", [write_quickly, write_onnx])
+def test_what_is_no_tensor_is_fixed_in_the_file(tmp_path: Path, write: Callable[..., None]) -> None:
+    torch.manual_seed(0)
+    inputs = {"x": torch.randn(2, 4), "mask": None, "shift": torch.randn(2, 2), "doubled": True}
+    model = ac.compress(_Choosy().eval(), Candidate(), inputs)
+    write(model, tmp_path / "model.onnx", ((), inputs))
+    session = onnxruntime.InferenceSession(
+        tmp_path / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    assert [node.name for node in session.get_inputs()] == ["x", "shift"]
+    (found,) = session.run(None, {name: inputs[name].numpy() for name in ("x", "shift")})
+    torch.testing.assert_close(torch.from_numpy(found), model(**inputs).detach())

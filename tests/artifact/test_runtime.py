@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -82,3 +83,25 @@ def test_inputs_must_have_the_names_and_number_of_the_model() -> None:
         bind_inputs(session, np.ones((1, 3)))
     with pytest.raises(InvalidInputError, match=r"a, b, got a, c"):
         bind_inputs(session, {"a": np.ones((1, 3)), "c": np.ones((1, 2))})
+
+
+def test_threads_rest_between_the_runs_of_a_session() -> None:
+    options = open_session(_model(), threads=2).get_session_options()
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+
+
+def test_a_provider_that_does_not_load_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Session:
+        """What ONNX Runtime opens where the libraries of CUDA are missing."""
+
+        def __init__(self, *_: object, providers: list[str]) -> None:
+            self.asked = providers
+
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    with pytest.raises(InvalidInputError, match="on CUDAExecutionProvider, got one on CPU"):
+        open_session(_model(), threads=1, providers=["CUDAExecutionProvider"])
+    session = open_session(_model(), threads=1)
+    assert session.asked == ["CPUExecutionProvider"]

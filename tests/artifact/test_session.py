@@ -102,3 +102,26 @@ def test_every_runtime_has_a_version(name: str) -> None:
     if name == "openvino-cpu":
         pytest.importorskip("openvino")
     assert all(runtime_version(Target.named(name)).values())
+
+
+class _Choosy(nn.Module):
+    """Takes a mask that may be left out, and a flag."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+
+    def forward(
+        self, x: torch.Tensor, mask: torch.Tensor | None, doubled: bool = False
+    ) -> torch.Tensor:
+        values = self.layer(x if mask is None else x * mask)
+        return 2.0 * values if doubled else values
+
+
+@pytest.mark.parametrize("name", ["onnxruntime-cpu", "torch-cpu"])
+def test_models_run_with_what_is_no_tensor_as_it_was_given(name: str, tmp_path: Path) -> None:
+    target, inputs = Target.named(name), {"x": torch.randn(3, 4), "mask": None, "doubled": True}
+    compressed = ac.compress(_Choosy().eval(), ac.Candidate(), inputs)
+    artifact = ac.export(compressed, tmp_path / target.file_name, inputs, target=target)
+    got = ac.RuntimeModule(artifact.path, target=target)(**inputs)
+    torch.testing.assert_close(got, compressed(**inputs).detach())

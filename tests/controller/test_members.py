@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -114,7 +115,7 @@ def test_a_member_is_written_measured_and_read_back(
     assert read_members(tmp_path) == []  # new files, not measured yet
 
     with pytest.raises(ExportError, match="accuracy"):
-        store._verify(compressed, _Opposite(model), path)  # type: ignore[arg-type]
+        store._verify(compressed, _Opposite(model), path, store.splits.val)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -130,6 +131,8 @@ def test_the_model_is_asked_no_further_where_the_first_examples_agree(
 ) -> None:
     monkeypatch.setattr(members, "FIRST_EXAMPLES", 40)
     inputs = torch.eye(4).repeat(8, 1)
+    order = np.random.default_rng(0).permutation(len(wrong))  # of the comparison
+    wrong = tuple(wrong[place] for place in np.argsort(order))
     val = [(inputs, inputs.argmax(1)) for _ in wrong]
     task = Task(train=val, val=val, test=val)
     splits = dataclasses.replace(make_splits(task, seed=0), val=tuple(val))
@@ -137,9 +140,9 @@ def test_the_model_is_asked_no_further_where_the_first_examples_agree(
     model, runtime = _Counted(), _Mistaken(wrong)
     if asked is None:
         with pytest.raises(ExportError, match=r"accuracy of 1\.0000 within 0\.0156"):
-            store._verify(model, runtime, Path("model.onnx"))
+            store._verify(model, runtime, Path("model.onnx"), splits.val)
         return
-    accuracy = store._verify(model, runtime, Path("model.onnx"))
+    accuracy = store._verify(model, runtime, Path("model.onnx"), splits.val)
     assert accuracy == pytest.approx(1.0 - sum(wrong) / 128)  # the file's, on all of `val`
     assert model.calls == asked
 

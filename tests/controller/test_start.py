@@ -1,7 +1,11 @@
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from autocompress.controller import start
 from autocompress.controller.start import refit_profile
+from autocompress.errors import ExportError
 
 
 class _Profile:
@@ -34,3 +38,22 @@ def test_measured_members_correct_a_profile_and_others_do_not() -> None:
 def test_a_profile_that_was_given_stays_as_it_is() -> None:
     profile: Any = _Profile()
     assert refit_profile(_run(profile), profile) is profile
+
+
+def test_networks_that_the_quick_exporter_refuses_are_not_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ExportError("no symbolic function for rms_norm")
+
+    monkeypatch.setattr(start, "measure_networks", refuse)
+    said: list[str] = []
+    run: Any = SimpleNamespace(
+        setup=SimpleNamespace(space=None, model=None),
+        evaluator=SimpleNamespace(inputs=((), {})),
+        schedule=SimpleNamespace(at_most=lambda seconds, _: seconds),
+        say=lambda _, message: said.append(message),
+    )
+    profile: Any = _Profile()
+    assert start._time_networks(run, profile) is profile
+    assert said[-1] == "whole candidates are not timed: no symbolic function for rms_norm"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
@@ -76,3 +77,20 @@ def test_wrong_use_is_said_in_a_line(
 
 def test_a_device_has_a_name() -> None:
     assert device_name().strip()
+
+
+def test_threads_rest_between_the_runs_of_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[onnxruntime.SessionOptions] = []
+
+    class Session:
+        def __init__(self, _: str, options: onnxruntime.SessionOptions, providers: object) -> None:
+            seen.append(options)
+
+        def get_inputs(self) -> list[object]:
+            return []
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    open_call(tmp_path / "model.onnx", threads=2, batch_size=1)
+    assert seen[0].get_session_config_entry("session.force_spinning_stop") == "1"

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import autocompress as ac
 from autocompress.core.candidate import Candidate, LayerConfig
@@ -85,3 +86,34 @@ def test_a_graph_without_operations_is_refused(bound: BoundSpace) -> None:
     bare = dataclasses.replace(bound.graph, flow=None)
     with pytest.raises(InvalidInputError, match="trace the model again"):
         LatencyFeatures(bare, CPU, {})
+
+
+class Fan(nn.Module):
+    """One layer reads what forty others make, as in the last block of a large DenseNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Linear(3, 8) for _ in range(40))
+        self.last = nn.Linear(320, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.cat([part(x) for part in self.parts], dim=1))
+
+
+def test_layers_of_dozens_of_groups_tell_all_their_widths_apart() -> None:
+    torch.manual_seed(0)
+    content = {"pruning": {"ratios": [0, 0.25, 0.5, 0.75], "round_to": 2}}
+    space = ac.SearchSpace.load(content).bind(Fan().eval(), torch.zeros(2, 3), CPU)
+    assert len(space.pruning_choices) == 40
+    keys = wanted_kernels(space.graph, space.pruning_choices, CPU)
+    features = LatencyFeatures(space.graph, CPU, {key: float(key.in_channels) for key in keys})
+    rng = np.random.default_rng(0)
+    ratios = rng.choice([0.0, 0.25, 0.5, 0.75], (30, 40))
+    ratios[1::2, 8:] = ratios[::2, 8:]  # pairs that differ in the first groups alone
+    candidates = [
+        Candidate(pruning_ratios=dict(zip(space.pruning_choices, row, strict=True)))
+        for row in ratios.tolist()
+    ]
+    expected = 40 * 3 + 8 * (1.0 - ratios).sum(axis=1)
+    np.testing.assert_allclose(features.table(candidates)[:, NAMES.index("float layers")], expected)
+    assert features.table([]).shape == (0, len(NAMES))

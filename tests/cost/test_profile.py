@@ -143,6 +143,15 @@ def test_a_newer_measurement_replaces_the_older_one(graph: ModelGraph) -> None:
     assert profile.anchors == ()
 
 
+def test_models_keep_their_own_measurements_of_one_candidate(graph: ModelGraph) -> None:
+    profile = _profile(graph)
+    ms = profile.kernel_ms(graph, Candidate())
+    one, other = (replace(_anchor(ms, 7.0 + n), model=f"model {n}") for n in (0, 1))
+    assert profile.refit([one]).refit([other]).anchors == (one, other)
+    newer = replace(one, latency_ms=6.0)
+    assert profile.refit([one, other]).refit([newer]).anchors == (newer, other)
+
+
 def test_a_profile_survives_its_file(graph: ModelGraph, tmp_path: Path) -> None:
     path = tmp_path / "laptop.json"
     profile = _profile(graph).refit([_anchor(1.0, 1.5), _anchor(1.0, 0.5, _int8(graph, 0.5))])

@@ -10,6 +10,7 @@ from autocompress.evaluation.splits import (
     PROXY_IMAGES,
     SENSITIVITY_IMAGES,
     Splits,
+    check_shapes,
     count,
     data_digest,
     example_inputs,
@@ -149,3 +150,15 @@ def test_batches_of_another_form_are_odd() -> None:
     whole = (torch.zeros(2, 1, dtype=torch.long), torch.zeros(2, dtype=torch.long))
     last = (torch.zeros(1, 1), torch.zeros(1, dtype=torch.long))
     assert list(odd_batches([*plain, wide, whole, last])) == [plain[0], wide, whole]
+
+
+def test_examples_of_several_shapes_are_refused_where_files_run() -> None:
+    plain = _numbered(6, 2)
+    wide = (torch.zeros(2, 3), torch.zeros(2, dtype=torch.long))
+    check_shapes(make_splits(Task(train=plain, val=plain, test=plain), seed=0))
+    for name, splits in (("val", {"val": [*plain, wide]}), ("test", {"test": [wide]})):
+        task = Task(**({"train": plain, "val": plain, "test": plain} | splits))
+        with pytest.raises(
+            InvalidInputError, match=rf"'{name}'.*shape \[1\].*got a batch of \[3\]"
+        ):
+            check_shapes(make_splits(task, seed=0))

@@ -22,7 +22,8 @@ def bound(content: dict[str, object]) -> BoundSpace:
     return SearchSpace.load(content).bind_graph(residual_graph(4, 32))
 
 
-SPACES = [bound(content) for content in (SPARSE, GLOBAL, PAIRED)]
+SINGLE = {"sparsity": {"levels": [0.5], "ties": [["*"]]}, "quantisation": {"weight_bits": [1, 8]}}
+SPACES = [bound(content) for content in (SPARSE, GLOBAL, PAIRED, SINGLE)]
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -40,7 +41,7 @@ def test_decode_inverts_encode_where_choices_are_tied(space: BoundSpace, seed: i
         dropped_blocks=tuple(name for name in space.blocks if rng.random() < 0.3),
         layers={
             name: LayerConfig(
-                weight_bits=rng.choice([2, 4, 8, 32]), sparsity=rng.choice([0.0, 0.2, 0.5, 0.8])
+                weight_bits=rng.choice([1, 2, 4, 8, 32]), sparsity=rng.choice([0.0, 0.2, 0.5, 0.8])
             )
             for name in space.sparse_layers
         },

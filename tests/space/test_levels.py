@@ -31,6 +31,9 @@ SPACES = {
             "sparsity": {"levels": [0.5, "2:4"], "ties": [["*.conv2"]]},
         }
     ).bind_graph(GRAPH),
+    "one bit and sparse": SearchSpace.load(
+        {"quantisation": {"weight_bits": [1, 8, 32]}, "sparsity": {"levels": [0.5]}}
+    ).bind_graph(GRAPH),
 }
 
 
@@ -70,3 +73,16 @@ def test_a_population_holds_what_each_row_stands_for(name: str) -> None:
     for cost, values in together.items():
         alone = [count_costs(space.graph, candidate)[cost] for candidate in population]
         assert values.tolist() == again[cost].tolist() == alone
+
+
+def test_one_bit_has_nothing_to_mask() -> None:
+    space = SPACES["one bit and sparse"]
+    sparse = space.uniform(1, 32, 0.0, sparsity=(0.5, "unstructured"))
+    assert {config.weight_bits for config in sparse.layers.values()} == {1}
+    assert sparse == space.uniform(1, 32, 0.0)
+    names = [parameter.name for parameter in space.parameters]
+    for bits, expected in ((1, False), (8, True)):
+        params = space.to_params(space.uniform(bits, 32, 0.0)) | {"sparsity:conv1": 1}
+        active = space.active(np.array([[params[name] for name in names]]))[0]
+        assert active[names.index("sparsity:conv1")] == expected
+        assert (space.from_params(params).layers["conv1"].sparsity > 0.0) == expected
