@@ -48,6 +48,7 @@ def test_an_interrupted_pass_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatc
         ledger=ledger,
         evaluator=SimpleNamespace(deviation=deviation, traces={"conv1": 2.0}),
         say=lambda *_: None,
+        note_time=lambda: None,
         schedule=SimpleNamespace(total_seconds=None, elapsed=0.0),
         setup=SimpleNamespace(objectives=[SimpleNamespace(name="latency_ms")], space=None),
     )
