@@ -10,6 +10,7 @@ from autocompress.controller.finalists import Finalist, choose_finalists
 from autocompress.controller.forecast import Forecast
 from autocompress.controller.lessons import taught_candidate
 from autocompress.controller.run import Run
+from autocompress.controller.schedule import FEWEST_FINALISTS
 from autocompress.controller.start import refit_profile
 from autocompress.core.budget import FINALIST_SHARE, Budget
 from autocompress.core.evaluation import FidelityResult
@@ -27,9 +28,6 @@ MOST_FINALISTS = 10
 
 LAST_SECONDS = 40.0
 """Longest measurement of all members side by side."""
-
-FEWEST_FINALISTS = 3
-"""Finalists that are trained however little time there is for each."""
 
 
 def train_finalists(run: Run, forecast: Forecast) -> None:

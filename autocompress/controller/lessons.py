@@ -9,6 +9,7 @@ from typing import Any
 from autocompress.controller.designs import BASELINES
 from autocompress.controller.forecast import Forecast
 from autocompress.controller.run import Run
+from autocompress.controller.schedule import FEWEST_FINALISTS
 from autocompress.core.budget import FINALIST_SHARE
 from autocompress.core.candidate import Candidate, DistillConfig
 from autocompress.core.evaluation import Evaluation, FidelityResult
@@ -46,7 +47,7 @@ def learn_distillation(run: Run, forecast: Forecast) -> None:
     They take `learning_share` of what is spent on training, in time where
     minutes are budgeted, else in number. Nothing is learned where the space fixes the
     distillation, where there is too little for two trainings, or where the finalists'
-    minutes would not train one of them well: then they need all there is.
+    minutes would not train the fewest of them well: then they need all there is.
     """
     space, share = run.setup.space, run.setup.training.learning_share
     settings = lesson_settings(space)
@@ -132,13 +133,15 @@ def taught_candidate(run: Run, candidate: Candidate) -> Candidate:
 
 
 def _has_time(run: Run) -> bool:
-    """Tell whether the finalists' minutes train one of them well; decided once in a study."""
+    """Tell whether the finalists' minutes train a few of them well; decided once in a study."""
     total, speed = run.schedule.total_seconds, run.evaluator.seconds_per_image
     if total is None or speed == 0.0:  # without a training, there is no share of it, either
         return total is None
     key = f"lessons within {total:g} s"
     if run.ledger.get(key) is None:
-        enough = FINALIST_SHARE * total >= run.schedule.worthwhile_images * speed
+        finalists = min(FEWEST_FINALISTS, run.schedule.budget.finalists or FEWEST_FINALISTS)
+        needed = finalists * run.schedule.worthwhile_images * speed
+        enough = FINALIST_SHARE * total >= needed
         run.ledger.set(key, bool(enough))
     return bool(run.ledger.get(key))
 

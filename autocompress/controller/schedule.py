@@ -12,6 +12,9 @@ SHORT_EPOCHS, SHORT_IMAGES = 0.5, 6_000
 FULL_EPOCHS, FULL_IMAGES = 4.0, 30_000
 """Fidelity 2 where only trials are budgeted: epochs, or images if that is more."""
 
+FEWEST_FINALISTS = 3
+"""Finalists that are trained however little time there is for each."""
+
 WORTHWHILE_EPOCHS = 2.5
 """Training of one finalist, in epochs, below which fewer finalists are better."""
 
