@@ -39,6 +39,8 @@ class Recipe:
             training is long enough to wait for the compiler, and the device fast in bfloat16.
         patience: Training ends after so many looks at `val`, a twentieth of it
             apart, without a new best, whose weights are kept; 0 looks never.
+        views: Epochs that are drawn where teachers' outputs teach; they then come again as they
+            were, and what the teachers said of them is not computed anew. 0 draws without end.
         checkpoint_seconds: Time between two checkpoints from which an
             interrupted training goes on, > 0.
     """
@@ -55,6 +57,7 @@ class Recipe:
     low_precision: bool = True
     compile: str = "auto"
     patience: int = 0
+    views: int = 10
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
@@ -72,7 +75,7 @@ class Recipe:
         check_number("recipe 'clip_norm'", self.clip_norm, low=1e-12)
         check_number("recipe 'checkpoint_seconds'", self.checkpoint_seconds, low=1e-3)
         check_type("recipe 'low_precision'", self.low_precision, bool)
-        for name, least in (("accumulate", 1), ("patience", 0)):
+        for name, least in (("accumulate", 1), ("patience", 0), ("views", 0)):
             count = check_type(f"recipe '{name}'", getattr(self, name), int)
             if count < least:
                 raise InvalidInputError(

@@ -12,6 +12,7 @@ from torch import nn
 
 from autocompress.core.candidate import Candidate
 from autocompress.core.training import TrainingConfig
+from autocompress.evaluation.answers import Answers
 from autocompress.evaluation.checkpoints import (
     further_cuts,
     inherit_weights,
@@ -54,6 +55,7 @@ class Course:
         on_step: Called with the share done.
         snapshots: Where an interrupted course goes on.
         assistants: Folder of the assistants' weights.
+        answers: What teachers have said already.
     """
 
     candidate: Candidate
@@ -70,6 +72,7 @@ class Course:
     on_step: Callable[[float], None] | None
     snapshots: Snapshots
     assistants: Path
+    answers: Answers
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -118,6 +121,7 @@ class Course:
                 others=self.teachers[1:],
                 val=self.val,
                 snapshots=self.snapshots,
+                answers=self.answers,
             )
         self.snapshots.drop()
         return model, trained
@@ -160,6 +164,7 @@ class Course:
             seed=self.seed(-1),
             device=self.device,
             others=self.teachers[1:],
+            answers=self.answers,
         )
         name = hashlib.sha256(assistant.record.to_json().encode()).hexdigest()[:16]
         save_checkpoint(assistant, self.assistants / f"{name}.safetensors", seen)

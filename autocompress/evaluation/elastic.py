@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from autocompress.core.candidate import Candidate
 from autocompress.core.files import write_atomic
 from autocompress.core.recipe import RATES, Recipe
 from autocompress.errors import TrainingError, explain
+from autocompress.evaluation.answers import own_epoch_seed
 from autocompress.evaluation.averaging import weights_of
 from autocompress.evaluation.distillation import distillation_loss
 from autocompress.evaluation.feed import Feed
@@ -250,7 +252,7 @@ def train_elastic(
     velocity: dict[int, Tensor] = {}
     seen, started = 0, time.monotonic()
     with seeded(seed, device):
-        for batch in Feed(task.train, device):
+        for batch in Feed(task.train, device, partial(own_epoch_seed, seed)):
             progress = seen / config.images
             if config.seconds is not None:
                 progress = max(progress, (time.monotonic() - started) / config.seconds)

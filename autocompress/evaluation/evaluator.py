@@ -15,6 +15,7 @@ from autocompress.core.quantisation import HESSIAN, QuantisationConfig
 from autocompress.core.seeds import derive_seed
 from autocompress.core.training import TrainingConfig
 from autocompress.errors import TrainingError
+from autocompress.evaluation.answers import Answers
 from autocompress.evaluation.checkpoints import (
     find_ancestor,
     list_checkpoints,
@@ -60,6 +61,7 @@ class Evaluator:
         seconds_per_image: Of the latest training; 0 before the first.
         traces: What `hessian_traces` returns; None before the first call.
         shared: Elastic weights that proxies use; None for the original's.
+        answers: What teachers have said of training batches.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Evaluator:
         self.shared: SharedWeights | None = None
         self._wholes: dict[Candidate, float] = {}
         self.training, self.quantisation = training, quantisation
+        self.answers = Answers(seed, training.recipe.views)
         self.inputs = example_inputs(task, model, splits.val)
         self._surgeon = Surgeon(
             model,
@@ -273,6 +276,7 @@ class Evaluator:
             on_step=on_step,
             snapshots=snapshots,
             assistants=self.checkpoints / "assistants",
+            answers=self.answers,
         )
         try:
             model, trained = course.run(model)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from autocompress.core.candidate import DistillConfig
 from autocompress.core.recipe import Recipe
 from autocompress.errors import TrainingError, explain
+from autocompress.evaluation.answers import Answers, own_epoch_seed
 from autocompress.evaluation.averaging import (
     WeightAverage,
     copy_weights,
@@ -88,6 +90,7 @@ def fine_tune(
     others: Sequence[nn.Module] = (),
     val: Sequence[Batch] = (),
     snapshots: Snapshots | None = None,
+    answers: Answers | None = None,
 ) -> int:
     """Train a student in place.
 
@@ -115,6 +118,8 @@ def fine_tune(
         snapshots: Where the state is written now and then, and where an
             interrupted training goes on; without a limit of time, it ends as
             it would have undisturbed.
+        answers: The epochs that come again, and what the teachers said of them; used where
+            their outputs alone teach. None draws every epoch anew.
 
     Returns:
         The number of training images seen.
@@ -150,10 +155,11 @@ def fine_tune(
             example,
             moving=config.self_taught,
             compiled=worth_compiling(config.recipe, config.seconds, device),
+            answers=answers,
         ) as teaching,
     ):
         training = _Training(
-            student, teaching, config, average, device=device, doomed=doomed, val=val
+            student, teaching, config, average, seed=seed, device=device, doomed=doomed, val=val
         )
         if snapshots is not None and (found := snapshots.read_stage()) is not None:
             training.go_on(*found)
@@ -179,13 +185,15 @@ class _Training:
         config: FineTuneConfig,
         average: WeightAverage | None,
         *,
+        seed: int,
         device: str,
         doomed: Sequence[Cut],
         val: Sequence[Batch],
     ) -> None:
         self.student, self.teaching, self.config = student, teaching, config
         self.average, self.device, self.doomed, self.val = average, device, doomed, val
-        self.feed = Feed(teaching.task.train, device)
+        drawn = own_epoch_seed if teaching.answers is None else teaching.answers.epoch_seed
+        self.feed = Feed(teaching.task.train, device, partial(drawn, seed))
         teacher = teaching.trained_teacher
         self.optimiser = make_optimiser(student, config.recipe, teaching.regressors, teacher)
         self.seen, self.begun, self.started = 0, 0.0, time.monotonic()

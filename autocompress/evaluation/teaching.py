@@ -1,6 +1,7 @@
 """Lessons: what the loss of a batch is, and what is trained beside the student for it."""
 
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from autocompress.core.candidate import DistillConfig
 from autocompress.errors import InvalidInputError, explain
+from autocompress.evaluation.answers import Answers, fingerprint
 from autocompress.evaluation.compiling import Compiled
 from autocompress.evaluation.distillation import (
     attention_loss,
@@ -42,6 +44,7 @@ class Teaching:
         moving: Whether the first teacher changes while it teaches, outside co-study, too.
         compiled: Whether students without grids, and teachers whose outputs alone are read,
             run in compiled code.
+        answers: What teachers have said already, where nothing else of them is needed.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Teaching:
         *,
         moving: bool = False,
         compiled: bool = False,
+        answers: Answers | None = None,
     ) -> None:
         self.student, self.teachers, self.task = student, tuple(teachers), task
         self.distill, self.lesson = distill, lesson
@@ -69,6 +73,8 @@ class Teaching:
         self._learner: nn.Module | None = None if compiled else student
         if distill.feature_weight > 0.0 and lesson != LABELS:
             self._tap(example)
+        asked = distill.kd_weight > 0.0 and lesson == BOTH and not (self._moving or self.points)
+        self.answers = answers if asked else None
 
     def __enter__(self) -> "Teaching":
         """Return itself."""
@@ -107,7 +113,7 @@ class Teaching:
         learns = self.lesson == CO_STUDY
         if distill.kd_weight > 0.0 or distill.feature_weight > 0.0 or learns:
             with torch.set_grad_enabled(learns):
-                taught = [self.task.run(teacher, batch) for teacher in self._readers(batch)]
+                taught = self._taught(batch)
             targets = [logits.detach() for logits in taught]
             if distill.kd_weight > 0.0:
                 soft = distillation_loss(outputs, targets, distill.temperature)
@@ -126,6 +132,19 @@ class Teaching:
             network = self.student.network
             self._learner = Compiled(network, size(batch)) if swift else self.student
         return self._learner
+
+    def _taught(self, batch: Batch) -> list[Tensor]:
+        """Return what each teacher says."""
+        if self.answers is None:
+            return [self.task.run(teacher, batch) for teacher in self._readers(batch)]
+        known = fingerprint(batch)
+        return [
+            self.answers.of(teacher, known, partial(self._ask, number, batch))
+            for number, teacher in enumerate(self.teachers)
+        ]
+
+    def _ask(self, number: int, batch: Batch) -> Tensor:
+        return self.task.run(self._readers(batch)[number], batch)
 
     def _readers(self, batch: Batch) -> tuple[nn.Module, ...]:
         """Return the teachers, with folded batch norms where only their outputs are read."""

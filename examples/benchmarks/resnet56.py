@@ -83,7 +83,10 @@ def contest_of(depth: int, task: ac.Task, options: argparse.Namespace) -> Contes
         trials=options.trials,
         finalists=options.finalists,
         target=ac.Target.named("onnxruntime-cpu", threads=1),
-        training=ac.TrainingConfig(recipe=ac.Recipe(learning_rate=options.learning_rate)),
+        training=ac.TrainingConfig(
+            recipe=ac.Recipe(learning_rate=options.learning_rate),
+            learning_share=options.learning_share,
+        ),
     )
 
 
@@ -199,6 +202,7 @@ def _options() -> argparse.Namespace:
     add("--no-joint", dest="joint", action="store_false", help="run the others alone")
     add("--contenders", type=_names, default=[], help=f"of {','.join(CONTENDERS)}, or all")
     add("--learning-rate", type=float, help="peak in all trainings; else the default")
+    add("--learning-share", type=float, default=0.15, help="of training, to compare distillations")
     add("--repeats", type=_seeds, default=[], help="seeds, such as 1,2, to train finalists with")
     add("--repeat-minutes", type=float, default=90.0, help="of every repeat")
     add("--seconds", type=float, default=120.0, help="of the last measurement")
