@@ -51,7 +51,7 @@ def test_measured_networks_become_anchors(
         model,
         examples,
         count=7,
-        seconds=60.0,
+        seconds=600.0,
         on_progress=lambda done, of: told.append((done, of)),
     )
     assert told[-1] == (7, 7)
