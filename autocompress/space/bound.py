@@ -17,7 +17,6 @@ from autocompress.core.candidate import (
 )
 from autocompress.core.population import Population
 from autocompress.core.schema import unknown_name
-from autocompress.core.target import FLOAT
 from autocompress.errors import InvalidInputError, explain
 from autocompress.graph.structure import ModelGraph
 from autocompress.space.choices import DENSE, PrecisionPair, SparsityLevel
@@ -26,13 +25,9 @@ from autocompress.space.knobs import (
     Knob,
     layer_configs,
     make_knobs,
-    mild_first,
-    mild_last,
+    nearest_levels,
     pair_levels,
-    pairs_apart,
     ratio_levels,
-    ratios_apart,
-    sparsity_apart,
 )
 from autocompress.space.levels import Levels
 from autocompress.space.parameter import Parameter, check_params
@@ -244,7 +239,9 @@ class BoundSpace:
         return self._nearest_params(self.canonical(candidate))
 
     def _nearest_params(self, candidate: Candidate) -> dict[str, float]:
-        params: dict[str, float] = dict(self._levels(candidate))
+        params: dict[str, float] = dict(
+            nearest_levels(candidate, self.pruning_knobs, self.precision_knobs, self.sparsity_knobs)
+        )
         params |= {f"drop:{name}": int(name in candidate.dropped_blocks) for name in self.blocks}
         params |= {
             "criterion": self.criteria.index(candidate.criterion)
@@ -283,29 +280,6 @@ class BoundSpace:
         """Settle the distillation's numbers into their ranges."""
         settled = {p.name: p.settle(values[p.name]) for p in self.distillation}
         return DistillConfig(method=self.method, **settled)
-
-    def _levels(self, candidate: Candidate) -> dict[str, int]:
-        """Find the level of every knob that is nearest to a candidate."""
-        layers = candidate.layers.items()
-        bits = {name: (c.weight_bits, c.activation_bits) for name, c in layers}
-        sparsity = {name: (c.sparsity, c.sparsity_pattern) for name, c in layers}
-        ratios, gone = candidate.pruning_ratios, candidate.drops
-
-        def unmasked(name: str) -> bool:  # those of one bit ask for nothing
-            return gone(name) or bits.get(name, (FLOAT, FLOAT))[0] == 1
-
-        levels = {
-            k.name: k.nearest(ratios, 0.0, gone, mild_first, ratios_apart)
-            for k in self.pruning_knobs
-        }
-        levels |= {
-            k.name: k.nearest(bits, (FLOAT, FLOAT), gone, mild_last, pairs_apart)
-            for k in self.precision_knobs
-        }
-        return levels | {
-            k.name: k.nearest(sparsity, DENSE, unmasked, mild_first, sparsity_apart)
-            for k in self.sparsity_knobs
-        }
 
     def encode(self, candidate: Candidate) -> FloatArray:
         """Return a candidate as numbers in [0, 1].

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Generic, TypeVar
 
-from autocompress.core.candidate import UNIFORM, LayerConfig
+from autocompress.core.candidate import UNIFORM, Candidate, LayerConfig
 from autocompress.core.target import FLOAT
 from autocompress.space.choices import DENSE, PrecisionPair, SparsityLevel
 
@@ -83,6 +83,41 @@ def make_knobs(
         Knob(name=f"{prefix}{members[0]}", members=members, levels=tuple(levels(members)))
         for members in sets
     )
+
+
+def nearest_levels(
+    candidate: Candidate,
+    ratios: Iterable[Knob[float]],
+    precisions: Iterable[Knob[PrecisionPair]],
+    sparsities: Iterable[Knob[SparsityLevel]],
+) -> dict[str, int]:
+    """Find the level of every knob that is nearest to a candidate; in doubt the mildest.
+
+    Args:
+        candidate: What is wanted.
+        ratios: Knobs of groups.
+        precisions: Knobs of the layers' bits.
+        sparsities: Knobs of the layers' sparsity.
+
+    Returns:
+        Levels by the knobs' names.
+    """
+    layers, gone = candidate.layers.items(), candidate.drops
+    bits = {name: (c.weight_bits, c.activation_bits) for name, c in layers}
+    sparsity = {name: (c.sparsity, c.sparsity_pattern) for name, c in layers}
+
+    def unmasked(name: str) -> bool:  # those of one bit ask for nothing
+        return gone(name) or bits.get(name, (FLOAT, FLOAT))[0] == 1
+
+    wanted = candidate.pruning_ratios
+    levels = {k.name: k.nearest(wanted, 0.0, gone, _mild_first, _ratios_apart) for k in ratios}
+    levels |= {
+        k.name: k.nearest(bits, (FLOAT, FLOAT), gone, _mild_last, _pairs_apart) for k in precisions
+    }
+    return levels | {
+        k.name: k.nearest(sparsity, DENSE, unmasked, _mild_first, _sparsity_apart)
+        for k in sparsities
+    }
 
 
 def ratio_levels(
@@ -177,26 +212,26 @@ def _config(
     )
 
 
-def mild_first(distance: float, level: int) -> tuple[float, int]:
+def _mild_first(distance: float, level: int) -> tuple[float, int]:
     """Prefer the lower of two levels that are equally near."""
     return distance, level
 
 
-def mild_last(distance: float, level: int) -> tuple[float, int]:
+def _mild_last(distance: float, level: int) -> tuple[float, int]:
     """Prefer the higher of two levels that are equally near."""
     return distance, -level
 
 
-def ratios_apart(one: float, other: float) -> float:
+def _ratios_apart(one: float, other: float) -> float:
     """Return how far two ratios are apart."""
     return abs(one - other)
 
 
-def pairs_apart(one: PrecisionPair, other: PrecisionPair) -> float:
+def _pairs_apart(one: PrecisionPair, other: PrecisionPair) -> float:
     """Add up how often weights and activations halve or double."""
     return sum(abs(math.log2(a / b)) for a, b in zip(one, other, strict=True))
 
 
-def sparsity_apart(one: SparsityLevel, other: SparsityLevel) -> float:
+def _sparsity_apart(one: SparsityLevel, other: SparsityLevel) -> float:
     """Compare the fractions; patterns decide only between equal ones."""
     return abs(one[0] - other[0]) + 1e-6 * (one[1] != other[1])
