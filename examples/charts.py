@@ -7,6 +7,8 @@ from html import escape
 
 COLOURS = ("#3d85e0", "#d97a1f", "#2f9e77", "#b04a9c", "#8b6f3e", "#c0392b", "#6b7a8f", "#1f9fb5")
 WIDTH, HEIGHT, MARGIN = 640, 400, 52
+MOST_STEPS = 7
+"""About how many steps an axis is labelled at; there may be one more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +38,17 @@ class Axis:
 
     @classmethod
     def even(cls, label: str, low: float, high: float, form: str = "{:.2f}") -> "Axis":
-        """Label an axis at six even steps."""
-        ticks = [low + (high - low) * step / 5 for step in range(6)]
+        """Widen a range to multiples of a round step, and label the axis at them.
+
+        Example:
+            >>> Axis.even("accuracy, %", 83.46, 89.2, "{:.0f}").ticks
+            [83.0, 84.0, 85.0, 86.0, 87.0, 88.0, 89.0, 90.0]
+        """
+        raw = (high - low) / MOST_STEPS
+        unit = 10.0 ** math.floor(math.log10(raw))
+        step = unit * next(factor for factor in (1, 2, 2.5, 5, 10) if factor * unit >= raw)
+        low, high = rounded([low, high], step)
+        ticks = [low + step * number for number in range(round((high - low) / step) + 1)]
         return cls(label=label, low=low, high=high, ticks=ticks, form=form)
 
 
