@@ -2,8 +2,10 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -45,21 +47,23 @@ class Answers:
             return own_epoch_seed(seed, epoch)
         return own_epoch_seed(self.seed, (seed + epoch) % self.views)
 
-    def of(self, teacher: nn.Module, batch: bytes, ask: Callable[[], Tensor]) -> Tensor:
+    def of(self, teacher: nn.Module, batch: bytes | None, ask: Callable[[], Tensor]) -> Tensor:
         """Return a teacher's outputs.
 
         Args:
             teacher: Who is asked; its answers are forgotten with it.
-            batch: The `fingerprint` of the batch.
+            batch: The `fingerprint` of the batch; None always asks.
             ask: Computes them.
         """
+        if batch is None or self.views == 0:
+            return ask()
         kept = self._kept.setdefault(teacher, {})
         if batch in kept:
             self.found += 1
             return kept[batch]
         answer = ask()
         needed = answer.numel() * answer.element_size()
-        if self.views > 0 and needed <= self._free:
+        if needed <= self._free:
             self._free -= needed
             kept[batch] = answer
         return answer
@@ -70,22 +74,36 @@ def own_epoch_seed(seed: int, epoch: int) -> int:
     return derive_seed(seed, epoch, "epoch")
 
 
-def fingerprint(batch: Batch) -> bytes:
-    """Return a digest of all tensors of a batch, with their places, shapes and types."""
+def fingerprint(batch: Batch) -> bytes | None:
+    """Return a digest of all that a batch holds; None if it holds what cannot be read.
+
+    Tensors and arrays count with their shapes and types, in mappings and sequences with their
+    places; numbers and texts count, too.
+    """
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in _tensors(batch, ""):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    for part in _parts(batch, ""):
+        if part is None:
+            return None
+        digest.update(part)
     return digest.digest()
 
 
-def _tensors(batch: Batch, name: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(batch, Tensor):
-        yield name, batch
-    elif isinstance(batch, Mapping):
-        for key, value in batch.items():
-            yield from _tensors(value, f"{name}/{key}")
-    elif isinstance(batch, (tuple, list)):
-        for place, value in enumerate(batch):
-            yield from _tensors(value, f"{name}/{place}")
+def _parts(value: Any, name: str) -> Iterator[bytes | None]:
+    """Yield what is read of a value, after its name; None for what cannot be read."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _parts(item, f"{name}/{key!r}")
+    elif isinstance(value, (tuple, list)):
+        for place, item in enumerate(value):
+            yield from _parts(item, f"{name}/{place}")
+    elif isinstance(value, Tensor) and value.layout == torch.strided:
+        yield f"{name}={tuple(value.shape)} {value.dtype} ".encode()
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        yield flat.view(torch.uint8).numpy().tobytes()
+    elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        yield f"{name}={value.shape} {value.dtype} ".encode()
+        yield value.tobytes()
+    elif value is None or isinstance(value, (bool, int, float, str, bytes)):
+        yield f"{name}={value!r} ".encode()
+    else:
+        yield None

@@ -2,6 +2,7 @@ import gc
 import weakref
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -147,8 +148,24 @@ def test_a_fingerprint_is_that_of_all_that_a_batch_holds() -> None:
         x > 0,
         torch.tensor(3.0),
         x[:0],
+        {"x": x, "rest": [y, "another name", None]},
+        {"x": x.numpy(), "rest": [y, "name", None]},
+        {"x": changed.numpy(), "rest": [y, "name", None]},
+        {"x": x, "rest": [y, "name", 3]},
+        ["a", "b"],
+        ["ab"],
     ]
     assert len({fingerprint(batch) for batch in (base, *others)}) == len(others) + 1
+
+
+def test_batches_of_unknown_objects_are_never_taken_for_each_other() -> None:
+    answers, teacher = Answers(0, 2), nn.Linear(1, 1)
+    for held in (object(), np.array([None]), torch.eye(2).to_sparse()):
+        batch = {"x": torch.ones(1), "held": held}
+        assert fingerprint(batch) is None
+        for said in (torch.ones(2), torch.zeros(2)):
+            assert answers.of(teacher, fingerprint(batch), lambda said=said: said) is said
+    assert answers.found == 0
 
 
 @pytest.mark.parametrize("views", [-1, 2.5, True])
