@@ -34,17 +34,17 @@ class Axis:
     low: float
     high: float
     ticks: Sequence[float]
-    form: str = "{:.2f}"
+    form: str = "{:g}"
 
     @classmethod
-    def even(cls, label: str, low: float, high: float, form: str = "{:.2f}") -> "Axis":
+    def even(cls, label: str, low: float, high: float, form: str = "{:g}") -> "Axis":
         """Widen a range to multiples of a round step, and label the axis at them.
 
         Example:
-            >>> Axis.even("accuracy, %", 83.46, 89.2, "{:.0f}").ticks
+            >>> Axis.even("accuracy, %", 83.46, 89.2).ticks
             [83.0, 84.0, 85.0, 86.0, 87.0, 88.0, 89.0, 90.0]
         """
-        raw = (high - low) / MOST_STEPS
+        raw = (high - low or 1.0) / MOST_STEPS
         unit = 10.0 ** math.floor(math.log10(raw))
         step = unit * next(factor for factor in (1, 2, 2.5, 5, 10) if factor * unit >= raw)
         low, high = rounded([low, high], step)

@@ -12,29 +12,37 @@ from torch import Tensor, nn
 from autocompress.core.seeds import derive_seed
 from autocompress.evaluation.task import Batch
 
-KEPT_BYTES = 2**28
-"""Memory that kept answers take at most."""
+KEPT_BYTES = 2**29
+"""Memory that kept answers take at most, on the device that the batches are on."""
 
 
 class Answers:
     """The outputs of teachers that do not change, by batch.
 
-    All trainings of a study draw from the same epochs, `views` of them, and begin at different
-    ones. What a batch is decides whether it was seen: loaders that draw from somewhere else than
-    torch's random state never repeat one, and teachers then run every time.
+    Trainings draw from the same epochs, `views` of them, and begin at different ones. What a
+    batch holds decides whether it was seen: loaders that draw from somewhere else than torch's
+    random state never repeat one, and teachers then run every time.
 
     Args:
         seed: The seed of the run.
         views: How many epochs are drawn before they come again; 0 for no end.
+        epoch_bytes: Memory that one teacher's answers to an epoch take. Where all views do not
+            fit, there are none: no epoch comes again.
 
     Attributes:
         found: How many answers were not computed again.
     """
 
-    def __init__(self, seed: int, views: int) -> None:
-        self.seed, self.views, self.found = seed, views, 0
-        self._free = KEPT_BYTES
+    def __init__(self, seed: int, views: int, epoch_bytes: int = 0) -> None:
+        self.seed, self.found = seed, 0
+        self.views = views if views * epoch_bytes <= KEPT_BYTES else 0
         self._kept: WeakKeyDictionary[nn.Module, dict[bytes, Tensor]] = WeakKeyDictionary()
+        self._bytes: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory of what is kept, what teachers said that are gone not counted."""
+        return sum(self._bytes.values())
 
     def epoch_seed(self, seed: int, epoch: int) -> int:
         """Return what an epoch of a training is drawn from.
@@ -63,9 +71,9 @@ class Answers:
             return kept[batch]
         answer = ask()
         needed = answer.numel() * answer.element_size()
-        if needed <= self._free:
-            self._free -= needed
-            kept[batch] = answer
+        if self.kept_bytes + needed <= KEPT_BYTES:
+            kept[batch] = answer.detach().clone(memory_format=torch.contiguous_format)
+            self._bytes[teacher] = self._bytes.get(teacher, 0) + needed
         return answer
 
 
@@ -88,21 +96,21 @@ def fingerprint(batch: Batch) -> bytes | None:
     return digest.digest()
 
 
-def _parts(value: Any, name: str) -> Iterator[bytes | None]:
-    """Yield what is read of a value, after its name; None for what cannot be read."""
+def _parts(value: Any, name: str) -> Iterator[Any]:
+    """Yield the bytes of a value, after its name; None for what cannot be read."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _parts(item, f"{name}/{key!r}")
     elif isinstance(value, (tuple, list)):
         for place, item in enumerate(value):
             yield from _parts(item, f"{name}/{place}")
-    elif isinstance(value, Tensor) and value.layout == torch.strided:
+    elif isinstance(value, Tensor) and value.layout == torch.strided and not value.is_nested:
         yield f"{name}={tuple(value.shape)} {value.dtype} ".encode()
-        flat = value.detach().cpu().contiguous().reshape(-1)
-        yield flat.view(torch.uint8).numpy().tobytes()
+        flat = value.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+        yield flat.view(torch.uint8).numpy()
     elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
         yield f"{name}={value.shape} {value.dtype} ".encode()
-        yield value.tobytes()
+        yield np.ascontiguousarray(value).reshape(-1).view(np.uint8)
     elif value is None or isinstance(value, (bool, int, float, str, bytes)):
         yield f"{name}={value!r} ".encode()
     else:

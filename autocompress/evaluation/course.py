@@ -55,7 +55,7 @@ class Course:
         on_step: Called with the share done.
         snapshots: Where an interrupted course goes on.
         assistants: Folder of the assistants' weights.
-        answers: What teachers have said already.
+        answers: What teachers have said already; None to ask them every time.
     """
 
     candidate: Candidate
@@ -72,7 +72,7 @@ class Course:
     on_step: Callable[[float], None] | None
     snapshots: Snapshots
     assistants: Path
-    answers: Answers
+    answers: Answers | None
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:

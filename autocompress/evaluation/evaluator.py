@@ -33,7 +33,7 @@ from autocompress.evaluation.proxy import (
     settle,
 )
 from autocompress.evaluation.snapshot import Snapshots
-from autocompress.evaluation.splits import Splits, count, example_inputs
+from autocompress.evaluation.splits import Splits, count, epoch_images, example_inputs
 from autocompress.evaluation.stages import plan_stages
 from autocompress.evaluation.task import Task
 from autocompress.graph.structure import ModelGraph
@@ -61,7 +61,7 @@ class Evaluator:
         seconds_per_image: Of the latest training; 0 before the first.
         traces: What `hessian_traces` returns; None before the first call.
         shared: Elastic weights that proxies use; None for the original's.
-        answers: What teachers have said of training batches.
+        answers: What teachers have said of batches in trainings at fidelity 2.
     """
 
     def __init__(
@@ -86,7 +86,6 @@ class Evaluator:
         self.shared: SharedWeights | None = None
         self._wholes: dict[Candidate, float] = {}
         self.training, self.quantisation = training, quantisation
-        self.answers = Answers(seed, training.recipe.views)
         self.inputs = example_inputs(task, model, splits.val)
         self._surgeon = Surgeon(
             model,
@@ -97,6 +96,8 @@ class Evaluator:
             quantisation=quantisation,
         )
         self._reference = log_probabilities(model, task, splits.sensitivity, device=device)
+        outputs = 4 * self._reference.numel() // count(splits.sensitivity)  # bytes an image
+        self.answers = Answers(seed, training.recipe.views, outputs * epoch_images(task))
 
     def compress(self, candidate: Candidate) -> CompressedModel:
         """Cut and quantise a copy of the model; not settled yet."""
@@ -226,7 +227,7 @@ class Evaluator:
             before = ancestor.trained_images
         if images > 0:
             model, trained = self._train(
-                model, candidate, training, slot, before, images, seconds, on_step
+                model, candidate, training, slot, before, images, seconds, on_step, fidelity
             )
             save_checkpoint(model, self.checkpoint(slot), before + trained)
         elif before > 0:
@@ -245,6 +246,7 @@ class Evaluator:
         images: int,
         seconds: float | None,
         on_step: Callable[[float], None] | None,
+        fidelity: int,
     ) -> tuple[CompressedModel, int]:
         """Send a model through its course; one that fails begins anew the next time."""
         begun = time.monotonic()
@@ -276,7 +278,7 @@ class Evaluator:
             on_step=on_step,
             snapshots=snapshots,
             assistants=self.checkpoints / "assistants",
-            answers=self.answers,
+            answers=self.answers if fidelity == 2 else None,
         )
         try:
             model, trained = course.run(model)

@@ -6,8 +6,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from autocompress.evaluation.answers import fingerprint
 from autocompress.evaluation.splits import place
 from autocompress.evaluation.task import Batch
+
+CPU, DEVICE = "state", "state of the device"
+"""Names of the random states of a place."""
 
 
 class Feed:
@@ -17,29 +21,38 @@ class Feed:
     dropout does not change what comes next. The place can be kept and returned to: the epoch
     is then drawn again, and what was seen of it is skipped. The state from which the training
     draws, on the CPU and on a CUDA device, is kept with it. Loaders that draw from somewhere else
-    than torch's random state give other batches after that.
+    than torch's random states (generators of their own, workers that persist) give other batches
+    after that.
 
     Args:
         loader: Re-iterable batches.
         device: Where batches are placed.
         epoch_seed: Returns the seed of an epoch, counted from 0.
+        marked: Whether batches get fingerprints.
+
+    Attributes:
+        mark: The fingerprint of the latest batch, taken before it was placed; None for none.
     """
 
     def __init__(
-        self, loader: Iterable[Batch], device: str, epoch_seed: Callable[[int], int]
+        self,
+        loader: Iterable[Batch],
+        device: str,
+        epoch_seed: Callable[[int], int],
+        *,
+        marked: bool = False,
     ) -> None:
         self.loader, self.device, self.epoch_seed = loader, device, epoch_seed
+        self.marked = marked
+        self.mark: bytes | None = None
         self._epoch = self._index = 0
         self._continued: dict[str, Tensor] | None = None
-        self._state = torch.get_rng_state()
+        self._states: dict[str, Tensor] = {}
 
     def position(self) -> dict[str, Tensor]:
         """Return the place as tensors."""
         place = {"epoch": torch.tensor(self._epoch), "index": torch.tensor(self._index)}
-        place["now"] = torch.get_rng_state()
-        if torch.device(self.device).type == "cuda":
-            place["now on the device"] = torch.cuda.get_rng_state(self.device)
-        return place
+        return place | self._random_states()
 
     def go_to(self, position: dict[str, Tensor]) -> None:
         """Begin at a place that `position` returned."""
@@ -49,8 +62,7 @@ class Feed:
     def __iter__(self) -> Iterator[Batch]:
         """Yield placed batches; ends only if the loader is empty."""
         while True:
-            generator = torch.Generator().manual_seed(self.epoch_seed(self._epoch))
-            self._state, self._index = generator.get_state(), 0
+            self._states, self._index = self._seeded_states(), 0
             with self._drawing():
                 batches = iter(self.loader)
             if self._continued is not None:
@@ -63,6 +75,7 @@ class Feed:
                     except StopIteration:
                         break
                 self._index += 1
+                self.mark = fingerprint(batch) if self.marked else None
                 yield place(batch, self.device)
             if self._index == 0:
                 return
@@ -70,14 +83,14 @@ class Feed:
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:
-        """Draw from the loader's random state, and leave the training's as it was."""
-        outside = torch.get_rng_state()
-        torch.set_rng_state(self._state)
+        """Draw from the loader's random states, and leave the training's as they were."""
+        outside = self._random_states()
+        self._set_random_states(self._states)
         try:
             yield
         finally:
-            self._state = torch.get_rng_state()
-            torch.set_rng_state(outside)
+            self._states = self._random_states()
+            self._set_random_states(outside)
 
     def _skip(self, batches: Iterator[Batch], position: dict[str, Tensor]) -> None:
         """Pass what was seen of an epoch; a place kept on a CPU has no other device's state."""
@@ -85,7 +98,27 @@ class Feed:
         with self._drawing():
             for _ in range(self._index):
                 next(batches, None)
-        torch.set_rng_state(position["now"])
-        state = position.get("now on the device")
-        if state is not None and torch.device(self.device).type == "cuda":
-            torch.cuda.set_rng_state(state, self.device)
+        self._set_random_states(position)
+
+    def _seeded_states(self) -> dict[str, Tensor]:
+        """Return the random states at the beginning of an epoch."""
+        seed = self.epoch_seed(self._epoch)
+        states = {CPU: torch.Generator().manual_seed(seed).get_state()}
+        if self._on_cuda:
+            states[DEVICE] = torch.Generator(self.device).manual_seed(seed).get_state()
+        return states
+
+    def _random_states(self) -> dict[str, Tensor]:
+        states = {CPU: torch.get_rng_state()}
+        if self._on_cuda:
+            states[DEVICE] = torch.cuda.get_rng_state(self.device)
+        return states
+
+    def _set_random_states(self, states: dict[str, Tensor]) -> None:
+        torch.set_rng_state(states[CPU])
+        if self._on_cuda and DEVICE in states:
+            torch.cuda.set_rng_state(states[DEVICE], self.device)
+
+    @property
+    def _on_cuda(self) -> bool:
+        return torch.device(self.device).type == "cuda"

@@ -192,8 +192,10 @@ class _Training:
     ) -> None:
         self.student, self.teaching, self.config = student, teaching, config
         self.average, self.device, self.doomed, self.val = average, device, doomed, val
-        drawn = own_epoch_seed if teaching.answers is None else teaching.answers.epoch_seed
-        self.feed = Feed(teaching.task.train, device, partial(drawn, seed))
+        answers = teaching.answers
+        drawn = own_epoch_seed if answers is None else answers.epoch_seed
+        marked = answers is not None and answers.views > 0
+        self.feed = Feed(teaching.task.train, device, partial(drawn, seed), marked=marked)
         teacher = teaching.trained_teacher
         self.optimiser = make_optimiser(student, config.recipe, teaching.regressors, teacher)
         self.seen, self.begun, self.started = 0, 0.0, time.monotonic()
@@ -253,7 +255,7 @@ class _Training:
     def _loss(self, batch: Batch) -> Tensor:
         config, network = self.config, self.student.network
         with arithmetic(self.device, low_precision=config.recipe.low_precision):
-            loss = self.teaching.loss(batch)
+            loss = self.teaching.loss(batch, self.feed.mark)
         if config.norm_l1 > 0.0:
             loss = loss + config.norm_l1 * norm_scales_l1(network, self.doomed)
         if config.group_lasso > 0.0:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from autocompress.core.candidate import DistillConfig
 from autocompress.errors import InvalidInputError, explain
-from autocompress.evaluation.answers import Answers, fingerprint
+from autocompress.evaluation.answers import Answers
 from autocompress.evaluation.compiling import Compiled
 from autocompress.evaluation.distillation import (
     attention_loss,
@@ -68,6 +68,7 @@ class Teaching:
         self.points: tuple[str, ...] = ()
         self._taps: tuple[FeatureTap, ...] = ()
         self._moving = moving or lesson == CO_STUDY
+        self._first: Batch | None = None
         self._readable: tuple[nn.Module, ...] = ()
         self._compiled = compiled
         self._learner: nn.Module | None = None if compiled else student
@@ -97,8 +98,8 @@ class Teaching:
         """The teacher that learns, too; None if none does."""
         return self.teachers[0] if self.lesson == CO_STUDY else None
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Return the loss of a batch.
+    def loss(self, batch: Batch, mark: bytes | None = None) -> Tensor:
+        """Return the loss of a batch, by whose fingerprint teachers' answers are known.
 
         (1 - kd_weight) x the task's loss + kd_weight x the distillation loss +
         feature_weight x that of the features; the task's loss is not asked for
@@ -113,7 +114,7 @@ class Teaching:
         learns = self.lesson == CO_STUDY
         if distill.kd_weight > 0.0 or distill.feature_weight > 0.0 or learns:
             with torch.set_grad_enabled(learns):
-                taught = self._taught(batch)
+                taught = self._taught(batch, mark)
             targets = [logits.detach() for logits in taught]
             if distill.kd_weight > 0.0:
                 soft = distillation_loss(outputs, targets, distill.temperature)
@@ -133,18 +134,19 @@ class Teaching:
             self._learner = Compiled(network, size(batch)) if swift else self.student
         return self._learner
 
-    def _taught(self, batch: Batch) -> list[Tensor]:
+    def _taught(self, batch: Batch, mark: bytes | None) -> list[Tensor]:
         """Return what each teacher says."""
-        if self.answers is None:
-            return [self.task.run(teacher, batch) for teacher in self._readers(batch)]
-        known = fingerprint(batch)
+        if self._first is None:
+            self._first = batch
         return [
-            self.answers.of(teacher, known, partial(self._ask, number, batch))
+            self._ask(number, batch)
+            if self.answers is None
+            else self.answers.of(teacher, mark, partial(self._ask, number, batch))
             for number, teacher in enumerate(self.teachers)
         ]
 
     def _ask(self, number: int, batch: Batch) -> Tensor:
-        return self.task.run(self._readers(batch)[number], batch)
+        return self.task.run(self._readers(self._first)[number], batch)
 
     def _readers(self, batch: Batch) -> tuple[nn.Module, ...]:
         """Return the teachers, with folded batch norms where only their outputs are read."""

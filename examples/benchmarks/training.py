@@ -244,7 +244,7 @@ def temperature_plot(rows: list[dict[str, Any]]) -> str:
             dots.append((row["temperature"], 100 * accuracy, f"seed {seed}"))
     low, high = rounded([y for dots in points.values() for _, y, _ in dots], 0.5)
     across = Axis(label="temperature", low=0.5, high=5.5, ticks=TEMPERATURES, form="{:g}")
-    up = Axis.even("accuracy on val, %", low, max(high, low + 0.5), "{:.1f}")
+    up = Axis.even("accuracy on val, %", low, max(high, low + 0.5))
     return chart(by_name(points), across, up)
 
 

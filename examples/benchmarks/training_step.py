@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import autocompress as ac
 from autocompress.core.files import write_json
 from autocompress.cost.measurement import device_name
-from autocompress.evaluation.answers import Answers
+from autocompress.evaluation.answers import Answers, fingerprint
 from autocompress.evaluation.precision import arithmetic
 from autocompress.evaluation.teaching import LABELS, Teaching
 from autocompress.graph.tracing import trace
@@ -137,12 +137,12 @@ def measure(
 
 
 def step(teaching: Teaching, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-    """Compute the gradients of a batch."""
+    """Compute the gradients of a batch; to be known it has to be recognised."""
     student = teaching.student.train()
     student.quantise_weights = student.quantise_activations = False
     student.zero_grad()
     with arithmetic("cpu", low_precision=True):
-        loss = teaching.loss(batch)
+        loss = teaching.loss(batch, fingerprint(batch) if teaching.answers else None)
     loss.backward()
 
 

@@ -13,6 +13,7 @@ from autocompress.core.recipe import Recipe
 from autocompress.errors import AutocompressError
 from autocompress.evaluation import answers as answers_module
 from autocompress.evaluation.answers import Answers, fingerprint, own_epoch_seed
+from autocompress.evaluation.compiling import Compiled
 from autocompress.evaluation.finetune import FineTuneConfig, fine_tune
 from autocompress.evaluation.task import Task
 from autocompress.evaluation.teaching import CO_STUDY, LABELS, Teaching
@@ -56,7 +57,9 @@ def test_a_teacher_is_asked_once_about_a_batch_that_comes_again() -> None:
 
 
 def test_kept_answers_do_not_change_what_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = trained(Answers(seed=0, views=2))
+    remembering = Answers(seed=0, views=2)
+    kept = trained(remembering)
+    assert remembering.found == 2 * BATCHES
     monkeypatch.setattr(answers_module, "KEPT_BYTES", 0)
     forgetful = Answers(seed=0, views=2)
     asked = trained(forgetful)
@@ -103,7 +106,7 @@ def test_answers_are_kept_only_where_outputs_that_do_not_change_are_all(
         student_of(teacher), [teacher], task, distill, lesson, batch, moving=moving, answers=answers
     ) as teaching:
         assert teaching.answers is None
-        teaching.loss(batch), teaching.loss(batch)
+        teaching.loss(batch, b"x"), teaching.loss(batch, b"x")
     assert answers.found == 0
 
 
@@ -111,13 +114,15 @@ def test_every_teacher_has_answers_of_its_own() -> None:
     answers, said = Answers(0, 2), [torch.ones(2), torch.zeros(2)]
     one, other = nn.Linear(1, 1), nn.Linear(1, 1)
     for _ in range(2):
-        assert answers.of(one, b"x", lambda: said[0]) is said[0]
-        assert answers.of(other, b"x", lambda: said[1]) is said[1]
+        assert torch.equal(answers.of(one, b"x", lambda: said[0]), said[0])
+        assert torch.equal(answers.of(other, b"x", lambda: said[1]), said[1])
     assert answers.found == 2
+    assert answers.kept_bytes == 16
     gone = weakref.ref(other)
     del other
     gc.collect()
     assert gone() is None
+    assert answers.kept_bytes == 8
 
 
 def test_no_more_is_kept_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +132,44 @@ def test_no_more_is_kept_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch)
         for name in (b"a", b"b", b"c"):
             answers.of(teacher, name, lambda: torch.zeros(12))
     assert answers.found == 2  # 48 bytes each
+    assert answers.kept_bytes == 96
+
+
+def test_views_whose_answers_do_not_fit_are_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers_module, "KEPT_BYTES", 100)
+    assert Answers(0, 10, 10).views == 10
+    assert Answers(0, 10, 11).views == 0
+
+
+def test_what_is_kept_is_a_copy_without_a_graph() -> None:
+    answers, teacher = Answers(0, 2), nn.Linear(3, 3)
+    whole = teacher(torch.ones(4, 3))
+    answers.of(teacher, b"x", lambda: whole[:, :1])
+    with torch.no_grad():
+        whole.fill_(7.0)
+    found = answers.of(teacher, b"x", lambda: whole)
+    assert not found.requires_grad
+    assert found.untyped_storage().nbytes() == 16
+    assert not bool((found == 7.0).any())
+
+
+def test_teachers_are_made_ready_with_the_first_batch_whatever_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
+    task, answers = make_task(), Answers(0, 2)
+    whole, rest = batches(1, 64, seed=2)[0], batches(1, 5, seed=3)[0]
+    teacher = trained_model(task)
+    answers.of(teacher, b"whole", lambda: task.run(teacher, whole))
+    with Teaching(
+        student_of(teacher), [teacher], task, DistillConfig(), compiled=True, answers=answers
+    ) as teaching:
+        teaching.loss(whole, b"whole")
+        assert teaching._readable == ()  # nobody was asked
+        teaching.loss(rest, b"rest")
+        [reader] = teaching._readable
+        assert isinstance(reader, Compiled)
+        assert reader.batch_size == 64
 
 
 def test_a_fingerprint_is_that_of_all_that_a_batch_holds() -> None:
@@ -147,6 +190,9 @@ def test_a_fingerprint_is_that_of_all_that_a_batch_holds() -> None:
         x.bfloat16(),
         x > 0,
         torch.tensor(3.0),
+        torch.tensor([1 + 2j]),
+        torch.tensor([1 + 2j]).conj(),
+        np.array(["2026-11-30"], dtype="datetime64[D]"),
         x[:0],
         {"x": x, "rest": [y, "another name", None]},
         {"x": x.numpy(), "rest": [y, "name", None]},
@@ -165,6 +211,7 @@ def test_batches_of_unknown_objects_are_never_taken_for_each_other() -> None:
         assert fingerprint(batch) is None
         for said in (torch.ones(2), torch.zeros(2)):
             assert answers.of(teacher, fingerprint(batch), lambda said=said: said) is said
+        assert answers.kept_bytes == 0
     assert answers.found == 0
 
 

@@ -248,3 +248,18 @@ def test_sparsity_is_counted_by_the_proxy(evaluator: Evaluator) -> None:
     )
     assert 0 < evaluator.deviation(mild) < evaluator.deviation(strong)
     assert evaluator.proxy(mild).accuracy >= evaluator.proxy(strong).accuracy
+
+
+def test_only_full_trainings_keep_what_teachers_say(evaluator: Evaluator) -> None:
+    images = sum(map(len, (x for x, _ in evaluator.task.train)))
+    for fidelity, known in ((1, False), (2, True)):
+        found = evaluator.answers.found
+        for slot in (1, 2):
+            evaluator.train(
+                _candidate(evaluator),
+                slot=slot,
+                images=10 * images,
+                fidelity=fidelity,
+                inherit=False,
+            )
+        assert (evaluator.answers.found > found) is known

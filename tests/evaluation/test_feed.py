@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from autocompress.evaluation import feed as feed_module
+from autocompress.evaluation.answers import fingerprint
 from autocompress.evaluation.feed import Feed
 
 
@@ -42,8 +43,9 @@ def test_a_feed_goes_on_where_it_was_in_any_epoch() -> None:
 
 
 def test_an_epoch_is_drawn_from_its_seed_alone() -> None:
-    workers = DataLoader(TensorDataset(torch.arange(10.0), torch.arange(10)), 2, shuffle=True)
-    for batches in (Augmented(), workers):
+    numbers = TensorDataset(torch.arange(10.0), torch.arange(10))
+    loaders = [DataLoader(numbers, 2, shuffle=True, num_workers=count) for count in (0, 1)]
+    for batches in (Augmented(), *loaders):
         epochs = []
         for _ in range(2):
             torch.rand(len(epochs) + 1)  # the training's own draws differ
@@ -67,27 +69,58 @@ def test_an_empty_loader_ends_the_feed() -> None:
     assert list(Feed([], "cpu", seed_of)) == []
 
 
-def test_the_random_state_of_a_device_goes_on_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    state = torch.zeros(1, dtype=torch.uint8)  # counts what was drawn on the device
+class Device:
+    """Stands in for the random state of a CUDA device: a CPU generator of its own."""
 
-    def restore(kept: Tensor, device: str) -> None:
-        assert device == "cuda:1"
-        state.copy_(kept)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.generator = torch.Generator()
+        on_the_cpu = torch.Generator
+        monkeypatch.setattr(feed_module, "place", lambda batch, _: batch)
+        monkeypatch.setattr(torch, "Generator", lambda *_: on_the_cpu())
+        monkeypatch.setattr(torch.cuda, "get_rng_state", lambda _: self.generator.get_state())
+        monkeypatch.setattr(
+            torch.cuda, "set_rng_state", lambda kept, _: self.generator.set_state(kept)
+        )
 
-    monkeypatch.setattr(feed_module, "place", lambda batch, _: batch)
-    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda _: state.clone())
-    monkeypatch.setattr(torch.cuda, "set_rng_state", restore)
-    feed = Feed(Augmented(), "cuda:1", seed_of)
-    for _ in islice(iter(feed), 7):
-        state += 1
+    def draw(self) -> Tensor:
+        return torch.rand(1, generator=self.generator)
+
+
+def test_loaders_may_draw_on_the_device_and_go_on_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(monkeypatch)
+
+    class Loader:
+        def __iter__(self) -> Iterator[Tensor]:
+            for index in torch.randperm(10, generator=device.generator).split(2):
+                yield index + device.draw()
+
+    feed = Feed(Loader(), "cuda:1", seed_of)
+    stream = iter(feed)
+    for _ in range(7):
+        next(stream)
+        device.draw()  # as dropout does
     position = feed.position()
-    state.zero_()
-    other = Feed(Augmented(), "cuda:1", seed_of)
+    expected = [(batch, device.draw()) for batch in islice(stream, 6)]
+    device.generator.manual_seed(99)
+    other = Feed(Loader(), "cuda:1", seed_of)
     other.go_to(position)
-    next(iter(other))
-    assert int(state) == 7
-    on_the_cpu = Feed(Augmented(), "cpu", seed_of)
-    state.zero_()
-    on_the_cpu.go_to(position)
-    next(iter(on_the_cpu))
-    assert int(state) == 0
+    found = [(batch, device.draw()) for batch in islice(iter(other), 6)]
+    for one, two in zip(expected, found, strict=True):
+        assert all(map(torch.equal, one, two))
+    kept_on_a_cpu = {name: t for name, t in position.items() if name != feed_module.DEVICE}
+    third = Feed(Augmented(), "cuda:1", seed_of)
+    third.go_to(kept_on_a_cpu)
+    next(iter(third))
+    fourth = Feed(Augmented(), "cpu", seed_of)
+    fourth.go_to(position)
+    next(iter(fourth))
+
+
+def test_batches_are_marked_where_that_is_asked_for() -> None:
+    plain, marked = (
+        Feed(Augmented(), "cpu", seed_of),
+        Feed(Augmented(), "cpu", seed_of, marked=True),
+    )
+    for one, two in islice(zip(plain, marked, strict=True), 7):
+        assert plain.mark is None
+        assert marked.mark == fingerprint(one) == fingerprint(two)

@@ -236,8 +236,8 @@ def front_plot(points: Sequence[Point], titles: Mapping[str, str], names: Sequen
             series.append(Series(name=titles.get(name, name), points=dots, line=line))
     return chart(
         series,
-        Axis.even("latency, as a multiple of the original's", 0.0, right, "{:g}"),
-        Axis.even("accuracy on test, %", 100 * low, 100 * top, "{:g}"),
+        Axis.even("latency, as a multiple of the original's", 0.0, right),
+        Axis.even("accuracy on test, %", 100 * low, 100 * top),
         cross=(1.0, 100 * baseline.accuracy),
     )
 
