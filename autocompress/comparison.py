@@ -26,9 +26,9 @@ from autocompress.errors import (
     StudyError,
     explain,
 )
-from autocompress.evaluation.original import frozen_copy, weights_digest
+from autocompress.evaluation.original import check_device, frozen_copy, weights_digest
 from autocompress.evaluation.proxy import score
-from autocompress.evaluation.splits import make_splits
+from autocompress.evaluation.splits import data_digest, make_splits
 from autocompress.report.environment import environment
 from autocompress.space.preset import SearchSpace
 
@@ -46,7 +46,7 @@ def benchmark(
     """Run methods on one model at equal minutes, and measure all their files together.
 
     What is finished is kept: the same call goes on where it was stopped, and
-    further methods and seeds join those that are there.
+    further methods and seeds join those that are there, and all are measured together.
 
     Args:
         contest: What every method is given.
@@ -66,9 +66,13 @@ def benchmark(
     for name in methods:
         check_name("'methods'", name, METHODS)
     check_available(contest.resolved)
+    check_device(contest.device)
     _claim(contest)
     export_original(contest)
-    cells = [run_cell(contest, name, seed, on_message) for seed in seeds for name in methods]
+    for seed in seeds:
+        for name in methods:
+            run_cell(contest, name, seed, on_message)
+    cells = [read_json(path) for path in sorted(contest.folder.glob("*/*/cell.json"))]
     on_message(f"measuring {sum(len(c['files']) for c in cells)} files in one interleaved run")
     points = measure(contest, cells, seconds=measuring_seconds)
     return write_comparison(contest, cells, points)
@@ -170,6 +174,7 @@ def _claim(contest: Contest) -> None:
     path = contest.folder / "contest.json"
     mine = {
         "weights": weights_digest(contest.model),
+        "data": [data_digest(split) for split in (contest.judged.val, contest.judged.test or ())],
         "minutes": contest.minutes,
         "trials": contest.trials,
         "finalists": contest.finalists,

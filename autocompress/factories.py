@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from autocompress.core.schema import unknown_name
@@ -32,6 +33,37 @@ def load_factory(spec: str, folder: Path) -> Callable[..., Any]:
             import or belongs to another folder, or there is no such function.
         MissingFileError: If there is no such module below the folder.
     """
+    name, _, function = spec.partition(":")
+    module = _module(spec, folder)
+    factory = getattr(module, function, None)
+    if not callable(factory):
+        own = [
+            key
+            for key, value in vars(module).items()
+            if callable(value) and getattr(value, "__module__", None) == name
+        ]
+        raise InvalidInputError(unknown_name(f"factory '{spec}', function", function, own))
+    return cast(Callable[..., Any], factory)
+
+
+def has_factory(spec: str, folder: Path) -> bool:
+    """Tell whether module and function are there; raises as `load_factory` does otherwise."""
+    try:
+        module = _module(spec, folder)
+    except MissingFileError:
+        return False
+    return callable(getattr(module, spec.partition(":")[2], None))
+
+
+def required_arguments(spec: str, folder: Path) -> list[str]:
+    """Name the arguments without which a function cannot be called."""
+    parameters = inspect.signature(load_factory(spec, folder)).parameters.values()
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in variadic]
+
+
+def _module(spec: str, folder: Path) -> ModuleType:
+    """Import the module of a factory."""
     what = f"factory '{spec}'"
     name, _, function = spec.partition(":")
     if not all(part.isidentifier() for part in (*name.split("."), function)):
@@ -55,15 +87,7 @@ def load_factory(spec: str, folder: Path) -> Callable[..., Any]:
                 remedy="rename your module",
             )
         )
-    factory = getattr(module, function, None)
-    if not callable(factory):
-        own = [
-            key
-            for key, value in vars(module).items()
-            if callable(value) and getattr(value, "__module__", None) == name
-        ]
-        raise InvalidInputError(unknown_name(f"{what}, function", function, own))
-    return cast("Callable[..., Any]", factory)
+    return module
 
 
 def call_factory(spec: str, args: Mapping[str, Any], folder: Path, *, what: str) -> Any:

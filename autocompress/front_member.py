@@ -25,7 +25,8 @@ class FrontMember:
         predicted: Values predicted before the artifact existed.
         measured: Values measured on the artifact: "val_accuracy", "accuracy"
             (test), "latency_ms", "latency_ci95_ms", "size_bytes", ...
-        path: The ONNX file.
+        path: The file that runs on the target: model.onnx, model.xml, model.pt2, or
+            weights.packed for simulated hardware.
         original: The original model, where the study was opened with one.
     """
 

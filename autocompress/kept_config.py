@@ -1,6 +1,8 @@
 """The configuration that a study keeps, and how it is continued with it."""
 
+import json
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,10 +67,10 @@ def text_to_keep(study_dir: str | Path, settings: Mapping[str, Any]) -> str:
     Returns:
         YAML.
     """
-    kept = _kept(study_dir)
+    kept, settings = _kept(study_dir), json.loads(json.dumps(settings))  # plain numbers and lists
     same = all(kept.get(key) == settings[key] for key in ("objectives", "seed"))
     if not (_has_factories(kept) and same):
-        return yaml.safe_dump(dict(settings), sort_keys=False)
+        return yaml.safe_dump(settings, sort_keys=False)
     renewed = {
         key: settings[key] for key in ("constraints", "budget", "executor", "sampler", "device")
     }
@@ -78,7 +80,7 @@ def text_to_keep(study_dir: str | Path, settings: Mapping[str, Any]) -> str:
 def how_to_continue(study_dir: str | Path) -> str:
     """Return the call that continues a study, from a shell if it keeps its factories."""
     if _has_factories(_kept(study_dir)):
-        return f"autocompress resume {study_dir}"
+        return f"autocompress resume {shlex.quote(str(study_dir))}"
     return _from_python(study_dir)
 
 
@@ -108,7 +110,7 @@ def _kept(study_dir: str | Path) -> Mapping[str, Any]:
 
 
 def _from_python(study_dir: str | Path) -> str:
-    return f"autocompress.resume('{study_dir}', model, task)"
+    return f"autocompress.resume({str(study_dir)!r}, model, task)"
 
 
 def _has_factories(record: Mapping[str, Any]) -> bool:

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from autocompress.core.environment import STORAGE_PASSWORD
 from autocompress.errors import InvalidInputError, explain
+from autocompress.yaml_file import YAML_ERRORS, parse_yaml
 
 PREFIX = "AUTOCOMPRESS_"
 """What their names begin with; sections and keys follow, with two underscores between."""
@@ -33,8 +32,8 @@ def read_overrides(environment: Mapping[str, str]) -> dict[tuple[str, ...], Any]
         if name.startswith(PREFIX) and name != STORAGE_PASSWORD:
             keys = tuple(name.removeprefix(PREFIX).lower().split("__"))
             try:
-                found[keys] = yaml.safe_load(text)
-            except yaml.YAMLError as error:
+                found[keys] = parse_yaml(text)
+            except YAML_ERRORS as error:
                 raise InvalidInputError(
                     explain(
                         f"environment variable {name}",

@@ -10,7 +10,7 @@ from autocompress.controller.members import worst_violation
 from autocompress.controller.storage import study_exists
 from autocompress.core.evaluation import MeasuredMember, baselines
 from autocompress.core.files import read_json, write_text
-from autocompress.core.objective import Constraint, known_costs, parse_constraints
+from autocompress.core.objective import ACCURACIES, Constraint, known_costs, parse_constraints
 from autocompress.core.schema import check_name, check_record
 from autocompress.errors import InvalidInputError, MissingFileError, check_type, explain
 from autocompress.front_member import FrontMember
@@ -99,7 +99,7 @@ class SearchResult:
         every = (*self._front, *self._dominated, *self._infeasible)
         return [self._member(member) for member in every]
 
-    def best(self, **limits: float | str) -> FrontMember:
+    def best(self, /, **limits: float | str) -> FrontMember:
         """Pick a member, under other constraints than those of the search if wanted.
 
         Args:
@@ -114,10 +114,12 @@ class SearchResult:
             limits. `test` decides nothing.
 
         Raises:
-            InvalidInputError: If no member is within the limits; the message
-                names the nearest one.
+            InvalidInputError: If no member is within the limits, when the message
+                names the nearest one, or the study did not measure what is limited.
         """
         constraints = parse_constraints(limits)
+        for name in limits:
+            check_name("a limit", name, (*ACCURACIES, *self._reference))
         members = [*self._front, *(self._others if limits else ())]
         judged = [(worst_violation(m, constraints, self._reference), m) for m in members]
         within = [member for violation, member in judged if violation <= 0.0]

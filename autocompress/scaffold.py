@@ -10,8 +10,8 @@ from pydantic import TypeAdapter
 from autocompress.config import SECTIONS, SearchConfig
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.training import TrainingConfig
-from autocompress.errors import MissingFileError, WrongTypeError, explain
-from autocompress.factories import call_factory, load_factory
+from autocompress.errors import WrongTypeError, explain
+from autocompress.factories import call_factory, has_factory, required_arguments
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,14 +64,18 @@ def fitting_space(model: str, task: str, folder: Path) -> tuple[str, str]:
         folder: Where modules are looked for.
 
     Returns:
-        Name of a preset; and the task if it is missing, else "".
+        Name of a preset, "cnn" where the model's function needs arguments; and what is still to
+        be written, else "".
 
     Raises:
-        InvalidInputError: If the model's function is not there, or fails.
+        InvalidInputError: If the model's function is not there, or fails, or the module of
+            the task does.
         WrongTypeError: If it returns no module.
     """
     from torch import nn
 
+    if needed := required_arguments(model, folder):
+        return "cnn", f"the arguments {', '.join(needed)} of '{model}', under model, args"
     made = call_factory(model, {}, folder, what="model")
     if not isinstance(made, nn.Module):
         raise WrongTypeError(
@@ -82,12 +86,8 @@ def fitting_space(model: str, task: str, folder: Path) -> tuple[str, str]:
                 remedy="correct the function, or name another one",
             )
         )
-    missing = ""
-    try:
-        load_factory(task, folder)
-    except (MissingFileError, ValueError):
-        missing = f"'{task}', a function that returns an autocompress.Task"
-    return preset_for(made), missing
+    words = f"'{task}', a function that returns an autocompress.Task"
+    return preset_for(made), "" if has_factory(task, folder) else words
 
 
 def preset_for(model: "nn.Module") -> str:

@@ -9,6 +9,9 @@ import yaml
 from autocompress.core.files import MOST_INTEGER, read_text
 from autocompress.errors import InvalidInputError, WrongTypeError, explain
 
+YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, RecursionError)
+"""What reading a text that is not YAML may raise."""
+
 
 class _Loader(yaml.SafeLoader):
     """Refuses a key that is written twice, where YAML would keep the last one."""
@@ -36,6 +39,16 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
+def parse_yaml(text: str) -> Any:
+    """Read a text as strictly as a file.
+
+    Raises:
+        yaml.YAMLError: If it is not YAML, or a key is written twice; mistakes inside values
+            raise ValueError or TypeError, too deep ones RecursionError.
+    """
+    return yaml.load(text, Loader=_Loader)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a mapping with string keys.
 
@@ -46,8 +59,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     text = read_text(path, "YAML")
     try:
-        record = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        record = parse_yaml(text)
+    except YAML_ERRORS as error:
         got: object = error
         if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
             got = f"a mistake in line {error.problem_mark.line + 1} ({error.problem})"

@@ -31,7 +31,8 @@ def main() -> None:
         task = make_task(options.data)
     constraints = {"accuracy_drop": 1.0 if options.smoke else options.accuracy_drop}
     if options.limit is not None:
-        constraints["latency_ms"] = options.limit
+        percent = options.limit.endswith("%")
+        constraints["latency_ms"] = options.limit if percent else float(options.limit)
     result = ac.search(
         model,
         task,

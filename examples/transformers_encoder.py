@@ -1,6 +1,6 @@
 """Compress a Hugging Face text encoder that takes a dictionary of inputs.
 
-    python examples/transformers_encoder.py --model PATH_OR_NAME --study-dir runs/encoder
+    python examples/transformers_encoder.py --model PATH_OR_NAME --texts texts.csv
 
 loads a trained classifier, its tokenizer and a CSV with the columns "text" and "label".
 `--smoke` takes a tiny BERT with random weights and random tokens, and two trials.

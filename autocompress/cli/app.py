@@ -119,7 +119,7 @@ def exit_codes() -> Iterator[None]:
     except (AutocompressError, OSError) as error:
         raise _stopped(error, FAILED) from error
     except KeyboardInterrupt as error:
-        typer.echo("interrupted; run the same command again to continue", err=True)
+        typer.echo("interrupted; run the same command again", err=True)
         raise typer.Exit(INTERRUPTED) from error
 
 

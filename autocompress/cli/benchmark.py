@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from autocompress.cli.app import (
+    FAILED,
     ConfigArgument,
     JsonOption,
     QuietOption,
@@ -54,16 +55,18 @@ def benchmark(
         from autocompress.controller.methods import USUAL
         from autocompress.report.comparison import comparison_table
 
-        console = make_console()
+        console, progress = make_console(), make_console(stderr=as_json)
         place = folder or Path("runs") / f"{config.stem}-benchmark"
         found = compare(
             contest_of(load_config(config, minutes=minutes, trials=trials), place),
             methods=USUAL if methods is None else methods.split(","),
             seeds=range(seeds),
-            on_message=(lambda _: None) if quiet or as_json else lambda line: say(console, line),
+            on_message=(lambda _: None) if quiet else lambda line: say(progress, line),
         )
         if as_json:
             typer.echo(json.dumps(found, indent=2))
         else:
             console.print(comparison_table(found))
             say(console, f"files and figures: {place / 'comparison.json'}")
+        if len(found["points"]) == 1:  # that of the original
+            raise typer.Exit(FAILED)

@@ -1,6 +1,7 @@
 """The verbs that write configurations: `init`, and `schema` for editors."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -56,7 +57,7 @@ def init(
         say(console, f"{out}: space '{space}'")
         if missing:
             say(console, f"still to be written: {missing}")
-        say(console, f"next: autocompress check {out}")
+        say(console, f"next: autocompress check {shlex.quote(str(out))}")
 
 
 @app.command("schema", epilog=examples(f"autocompress schema > {SCHEMA_NAME}"))

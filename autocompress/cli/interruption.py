@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from autocompress.core.events import Event
 
-SLOW_STAGES = ("trials", "finalists")
+SLOW_STAGES = ("sharing", "trials", "lessons", "finalists")
 """Stages in which a step is worth waiting for; all others continue where they were anyway."""
 
 

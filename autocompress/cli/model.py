@@ -1,6 +1,7 @@
 """The verbs that look at a model and a target before a search: `check` and `profile`."""
 
 import json
+import shlex
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,8 +34,9 @@ def check(
 ) -> None:
     """Show what can be compressed in a model, and what cannot and why.
 
-    What a search would refuse is refused: a task at once, a model that
-    cannot be exported, or of which nothing can vary, at the end.
+    What a search would refuse of them is refused: a task at once, a model that
+    cannot be exported, or of which nothing can vary, at the end. Whether the
+    target is here is asked by search --dry-run.
     """
     with exit_codes():
         from autocompress import api
@@ -116,10 +118,13 @@ def profile(
                 on_progress=bars,
             )
         if found is None:
-            say(make_console(), f"on the device: cd {bundle} && python runner.py; then, here:")
-            say(make_console(), f"autocompress profile {config} --from measured.json")
+            there, here = (shlex.quote(str(place)) for place in (bundle, config))
+            say(make_console(), f"on the device: cd {there} && python runner.py; then, here:")
+            say(make_console(), f"autocompress profile {here} --from measured.json")
         elif isinstance(found, api.DeviceProfile):
             say(make_console(), f"{path}: {found.describe_model(space)}")
+            words = f"target: {{name: {target.name}, profile: {path.absolute()}}}"
+            say(make_console(), f"to search with it, write in {config}: {words}")
         else:
             say(make_console(), f"{path}: simulated hardware, whose costs are computed")
 

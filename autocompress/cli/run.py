@@ -1,5 +1,6 @@
 """The verbs that search: `search` and `resume`."""
 
+import shlex
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -112,7 +113,7 @@ def search(
             _run(loaded, quiet=quiet, as_json=as_json)
 
 
-@app.command(epilog=examples("autocompress resume runs/digits --trials 80"))
+@app.command(epilog=examples("autocompress resume runs/digits --trials 80 --minutes 10"))
 def resume(
     study_dir: StudyArgument,
     trials: TrialsOption = None,
@@ -162,7 +163,8 @@ def _run(config: "SearchConfig", *, quiet: bool, as_json: bool) -> None:
         )
     if interruption.stopped:
         show(result, as_json=as_json, feasible_only=False)
-        typer.echo(f"stopped; to continue: autocompress resume {config.study_dir}", err=True)
+        again = f"autocompress resume {shlex.quote(str(config.study_dir))}"
+        typer.echo(f"stopped; to continue: {again}", err=True)
         raise typer.Exit(INTERRUPTED)
     show(result, as_json=as_json)
 

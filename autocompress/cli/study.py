@@ -1,6 +1,7 @@
 """The verbs that read a study: `report` and `export`."""
 
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -138,7 +139,11 @@ def _copy(member: "FrontMember", folder: Path) -> Path:
                 remedy="give another one with --out",
             )
         )
-    shutil.copytree(member.path.parent, folder, dirs_exist_ok=True)
+    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=".export-") as near:
+        whole = Path(near) / folder.name  # an interrupted copy leaves nothing behind
+        shutil.copytree(member.path.parent, whole)
+        whole.replace(folder)
     return folder
 
 

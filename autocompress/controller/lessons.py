@@ -70,6 +70,7 @@ def learn_distillation(run: Run, forecast: Forecast) -> None:
         lesson = _lesson(run, taught, number)
         found.append({"kind": kind, "distill": asdict(setting), **lesson})
         run.ledger.set("lessons", found)
+        run.say("lessons", f"lesson {number + 1} of at most {len(pairs)} is over")
     for kind, setting in best_lessons(found).items():
         run.say(
             "lessons",

@@ -49,6 +49,7 @@ def run_search(setup: SearchSetup, ledger: Ledger, callbacks: Sequence[Callback]
     """
     run = Run(setup, ledger, callbacks)
     baseline = measure_baseline(run)
+    run.update_front()  # a later run may have other limits
     forecast = Forecast(
         setup.graph,
         device_profile(run),

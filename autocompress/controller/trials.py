@@ -72,6 +72,7 @@ def run_trials(run: Run, forecast: Forecast) -> None:
     Raises:
         SearchFailedError: If `FAILURES_IN_A_ROW` trials failed one after the other.
     """
+    run.say("trials", "proposing and trying candidates")
     propose, progress = _sampler(run, forecast), Progress(run, forecast)
     with open_pool(run) as pool:
         flight = _Flight(run, forecast, pool)

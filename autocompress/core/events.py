@@ -11,8 +11,8 @@ class Event:
     """One step of a search.
 
     Attributes:
-        stage: "baseline", "profile", "sensitivity", "trials", "finalists",
-            "measure" or "done".
+        stage: "baseline", "profile", "sharing", "sensitivity", "trials", "lessons", "finalists",
+            "measure" or "done"; some searches skip some.
         message: What happened, one line.
         elapsed_s: Seconds since the study began, earlier runs included.
         trials_done: Trials complete or pruned so far.

@@ -65,6 +65,8 @@ class QuantisationConfig:
     reduce_range: str = AUTO
 
     def __post_init__(self) -> None:
+        if isinstance(self.reduce_range, bool):  # what YAML makes of on and off
+            object.__setattr__(self, "reduce_range", "on" if self.reduce_range else "off")
         check_name("quantisation 'observer'", self.observer, OBSERVERS)
         check_name("quantisation 'rounding'", self.rounding, ROUNDINGS)
         check_name("quantisation 'sensitivity'", self.sensitivity, SENSITIVITIES)

@@ -69,7 +69,8 @@ class TrainingConfig:
             teacher teaches (Kim et al. 2019).
         quantise: "throughout", in the "last" half, or "after" the training.
         short_epochs: Length of a short fine-tune; may be below 1. None scales it to the budget.
-        full_epochs: Length of a finalist's, where only trials are budgeted; None is 4.
+        full_epochs: Length of a finalist's, where only trials are budgeted; None is 4, or
+            30,000 images if that is more.
         learning_share: Share of the budget for training, [0, 1], in which
             temperatures and weights of the distillation are compared on
             representatives; 0 leaves them as they are drawn.

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from autocompress.core.comparison import Point, chosen
 
@@ -37,7 +38,8 @@ def comparison_table(record: Mapping[str, Any]) -> Table:
             *(fastest(made, baseline, drop) for drop in DROPS),
         )
     for cell in record["failed"]:
-        table.add_row(f"{cell['method']}, seed {cell['seed']}: {cell['error']}", "failed")
+        words = f"{cell['method']}, seed {cell['seed']}: {cell['error']}"
+        table.add_row(Text(words), "failed")  # brackets in it are no markup
     return table
 
 

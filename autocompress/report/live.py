@@ -27,6 +27,9 @@ from autocompress.core.pareto import non_dominated_mask
 STAGES = ("baseline", "profile", "sensitivity", "trials", "finalists", "measure")
 """What a search goes through, in order."""
 
+WITHIN = {"sharing": "trials", "lessons": "finalists"}
+"""Stages that some searches have, and those that they are shown as."""
+
 SHOWN = 4
 """Rows of each kind in the table of the best."""
 
@@ -227,6 +230,7 @@ def _spread(points: Sequence[tuple[float, float]], count: int) -> list[tuple[flo
 def _stages(current: str) -> Text:
     """Name the stages: those that are over dim, the present one bold."""
     line = Text()
+    current = WITHIN.get(current, current)
     at = STAGES.index(current) if current in STAGES else len(STAGES)
     for number, stage in enumerate(STAGES):
         line.append(stage, style="bold" if number == at else "dim" if number < at else "")

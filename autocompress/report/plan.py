@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from autocompress.controller.finish import most_finalists
 from autocompress.controller.preflight import Preflight
@@ -79,7 +80,9 @@ class SearchPlan:
 
     def table(self) -> Table:
         """Lay the stages out."""
-        table = Table(title=f"Plan for '{self.study_dir}'; nothing was written")
+        table = Table(
+            title=Text(f"Plan for '{self.study_dir}'; nothing was written", style="italic")
+        )
         for header in ("stage", "what happens"):
             table.add_column(header, overflow="fold")
         for stage, words in self.stages:

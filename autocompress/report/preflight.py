@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from autocompress.controller.preflight import Preflight
 from autocompress.graph.structure import ChannelGroup, Layer, ModelGraph
@@ -74,21 +75,23 @@ def check_tables(found: ModelGraph) -> list[Table]:
     for group in found.groups:
         members = ", ".join(_modules(group))
         verdict = _verdict(group.prunable, group.reason)
-        groups.add_row(group.name, str(group.channels), members, verdict)
+        _row(groups, group.name, str(group.channels), members, verdict)
     blocks = _table(
         "Residual blocks: what can be dropped",
         ("block", "layers", "droppable"),
         numbers=("layers",),
     )
     for block in found.blocks:
-        blocks.add_row(block.name, str(len(block.layers)), _verdict(block.droppable, block.reason))
+        verdict = _verdict(block.droppable, block.reason)
+        _row(blocks, block.name, str(len(block.layers)), verdict)
     layers = _table(
         "Layers",
         ("layer", "type", "weight", "MACs", "parameters", "quantisable"),
         numbers=("MACs", "parameters"),
     )
     for layer in found.layers:
-        layers.add_row(
+        _row(
+            layers,
             layer.name,
             layer.type,
             "x".join(map(str, layer.weight_shape)),
@@ -169,6 +172,11 @@ def _table(title: str, headers: Sequence[str], numbers: Sequence[str]) -> Table:
     for header in headers:
         table.add_column(header, justify="right" if header in numbers else "left", overflow="fold")
     return table
+
+
+def _row(table: Table, *cells: str) -> None:
+    """Add texts as they are: brackets in them are no markup."""
+    table.add_row(*map(Text, cells))
 
 
 def _verdict(allowed: bool, reason: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from autocompress.core.candidate import Candidate
+from autocompress.core.candidate import UNIFORM, Candidate
 from autocompress.core.target import FLOAT
 
 BASELINE_NAMES: Mapping[str, str] = {"fp32": "original", "int8": "plain int8"}
@@ -202,6 +202,12 @@ def describe(candidate: Candidate) -> str:
     activations = {c.activation_bits for c in candidate.layers.values() if not c.is_default}
     if weights:
         parts.append(f"W{_span(weights)} A{_span(activations)}")
+    if any(c.weight_format != UNIFORM for c in candidate.layers.values()):
+        parts.append("codebooks")
+    sparse = [c.sparsity for c in candidate.layers.values() if c.sparsity > 0.0]
+    if sparse:
+        layers = f"{len(sparse)} layer{'s' if len(sparse) > 1 else ''}"
+        parts.append(f"{100 * sum(sparse) / len(sparse):.0f} % zeros in {layers}")
     return ", ".join(parts) or "nothing"
 
 

@@ -39,7 +39,7 @@ def test_an_interruption_says_how_to_go_on(api: FakeApi, config: Path) -> None:
     api.error = KeyboardInterrupt()
     result = invoke("search", config, "--quiet")
     assert result.exit_code == 130
-    assert result.stderr == "interrupted; run the same command again to continue\n"
+    assert result.stderr == "interrupted; run the same command again\n"
 
 
 def test_a_bug_of_ours_is_not_hidden(api: FakeApi, config: Path) -> None:

@@ -184,9 +184,14 @@ def verdict(found: Mapping[str, Any], points: Sequence[Point]) -> Iterator[str]:
         seeds = ", ".join(map(str, common))
         yield wrapped(
             f"With the seeds of both ({seeds}) the joint front's hypervolume is {joint:.3f}, "
-            f"that of all contenders together {union:.3f}{more}. Of {len(members)} files of the "
-            f"joint searches with any seed, {len(beaten)} on their fronts are beaten by a file of "
-            "a contender: no less accurate on `test`, and faster beyond both intervals."
+            f"that of all contenders together {union:.3f}{more}."
+        )
+        yield ""
+    if beaten or common:
+        yield wrapped(
+            f"Of {len(members)} files of the joint searches with any seed, {len(beaten)} on their "
+            "fronts are beaten by a file of a contender: no less accurate on `test`, and faster "
+            "beyond both intervals."
         )
         yield ""
     for entry in beaten:
