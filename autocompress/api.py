@@ -264,9 +264,11 @@ def search(
         identity=identity,
         seed=seed,
         storage=storage,
+        first={"earlier": setup.earlier.to_json(), "settings": settings},
     )
     try:
         setup = replace(setup, earlier=keep_earlier(ledger, setup.earlier))
+        settings["warm_start"] = list(setup.earlier.folders)
         ledger.set("settings", settings)
         ledger.set("notes", notes)
         ledger.set("structure", check_json(graph))

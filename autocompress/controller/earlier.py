@@ -106,7 +106,7 @@ def read_earlier(
     for folder in folders:
         ledger = Ledger.read(Path(folder) / "study.db")
         try:
-            found = [e for e in ledger.evaluations() if e.fidelities]
+            found = [e for e in ledger.evaluations() if e.fidelities and not e.failed]
             theirs = ledger.get("identity", {})
         finally:
             ledger.close()

@@ -97,6 +97,11 @@ class Genes:
             dtype=np.float64,
         )
 
+    def single(self) -> dict[str, Any]:
+        """Return the parameters that have one value only."""
+        kinds = self.distributions.items()
+        return {name: _decoded(kind, 0.0) for name, kind in kinds if kind.single()}
+
     def decode(self, row: FloatArray) -> dict[str, Any]:
         """Return the parameters of a row."""
         columns = zip(self.distributions.items(), self.grids, row.tolist(), strict=True)
@@ -205,6 +210,8 @@ def _size(distribution: BaseDistribution) -> int:
     if isinstance(distribution, IntDistribution):
         return (distribution.high - distribution.low) // distribution.step + 1
     distribution = _continuous(distribution)
+    if distribution.single():
+        return 1
     if distribution.step is None:
         return 0
     return round((distribution.high - distribution.low) / distribution.step) + 1

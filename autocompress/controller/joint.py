@@ -209,7 +209,9 @@ class JointSampler(BaseSampler):
         tpe = TPESampler(
             multivariate=True, constant_liar=True, seed=derive_seed(self._seed, place, "tpe")
         )
-        row = genes.encode(tpe.sample_relative(study, trial, dict(genes.distributions)))
+        kinds = genes.distributions.items()
+        free = {name: kind for name, kind in kinds if not kind.single()}
+        row = genes.encode(genes.single() | tpe.sample_relative(study, trial, free))
         if np.isnan(row).any():
             return row
         row = landscape.canonical(row[None])[0]

@@ -15,6 +15,9 @@ from autocompress.errors import InvalidInputError, SearchFailedError, explain
 FloatArray = NDArray[np.float64]
 Table = Sequence[ArrayLike]
 
+NOTHING = 1e-12
+"""Share of the largest cost below which a budget is a rounding error."""
+
 SCALE = 1e3
 """Spread that scores are brought to: the solver's absolute gap of 1e-6 is then far below them."""
 
@@ -96,8 +99,9 @@ def _solve(
     gap: float,
 ) -> NDArray[np.int64] | None:
     """Return the columns of the best options, None if nothing keeps the limits."""
-    spread = np.ptp(scores) or 1.0
-    objective = SCALE * (scores - scores.min()) / spread
+    lows = np.minimum.reduceat(scores, offsets[:-1])  # no choice lowers their sum, nor the gap's
+    excess = scores - np.repeat(lows, np.diff(offsets))
+    objective = SCALE * excess / (excess.max() or 1.0)
     unit = _units(costs, limits)
     slack = ROUNDING * unit
     rows, upper = costs / unit[:, None], (limits + slack) / unit
@@ -200,9 +204,11 @@ def _options(found: FloatArray, offsets: NDArray[np.int64]) -> NDArray[np.int64]
 
 
 def _units(costs: FloatArray, limits: FloatArray) -> FloatArray:
-    """Return what each budget is measured in: itself, or the largest cost where it is 0."""
+    """Return what each budget is measured in: itself, or the largest cost where it is about 0."""
     largest = np.abs(costs).max(axis=1)
-    return np.where(limits != 0.0, np.abs(limits), np.where(largest > 0.0, largest, 1.0))
+    sizes = np.abs(limits)
+    usable = sizes > np.where(np.isfinite(largest), NOTHING * largest, 0.0)
+    return np.where(usable, sizes, np.where(largest > 0.0, largest, 1.0))
 
 
 def _merge(

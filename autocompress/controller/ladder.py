@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from autocompress.core.candidate import Candidate
+from autocompress.core.candidate import DEFAULT_CRITERION, UNIFORM, Candidate
 from autocompress.space.bound import BoundSpace
 
 FRESH_LOOKS = 3
@@ -50,12 +51,18 @@ class Move:
         target: The block, group or layer.
         value: The ratio, or the number of weight bits; 0 for a block.
         tied: Names and values of what is tied to the target.
+        criterion: How channels are ranked where nothing was pruned before.
+        weight_format: Of weights that are narrowed to 2 to 7 bits.
+        group_size: Of those.
     """
 
     kind: str
     target: str
     value: float = 0.0
     tied: tuple[tuple[str, float], ...] = ()
+    criterion: str = DEFAULT_CRITERION
+    weight_format: str = UNIFORM
+    group_size: int = 0
 
     def apply(self, candidate: Candidate) -> Candidate:
         """Return the candidate after the move, canonical."""
@@ -65,9 +72,15 @@ class Move:
         values = {self.target: self.value, **dict(self.tied)}
         if self.kind == "prune":
             ratios = {**candidate.pruning_ratios, **values}
-            return replace(candidate, pruning_ratios=ratios).canonical()
+            criterion = candidate.criterion if candidate.pruning_ratios else self.criterion
+            return replace(candidate, pruning_ratios=ratios, criterion=criterion).canonical()
         layers = {
-            name: replace(candidate.layer(name), weight_bits=int(bits))
+            name: replace(
+                candidate.layer(name),
+                weight_bits=int(bits),
+                weight_format=self.weight_format if 1 < bits < 8 else UNIFORM,
+                group_size=self.group_size,
+            )
             for name, bits in values.items()
         }
         return replace(candidate, layers={**candidate.layers, **layers}).canonical()
@@ -144,24 +157,27 @@ def _moves(space: BoundSpace, candidate: Candidate) -> Iterator[Move]:
         for level in range(len(groups.levels)) if standing else ():
             ratios = groups.values(level)
             if any(ratios[name] > candidate.pruning_ratios.get(name, 0.0) for name in standing):
-                yield _move("prune", [(name, ratios[name]) for name in standing])
+                values = [(name, ratios[name]) for name in standing]
+                yield _move("prune", values, criterion=space.criteria[0])
     for layers in space.precision_knobs:
         standing = [name for name in layers.members if not candidate.drops(name)]
-        now = candidate.layer(standing[0] if standing else layers.members[0])
+        now = {name: candidate.layer(name) for name in standing}
         offered = [layers.values(level) for level in range(len(layers.levels))]
         widths = {
             tuple((name, pairs[name][0]) for name in standing)
             for pairs in offered
-            if all(pairs[name][1] == now.activation_bits for name in standing)
+            if all(pairs[name][1] == now[name].activation_bits for name in standing)
         }
-        for values in sorted(widths, reverse=True) if standing else ():
-            if values[0][1] <= NARROWER * now.weight_bits:
-                yield _move("narrow", list(values))
+        for bits in sorted(widths, reverse=True) if standing else ():
+            shares = [width / now[name].weight_bits for name, width in bits]
+            if max(shares) <= 1.0 and min(shares) <= NARROWER:  # ends may have to stay as they are
+                written = {"weight_format": space.weight_format, "group_size": space.group_size}
+                yield _move("narrow", bits, **written)
 
 
-def _move(kind: str, values: Sequence[tuple[str, float]]) -> Move:
+def _move(kind: str, values: Sequence[tuple[str, float]], **how: Any) -> Move:
     """Make one move of everything that is tied."""
-    return Move(kind=kind, target=values[0][0], value=values[0][1], tied=tuple(values[1:]))
+    return Move(kind=kind, target=values[0][0], value=values[0][1], tied=tuple(values[1:]), **how)
 
 
 def _first_that_pays(savings: dict[Move, float]) -> dict[Move, float]:

@@ -18,13 +18,14 @@ from autocompress.controller.given import next_given
 from autocompress.controller.held_storage import HeldStorage
 from autocompress.controller.records import FINAL, evaluation, fidelity_key, finals, rounds, row
 from autocompress.controller.sampler import Guide, Proposer, distributions
-from autocompress.controller.storage import check_place, study_exists
+from autocompress.controller.storage import check_place, check_url, forget_copy, study_exists
 from autocompress.controller.study_file import (
     STUDY_NAME,
     check_identity,
     create_study,
     hold,
     keep_copy,
+    let_go,
     open_study,
     release,
     writing,
@@ -56,9 +57,10 @@ class Ledger:
         self._study = study
         self._view = CurrentStudy(study)
         self._read: dict[int, Evaluation] = {}
-        self._release = weakref.finalize(self, release, storage, lock)
-        self._running: dict[int, optuna.Trial] = {}
         self._is_elsewhere = lock is not None and study.study_name != STUDY_NAME
+        own = path if lock is not None and not self._is_elsewhere else None
+        self._release = weakref.finalize(self, release, storage, lock, own)
+        self._running: dict[int, optuna.Trial] = {}
 
     @classmethod
     def open(
@@ -69,6 +71,7 @@ class Ledger:
         identity: Mapping[str, str],
         seed: int,
         storage: str | None = None,
+        first: Mapping[str, Any] | None = None,
     ) -> "Ledger":
         """Create a ledger, or continue one.
 
@@ -81,24 +84,34 @@ class Ledger:
                 fingerprint; another identity is refused.
             seed: The seed of the run.
             storage: Where a new study is kept instead; see `Storage`.
+            first: Values by key that a new study has from the start.
 
         Raises:
+            InvalidInputError: If studies cannot be kept at `storage`.
             StudyError: If the study is damaged, in use by another process, or
                 belongs to something else; it is not changed then.
             StorageError: If it cannot be written.
         """
         whole = {**identity, "objectives": ", ".join(metric_names), "seed": str(seed)}
-        if not study_exists(path):
-            create_study(path, metric_names, {"identity": whole, "seed": seed}, storage)
-        check_place(path, storage)
-        lock = hold(path)
-        ledger = cls(path, *open_study(path), lock)
+        if storage is not None:
+            check_url(storage)
+        lock = hold(path)  # before it is created, which another process may be about to do
+        try:
+            if not study_exists(path):
+                values = {"identity": whole, "seed": seed, **(first or {})}
+                create_study(path, metric_names, values, storage)
+            check_place(path, storage)
+            ledger = cls(path, *open_study(path), lock)
+        except BaseException:
+            let_go(lock)
+            raise
         try:
             check_identity(path, expected=whole, found=ledger.get("identity", {}))
             ledger.reap()
         except BaseException:
             ledger.close()
             raise
+        forget_copy(path)
         return ledger
 
     @classmethod

@@ -90,7 +90,7 @@ def hypervolume_curve(losses: FloatArray, reference: FloatArray) -> FloatArray:
     for number, row in enumerate(losses):
         if (row < reference).all() and not (front <= row).all(axis=1).any():
             front = np.concatenate([front[~(row <= front).all(axis=1)], [row]])
-            volume = hypervolume(front, reference)
+            volume = max(volume, hypervolume(front, reference))  # rounding errors may lower it
         curve[number] = volume
     return curve
 

@@ -67,7 +67,8 @@ class Progress:
         """Return the hypervolume of the feasible after each trial, as predicted now."""
         forecast, rows = self._forecast, []
         for evaluation in self._run.ledger.evaluations():
-            values = forecast.values(evaluation) if evaluation.fidelities else None
+            known = evaluation.fidelities and not evaluation.failed
+            values = forecast.values(evaluation) if known else None
             over = forecast.violations(values).values() if values else ()
             feasible = values is not None and max(over, default=0.0) <= 0.0
             rows.append(forecast.losses(values) if values and feasible else None)

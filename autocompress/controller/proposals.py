@@ -39,6 +39,9 @@ DRAWS = 64
 REPAIRS = 4
 """Times that an infeasible row is mixed with a feasible one, ever more of it."""
 
+PLACES = 9
+"""Decimals of genes that tell rows apart."""
+
 FENCE = 5.0
 """Interquartile ranges beyond the quartiles up to which the first trials count as the worst."""
 
@@ -237,7 +240,8 @@ def drawn(landscape: Landscape, known: FloatArray, rng: np.random.Generator) -> 
     Every other row has all its parameters at a similar level, low or high:
     with many of them, independent draws are all alike.
     """
-    draw = landscape.genes.draw_level if len(known) % 2 else landscape.genes.draw
+    odd = len(np.unique(known, axis=0)) % 2  # a trial that was tried again counts once
+    draw = landscape.genes.draw_level if odd else landscape.genes.draw
     rows = landscape.canonical(draw(DRAWS, rng))
     violations = landscape.violations(rows)
     if violations.all():  # none is feasible: go towards it
@@ -304,6 +308,6 @@ def _reference(losses: FloatArray) -> FloatArray:
 
 
 def unseen(rows: FloatArray, known: FloatArray) -> NDArray[np.bool_]:
-    """Tell which rows are not among the known ones."""
-    seen = {row.tobytes() for row in known + 0.0}
-    return np.array([row.tobytes() not in seen for row in rows + 0.0], dtype=bool)
+    """Tell which rows are not among the known ones, a round trip to parameters apart."""
+    seen = {row.tobytes() for row in np.round(known, PLACES) + 0.0}
+    return np.array([row.tobytes() not in seen for row in np.round(rows, PLACES) + 0.0], dtype=bool)

@@ -34,9 +34,8 @@ def find_ladders(run: Run, forecast: Forecast) -> dict[str, list[Rung]]:
         costs = [o.name for o in run.setup.objectives if o.name != "accuracy"]
         deviation = _Remembered(run)
         known = {}
-        for number, name in enumerate(costs):
-            share = LADDER_SHARE / (len(costs) - number)
-            rungs = _ladder(run, forecast, name, deviation, share)
+        for name in costs:
+            rungs = _ladder(run, forecast, name, deviation, LADDER_SHARE / len(costs))
             known[name] = [
                 {"candidate": r.candidate.to_json(), "deviation": r.deviation, "cost": r.cost}
                 for r in rungs

@@ -1,5 +1,6 @@
 """Where the trials of a study are kept: a file beside it, a journal, or a database server."""
 
+import json
 import os
 import secrets
 from dataclasses import dataclass
@@ -79,16 +80,24 @@ class Storage:
         record = {"schema_version": SCHEMA_VERSION, "url": self.url, "study": self.study}
         write_json(_note(path), record)
 
-    def connect(self) -> BaseStorage:
+    def connect(self, *, create: bool = False, read_only: bool = False) -> BaseStorage:
         """Open the storage.
+
+        Args:
+            create: Whether a journal may be new.
+            read_only: Whether a journal stays as it is; its writer may be within a line.
 
         Raises:
             MissingExtraError: If the server's driver is not installed.
             StorageError: If it cannot be reached.
+            StudyError: If a journal is damaged.
         """
         try:
             if self.url.startswith(JOURNAL):
-                return _journal(_journal_path(self.url))
+                path = _journal_path(self.url)
+                if create:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                return _journal(path, create=create, read_only=read_only)
             url = sqlalchemy.make_url(self.url)
             driver = SERVERS.get(url.drivername, url.drivername)
             url = url.set(drivername=driver, password=os.environ.get(STORAGE_PASSWORD))
@@ -103,6 +112,15 @@ class Storage:
                     expected="its driver to be installed",
                     got=str(error).splitlines()[0],
                     remedy="pip install 'autocompress[storage]'",
+                )
+            ) from error
+        except json.JSONDecodeError as error:
+            raise StudyError(
+                explain(
+                    f"storage '{self.url}'",
+                    expected="a whole journal",
+                    got=f"a line that is none: {error}",
+                    remedy="restore it from a copy, or use another study_dir",
                 )
             ) from error
         except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, OSError) as error:
@@ -212,8 +230,12 @@ def check_place(path: Path, url: str | None) -> None:
                 remedy="leave the storage out, or use another study_dir",
             )
         )
-    if place is not None:
-        path.unlink(missing_ok=True)  # a copy of what the study was when it was last closed
+
+
+def forget_copy(path: Path) -> None:
+    """Delete the copy of a study that is kept elsewhere, which goes on there."""
+    if Storage.of(path) is not None:
+        path.unlink(missing_ok=True)
 
 
 def _widen(engine: sqlalchemy.Engine) -> None:
@@ -238,10 +260,11 @@ def _journal_path(url: str) -> Path:
     return Path("/" + path.lstrip("/") if path.startswith("/") else path)
 
 
-def _journal(path: Path) -> JournalStorage:
-    """Open a journal; what a killed process left half-written at its end is cut off."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.stat().st_size > 0:
+def _journal(path: Path, *, create: bool, read_only: bool) -> JournalStorage:
+    """Open a journal; its writer cuts off what a killed process left half-written at its end."""
+    if not (create or path.is_file()):
+        raise FileNotFoundError(f"there is no file '{path}'")
+    if not read_only and path.exists() and path.stat().st_size > 0:
         with path.open("rb+") as file:
             content = file.read()
             whole = content.rfind(b"\n") + 1

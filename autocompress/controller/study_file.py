@@ -1,11 +1,12 @@
 """The file of a study: created whole, checked when opened, held by one process."""
 
+import errno
 import logging
 import os
 import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -33,6 +34,9 @@ except ImportError:  # Windows: a second process is not kept out there.
 
 STUDY_NAME = "autocompress"
 """Name of the one study in the file."""
+
+SYSTEM = ("disk I/O error", "is full", "unable to open database file", "readonly database")
+"""What SQLite says where the system is in its way, and not the file's content."""
 
 
 def create_study(
@@ -70,11 +74,12 @@ def create_study(
             release(storage)
 
     if url is None:
-        write_atomic(path, lambda temporary: fill(_storage(temporary), STUDY_NAME))
+        with writing(path):
+            write_atomic(path, lambda temporary: fill(_storage(temporary), STUDY_NAME))
         return
     place = Storage.new(url, path.parent.absolute())
     with writing(path):
-        fill(place.connect(), place.study)
+        fill(place.connect(create=True), place.study)
     place.keep(path)
 
 
@@ -123,7 +128,7 @@ def open_study(path: Path, *, read_only: bool = False) -> tuple[optuna.Study, Ba
     """
     place = Storage.of(path)
     if place is not None and not (read_only and path.is_file()):
-        return _open_elsewhere(path, place)
+        return _open_elsewhere(path, place, read_only)
     if not path.is_file():
         raise MissingFileError(
             explain(
@@ -144,15 +149,17 @@ def open_study(path: Path, *, read_only: bool = False) -> tuple[optuna.Study, Ba
     except KeyError as error:
         raise StudyError(_damaged(path, f"no study '{STUDY_NAME}' in it")) from error
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError) as error:
-        raise StudyError(_damaged(path, str(error).splitlines()[0])) from error
+        raise _unreadable(path, error.__cause__ or error) from error
     _check_version(path, study)
     if not read_only:
         _write_ahead(storage)
     return study, storage
 
 
-def _open_elsewhere(path: Path, place: Storage) -> tuple[optuna.Study, BaseStorage]:
-    storage = place.connect()
+def _open_elsewhere(
+    path: Path, place: Storage, read_only: bool
+) -> tuple[optuna.Study, BaseStorage]:
+    storage = place.connect(read_only=read_only)
     try:
         study = optuna.load_study(
             study_name=place.study,
@@ -179,13 +186,32 @@ def _check_version(path: Path, study: optuna.Study) -> None:
         )
 
 
-def release(storage: BaseStorage, lock: int | None = None) -> None:
-    """Close all connections of a storage, and let go of the lock of `hold`."""
+def release(storage: BaseStorage, lock: int | None = None, path: Path | None = None) -> None:
+    """Close all connections of a storage, settle its file, and let go of the lock of `hold`."""
     storage.remove_session()
     if isinstance(storage, RDBStorage):
         storage.engine.dispose()
+    if path is not None:
+        _settle(path)
+    let_go(lock)
+
+
+def let_go(lock: int | None) -> None:
+    """Let go of the lock of `hold`."""
     if lock is not None:
         os.close(lock)
+
+
+def _settle(path: Path) -> None:
+    """Merge the log beside a closed study into its file, which then needs no folder to write to.
+
+    Where somebody reads it meanwhile, or the disk is full, it stays as it is, which is whole, too.
+    """
+    with (
+        suppress(sqlite3.OperationalError),
+        closing(sqlite3.connect(path, timeout=0.2)) as connection,
+    ):
+        connection.execute("PRAGMA journal_mode = DELETE")
 
 
 def hold(path: Path) -> int | None:
@@ -195,19 +221,21 @@ def hold(path: Path) -> int | None:
     same process may hold a study more than once.
 
     Args:
-        path: The file of the study; a hidden sibling is locked.
+        path: The file of the study; a hidden sibling is locked. Its folder is created.
 
     Returns:
         A file descriptor; None where the platform has no such lock.
 
     Raises:
         StudyError: If another process runs the study.
-        StorageError: If the folder cannot be written.
+        StorageError: If the folder cannot be written, or its disk has no locks.
     """
     if fcntl is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         return None
     lock = path.with_name(f".{path.name}.lock")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise StorageError(_cannot_write(path, error)) from error
@@ -215,6 +243,15 @@ def hold(path: Path) -> int | None:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(handle)
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise StorageError(
+                explain(
+                    f"study '{path}'",
+                    expected="a disk whose files can be locked",
+                    got=error.strerror,
+                    remedy="use a study_dir on another disk",
+                )
+            ) from error
         raise StudyError(
             explain(
                 f"study '{path}'",
@@ -235,7 +272,11 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (optuna.exceptions.StorageInternalError, OSError) as error:
+    except (
+        optuna.exceptions.StorageInternalError,
+        sqlalchemy.exc.SQLAlchemyError,
+        OSError,
+    ) as error:
         if isinstance(error, AutocompressError):
             raise
         raise StorageError(_cannot_write(path, error.__cause__ or error)) from error
@@ -277,10 +318,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _storage(path: Path, *, read_only: bool = False) -> RDBStorage:
-    # "rw" never creates a file, and lets SQLite recover what a killed process
-    # left half-written, which "ro" refuses; queries only is a rule on top.
+    key, value = _mode(path).split("=")
     database = f"file:{quote(str(path.resolve()))}"
-    url = sqlalchemy.URL.create("sqlite", database=database, query={"mode": "rw", "uri": "true"})
+    url = sqlalchemy.URL.create("sqlite", database=database, query={key: value, "uri": "true"})
     storage = open_tables(
         url, what=f"study '{path}'", connect_args={"timeout": 60}, read_only=read_only
     )
@@ -311,17 +351,35 @@ def _write_ahead(storage: RDBStorage) -> None:
 
 def _check_intact(path: Path) -> None:
     """Refuse a file that is no study before anything is written to it."""
-    uri = f"file:{quote(str(path.resolve()))}?mode=rw"
+    uri = f"file:{quote(str(path.resolve()))}?{_mode(path)}"
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=60)) as connection:
             problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
     except sqlite3.Error as error:
-        raise StudyError(_damaged(path, str(error))) from error
+        raise _unreadable(path, error) from error
     if problem != "ok":
         raise StudyError(_damaged(path, problem))
     if not {"studies", "trials", "alembic_version"} <= tables:
         raise StudyError(_damaged(path, "other content"))
+
+
+def _mode(path: Path) -> str:
+    """Return how a file is opened: as one that never changes, where nothing may be beside it.
+
+    "rw" never creates a file, and lets SQLite recover what a killed process left half-written,
+    which "ro" refuses.
+    """
+    beside = path.with_name(f"{path.name}-wal")
+    fixed = not os.access(path.parent, os.W_OK) and not beside.exists()
+    return "immutable=1" if fixed else "mode=rw"
+
+
+def _unreadable(path: Path, error: BaseException) -> AutocompressError:
+    """Tell a file that the system does not let us use from one that is damaged."""
+    if any(words in str(error) for words in SYSTEM):
+        return StorageError(_cannot_write(path, error))
+    return StudyError(_damaged(path, str(error).splitlines()[0]))
 
 
 def _damaged(path: Path, got: str) -> str:

@@ -1,5 +1,7 @@
 """Predictors of all objectives and constraints that only trials reveal."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,25 +33,30 @@ class Surrogate:
         self._objectives = history.losses.shape[1]
         table, features = landscape.inputs(landscape.view(history.rows))
 
-        def fit(y: FloatArray, known: Mask, purpose: str) -> AccuracyPredictor:
+        def fit(y: FloatArray, known: Mask, purpose: str, limit: float | None) -> AccuracyPredictor:
             own = derive_seed(seed, len(history), purpose)
-            return AccuracyPredictor(own, common_scale=features).fit(table[known], y[known])
+            predictor = AccuracyPredictor(own, common_scale=features, limit=limit)
+            return predictor.fit(table[known], y[known])
 
-        self._losses = {
-            number: fit(-history.losses[:, number], np.ones(len(history), dtype=bool), f"{number}")
-            for number in range(self._objectives)
-            if number not in landscape.costs
-        }
+        learned = [n for n in range(self._objectives) if n not in landscape.costs]
         self._limits: list[tuple[int, float]] = []
         self._violations: dict[str, AccuracyPredictor] = {}
         for key, values in history.constraints.items():
             known = np.isfinite(values)
             if key in landscape.constraints or known.sum() < LEAST_VALUES:
                 continue
-            limits = self._limits_of(values, history.losses)
+            limits = _limits_of(values, history.losses, learned)
             self._limits += limits
             if not limits:
-                self._violations[key] = fit(-values, known, key)
+                self._violations[key] = fit(-values, known, key, 0.0)
+        lowest: dict[int, float] = {}
+        for number, limit in self._limits:
+            lowest[number] = min(-limit, lowest.get(number, -limit))
+        every = np.ones(len(history), dtype=bool)
+        self._losses = {
+            number: fit(-history.losses[:, number], every, f"{number}", lowest.get(number))
+            for number in learned
+        }
         self.rank_correlations = {n: p.rank_correlation_ for n, p in self._losses.items()}
         self.weights = {n: p.weights_ for n, p in self._losses.items()}
 
@@ -76,11 +83,14 @@ class Surrogate:
             violations += np.maximum(-predictor.predict(table), 0.0)
         return losses, violations
 
-    def _limits_of(self, values: FloatArray, losses: FloatArray) -> list[tuple[int, float]]:
-        """Find the learned objective that a constraint limits, and the limit, if there is one."""
-        found = []
-        for number in self._losses:
-            gaps = losses[:, number] - values
-            if np.ptp(gaps) <= SAME * max(1.0, np.abs(gaps).max()):
-                found.append((number, float(gaps.mean())))
-        return found[:1]
+
+def _limits_of(
+    values: FloatArray, losses: FloatArray, learned: Sequence[int]
+) -> list[tuple[int, float]]:
+    """Find the learned objective that a constraint limits, and the limit, if there is one."""
+    found = []
+    for number in learned:
+        gaps = losses[:, number] - values
+        if np.ptp(gaps) <= SAME * max(1.0, np.abs(gaps).max()):
+            found.append((number, float(gaps.mean())))
+    return found[:1]

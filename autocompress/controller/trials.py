@@ -42,6 +42,9 @@ EARLY_SHARE = 0.015
 FAILURES_IN_A_ROW = 6
 """Failed trials in a row, or trainings in a row that diverge, that stop a search."""
 
+FAILED_SLOTS = 3
+"""Different trials among them, at least: one that fails is tried again at once."""
+
 PROMOTED_SHARE = 1 / 3
 """Share of the trials, by predicted rank, that are worth a short fine-tune."""
 
@@ -107,8 +110,8 @@ class _Flight:
     def __init__(self, run: Run, forecast: Forecast, pool: WorkPool) -> None:
         self._run, self._forecast, self._pool = run, forecast, pool
         self.begun: dict[int, tuple[Ticket, Evaluation]] = {}
-        self._failures: list[str] = []
-        self._diverged: list[str] = []
+        self._failures: list[tuple[int, str]] = []
+        self._diverged: list[tuple[int, str]] = []
 
     def has_room(self) -> bool:
         """Tell whether another trial may begin."""
@@ -233,14 +236,15 @@ class _Flight:
             run.ledger.fail(ticket, reason)
         self.begun.pop(ticket.slot, None)
         run.say("trials", f"trial {ticket.slot} failed: {reason}")
-        failures.append(reason)
-        if len(failures) >= FAILURES_IN_A_ROW:
+        failures.append((ticket.slot, reason))
+        many = max(FAILURES_IN_A_ROW, 2 * self._pool.workers)  # a host that is lost takes several
+        if len(failures) >= many and len({slot for slot, _ in failures}) >= FAILED_SLOTS:
             raise SearchFailedError(
                 explain(
                     "search",
                     expected="trials that succeed",
                     got=f"{len(failures)} failures in a row, mostly "
-                    f"'{Counter(failures).most_common(1)[0][0]}'",
+                    f"'{Counter(why for _, why in failures).most_common(1)[0][0]}'",
                     remedy="mend the cause and run the same command again",
                 )
             ) from cause
@@ -266,7 +270,8 @@ def _guide(run: Run, forecast: Forecast) -> Guide:
     def affordable(candidate: Candidate) -> bool:
         return _worst(forecast, candidate)[1] <= allowed
 
-    known = [e for e in run.ledger.evaluations() if 0 in e.fidelities and affordable(e.candidate)]
+    told = [e for e in run.ledger.evaluations() if 0 in e.fidelities and not e.failed]
+    known = [e for e in told if affordable(e.candidate)]
 
     def judge(evaluation: Evaluation) -> Judgement:
         values = forecast.values(evaluation, caution=CAUTION)

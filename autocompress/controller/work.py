@@ -134,23 +134,28 @@ class InlinePool:
         """Do the work that was taken first, however long it takes."""
         if not self._queue:
             return None
-        return attempt(self._limited, self._queue.pop(0))
+        work = self._queue.pop(0)
+        try:
+            with _alarm(self._seconds):
+                return attempt(self._evaluate, work)
+        except _TimeIsUpError as error:
+            return failed(work, f"TimeoutError: {error}")
 
-    def _limited(self, work: Work) -> Outcome:
-        with _alarm(self._seconds):
-            return self._evaluate(work)
+
+class _TimeIsUpError(BaseException):
+    """Ends what runs; no `Exception`, which what is interrupted might take for its own."""
 
 
 @contextmanager
 def _alarm(seconds: float | None) -> Iterator[None]:
-    """Raise `TimeoutError` in the body after some seconds, where the system can."""
+    """Raise `_TimeIsUpError` in the body after some seconds, where the system can."""
     main = threading.current_thread() is threading.main_thread()
     if seconds is None or not main or not hasattr(signal, "setitimer"):
         yield
         return
 
     def stop(_: int, __: FrameType | None) -> None:
-        raise TimeoutError(f"it took longer than {seconds:g} s")
+        raise _TimeIsUpError(f"it took longer than {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)

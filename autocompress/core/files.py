@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from autocompress.errors import InvalidInputError, MissingFileError, StorageError, explain
 
 MOST_TEXT = 256 * 2**20
@@ -39,7 +41,7 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
             os.fsync(written.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # which stands for one of the system's
         raise StorageError(_cannot_write(path, error)) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -141,12 +143,12 @@ def _discard(_: object) -> None:
     return None
 
 
-def _cannot_write(path: Path, error: OSError) -> str:
+def _cannot_write(path: Path, error: Exception) -> str:
     in_the_way = isinstance(error, (IsADirectoryError, NotADirectoryError, FileExistsError))
     todo = "move what is in its way" if in_the_way else "free some space"
     return explain(
         f"'{path}'",
         expected="to be able to write it",
-        got=error.strerror or error,
+        got=getattr(error, "strerror", None) or error,
         remedy=f"{todo} or choose another folder, then run the same command again",
     )

@@ -40,8 +40,7 @@ class Columns:
         shared[list(common_scale)] = True
         low, span = table.min(axis=0), np.ptp(table, axis=0)
         unit = np.where(span > 0.0, span, 1.0)
-        deviations = table[:, shared].std(axis=0)
-        unit[shared] = deviations.mean() if deviations.any() else 1.0
+        unit[shared] = table[:, shared].std(axis=0).mean() if span[shared].any() else 1.0
         levels = [
             () if same else _few(np.unique(column))
             for column, same in zip(table.T, shared, strict=True)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -95,7 +96,9 @@ class AccuracyPredictor:
         True
     """
 
-    def __init__(self, seed: int = 0, *, common_scale: Sequence[int] = ()) -> None:
+    def __init__(
+        self, seed: int = 0, *, common_scale: Sequence[int] = (), limit: float | None = None
+    ) -> None:
         """Prepare a predictor.
 
         Args:
@@ -104,8 +107,9 @@ class AccuracyPredictor:
             common_scale: Columns in the same unit, such as sensitivities, that
                 keep their sizes relative to each other. Other columns are
                 scaled one by one.
+            limit: A value that predictions are compared with; what is cut off lies well below it.
         """
-        self.seed = seed
+        self.seed, self.limit = seed, limit
         self.common_scale = tuple(common_scale)
         self._fitted: _Fitted | None = None
 
@@ -141,7 +145,7 @@ class AccuracyPredictor:
         table, values = table[rows], values[rows]
         columns = Columns.fit(table, self.common_scale)
         wide, narrow = columns.expand(table), columns.scale(table)
-        warp, target, process = _likeliest_scale(wide, values)
+        warp, target, process = _likeliest_scale(wide, values, self.limit)
         ridge = RidgeCV(PENALTIES).fit(wide, target)
         folds = np.array_split(rng.permutation(len(values)), min(FOLDS, len(values)))
         left_out = np.zeros((len(values), len(MEMBERS)))
@@ -303,10 +307,10 @@ class AccuracyPredictor:
 
 
 def _likeliest_scale(
-    table: FloatArray, values: FloatArray
+    table: FloatArray, values: FloatArray, limit: float | None
 ) -> tuple[Warp, FloatArray, GaussianProcess]:
     """Choose between the logarithm of the gap and the plain scale (Snelson et al. 2004)."""
-    warps = [Warp.fit(values, logarithmic=flag) for flag in (True, False)]
+    warps = [Warp.fit(values, logarithmic=flag, limit=limit) for flag in (True, False)]
     targets = [warp.forward(values) for warp in warps]
     processes = fit_gaussian_processes(table, targets)
     likelihoods = [
@@ -337,8 +341,8 @@ def _combine(
 
 def _widening(errors: FloatArray) -> float:
     """Return the factor that makes intervals cover `COVERAGE` of errors in deviations."""
-    level = min(1.0, np.ceil((len(errors) + 1) * COVERAGE) / len(errors))
-    quantile = float(np.quantile(errors, level, method="higher"))
+    rank = min(len(errors), math.ceil((len(errors) + 1) * COVERAGE))
+    quantile = float(np.sort(errors)[rank - 1])
     return max(quantile / NORMAL_QUANTILE, SMALLEST_ERROR)
 
 

@@ -33,11 +33,16 @@ class Warp:
     logarithmic: bool
 
     @classmethod
-    def fit(cls, y: FloatArray, *, logarithmic: bool) -> "Warp":
-        """Choose floor, top and scale from `n` values, n >= 1; higher is better."""
+    def fit(cls, y: FloatArray, *, logarithmic: bool, limit: float | None = None) -> "Warp":
+        """Choose floor, top and scale from `n` values, n >= 1; higher is better.
+
+        A limit, which decides what is feasible, lies above the floor, as far as it is from the top.
+        """
         middle, high = np.quantile(y, (0.5, 0.9))
         floor = float(middle - REACH * (high - middle)) if high > middle else float(y.min())
         top = float(y.max())
+        if limit is not None:
+            floor = min(floor, limit - max(float(high - middle), abs(top - limit)))
         gap = float(np.median(top - np.maximum(y, floor)))
         spread = float(np.std(np.maximum(y, floor)))
         return cls(floor=floor, top=top, scale=gap or spread or 1.0, logarithmic=logarithmic)
