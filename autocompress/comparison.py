@@ -72,7 +72,7 @@ def benchmark(
     for seed in seeds:
         for name in methods:
             run_cell(contest, name, seed, on_message)
-    cells = [read_json(path) for path in sorted(contest.folder.glob("*/*/cell.json"))]
+    cells = _cells(contest)
     on_message(f"measuring {sum(len(c['files']) for c in cells)} files in one interleaved run")
     points = measure(contest, cells, seconds=measuring_seconds)
     return write_comparison(contest, cells, points)
@@ -103,6 +103,13 @@ def run_cell(contest: Contest, name: str, seed: int, on_message: Say) -> dict[st
     }
     write_json(path, record)
     return record
+
+
+def _cells(contest: Contest) -> list[dict[str, Any]]:
+    """Return the records of all runs of the comparison, method by method."""
+    found = [read_json(path) for path in contest.folder.glob("*/*/cell.json")]
+    order = {name: place for place, name in enumerate(METHODS)}
+    return sorted(found, key=lambda cell: (order[cell["method"]], cell["seed"]))
 
 
 def measure(contest: Contest, cells: Sequence[Mapping[str, Any]], *, seconds: float) -> list[Point]:

@@ -118,8 +118,9 @@ class SearchResult:
                 names the nearest one, or the study did not measure what is limited.
         """
         constraints = parse_constraints(limits)
+        measured = {name for m in (*self._front, *self._others) for name in m.values()}
         for name in limits:
-            check_name("a limit", name, (*ACCURACIES, *self._reference))
+            check_name("a limit", name, sorted({*ACCURACIES, *self._reference, *measured}))
         members = [*self._front, *(self._others if limits else ())]
         judged = [(worst_violation(m, constraints, self._reference), m) for m in members]
         within = [member for violation, member in judged if violation <= 0.0]

@@ -1,5 +1,6 @@
 """Cells run once, failures are kept with their reason, and all files are measured together."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -131,7 +132,26 @@ def test_what_fails_is_told_and_tried_again(
     assert found["failed"][0]["error"] == "ExportError: no such file"
     again = benchmark(contest, methods=("no-blocks",), measuring_seconds=0.1)
     assert again["failed"] == []
-    assert len(again["points"]) == 2
+    assert {"original", "no-blocks"} <= {point["method"] for point in again["points"]}
+
+
+def test_further_methods_join_and_are_measured_with_those_that_are_there(
+    contest: Contest, searches: Searches
+) -> None:
+    benchmark(contest, methods=("int8",), measuring_seconds=0.1)
+    found = benchmark(contest, methods=("random",), measuring_seconds=0.1)
+    assert {"int8", "random"} <= set(found["hypervolume"])
+
+
+def test_other_data_and_a_device_that_is_not_here_are_refused(
+    contest: Contest, searches: Searches
+) -> None:
+    benchmark(contest, methods=("int8",), measuring_seconds=0.1)
+    shifted = ac.Task(train=contest.task.train, val=[(x, (y + 1) % 4) for x, y in contest.task.val])
+    with pytest.raises(StudyError, match="another data"):
+        benchmark(dataclasses.replace(contest, task=shifted), methods=("int8",))
+    with pytest.raises(InvalidInputError, match="cuda"):
+        benchmark(dataclasses.replace(contest, device="cuda"), methods=("int8",))
 
 
 def test_another_budget_or_method_is_refused(contest: Contest, searches: Searches) -> None:

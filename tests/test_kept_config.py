@@ -1,6 +1,9 @@
+import ast
+import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -84,3 +87,19 @@ def test_the_study_of_another_user_runs_no_code_unless_it_is_trusted(
     with pytest.raises(StudyError, match="add --trust"):
         load_kept_config(tmp_path)
     assert load_kept_config(tmp_path, trust=True).model == config.model
+
+
+def test_numbers_of_numpy_and_odd_folders_are_kept_as_text(tmp_path: Path) -> None:
+    settings = {
+        "objectives": ("accuracy", "latency_ms"),
+        "seed": 0,
+        "constraints": {"latency_ms": np.float64(0.3)},
+    }
+    kept = yaml.safe_load(text_to_keep(tmp_path, settings))
+    assert kept["constraints"] == {"latency_ms": 0.3}
+    folder = tmp_path / "ann's study"
+    folder.mkdir()
+    call = how_to_continue(folder)
+    assert ast.literal_eval(call.partition("(")[2].partition(", model")[0]) == str(folder)
+    (folder / "config.yaml").write_text("model: a:b\ntask: a:c\n")
+    assert shlex.split(how_to_continue(folder)) == ["autocompress", "resume", str(folder)]

@@ -45,3 +45,6 @@ def test_names_and_keys_are_each_others_inverse() -> None:
 def test_a_value_that_is_no_yaml_is_refused_by_the_variables_name() -> None:
     with pytest.raises(InvalidInputError, match="environment variable AUTOCOMPRESS_SEED"):
         read_overrides({"AUTOCOMPRESS_SEED": "{"})
+    for text in ("2026-13-01", "{a: 1, a: 2}"):
+        with pytest.raises(InvalidInputError, match="AUTOCOMPRESS_SEED"):
+            read_overrides({"AUTOCOMPRESS_SEED": text})

@@ -97,6 +97,14 @@ def test_limits_that_nobody_meets_name_the_nearest(result: SearchResult) -> None
         result.best(latency=1.0)
 
 
+def test_a_limit_on_what_was_not_measured_is_refused(result: SearchResult) -> None:
+    for limit in (3.0, "50%"):
+        with pytest.raises(InvalidInputError, match=r"expected one of .*'latency_ms'"):
+            result.best(energy_mj=limit)
+    with pytest.raises(InvalidInputError):
+        result.best(**{"self": 1.0})
+
+
 def test_without_a_front_best_names_the_nearest_and_does_not_pick_it(tmp_path: Path) -> None:
     result = SearchResult(_study(tmp_path, [], OTHERS, constraints={"accuracy": 0.8}))
     assert result.front == []

@@ -41,6 +41,23 @@ def test_init_writes_a_configuration_that_loads(
     assert Path(first.partition("$schema=")[2]).is_file()
 
 
+def test_init_tells_what_is_missing_from_what_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("scaffold_wide.py").write_text("def make_model(width):\n    return None\n")
+    Path("scaffold_broken.py").write_text("def make_task(:\n")
+    Path("scaffold_plain.py").write_text(USER)
+    result = CliRunner().invoke(app, ["init", "scaffold_wide:make_model", "--out", "my model.yaml"])
+    assert result.exit_code == 0, result.output
+    assert "the arguments width of 'scaffold_wide:make_model'" in result.stdout
+    assert result.stdout.splitlines()[-1] == "next: autocompress check 'my model.yaml'"
+    for task in ("scaffold_broken:make_task", "nonsense"):
+        words = ["init", "scaffold_plain:make_model", "--task", task, "--out", "b.yaml"]
+        assert CliRunner().invoke(app, words).exit_code == 2
+        assert not Path("b.yaml").exists()
+
+
 @pytest.mark.parametrize(
     ("model", "preset"),
     [

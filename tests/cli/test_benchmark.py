@@ -76,6 +76,21 @@ def test_methods_seeds_and_minutes_are_passed_on(
 def test_json_is_all_that_is_written(compared: Compared, config: Path, tmp_path: Path) -> None:
     result = invoke("benchmark", config, "--folder", tmp_path / "all", "--json")
     assert json.loads(result.stdout) == RECORD
+    assert result.stderr == "joint, seed 0: joint search\n"
+    assert (
+        invoke("benchmark", config, "--folder", tmp_path / "all", "--json", "--quiet").stderr == ""
+    )
+
+
+def test_a_comparison_in_which_all_fails_has_failed(
+    compared: Compared, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = {"method": "joint", "seed": 0, "error": "write [accuracy]"}
+    nothing = RECORD | {"points": RECORD["points"][:1], "hypervolume": {}, "failed": [failed]}
+    monkeypatch.setattr(comparison, "benchmark", lambda *_, **__: nothing)
+    result = invoke("benchmark", config, "--folder", tmp_path / "all")
+    assert result.exit_code == 1
+    assert "write [accuracy]" in " ".join(result.stdout.split())
 
 
 def test_an_unknown_method_is_exit_code_2(

@@ -50,6 +50,19 @@ def test_a_member_is_copied_with_all_its_files(study: Path) -> None:
     assert Path("deployed/candidate.json").is_file()
 
 
+def test_an_interrupted_export_leaves_nothing(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(source: Path, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "model.onnx").write_text("ha")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("autocompress.cli.study.shutil.copytree", stop)
+        assert invoke("export", study, "0002", "--out", "new/deployed").exit_code == 130
+    assert list(Path("new").iterdir()) == []
+    assert invoke("export", study, "0002", "--out", "new/deployed").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("limits", "name"),
     [

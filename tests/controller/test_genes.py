@@ -19,6 +19,7 @@ SPACE: dict[str, BaseDistribution] = {
     "rate": FloatDistribution(1e-4, 1.0, log=True),
     "kind": CategoricalDistribution(("a", None, 3)),
     "one": IntDistribution(4, 4),
+    "fixed": FloatDistribution(2.0, 2.0),
 }
 GENES = Genes.of(SPACE)
 
@@ -52,7 +53,7 @@ def test_children_and_neighbours_stay_in_the_space(seed: int) -> None:
 
 
 def test_columns_say_what_they_hold() -> None:
-    assert GENES.sizes.tolist() == [4, 5000, 0, 5, 0, 3, 1]
+    assert GENES.sizes.tolist() == [4, 5000, 0, 5, 0, 3, 1, 1]
     params = {
         "count": 8,
         "wide": 1,
@@ -61,14 +62,17 @@ def test_columns_say_what_they_hold() -> None:
         "rate": 1e-2,
         "kind": 3,
         "one": 4,
+        "fixed": 2.0,
     }
     row = GENES.encode(params)
-    np.testing.assert_allclose(row, [2, 0, 0.25, 2, 0.5, 2, 0])
+    np.testing.assert_allclose(row, [2, 0, 0.25, 2, 0.5, 2, 0, 0])
     np.testing.assert_allclose(
-        GENES.values(row[None])[0], [8, 1, 0.25, 0.0, 1e-2, 2, 4], atol=1e-12
+        GENES.values(row[None])[0], [8, 1, 0.25, 0.0, 1e-2, 2, 4, 2], atol=1e-12
     )
     described = GENES.describe(row[None])[0]
-    np.testing.assert_allclose(described, [2 / 3, 0.0, 0.25, 0.5, 0.5, 0.0, 0, 0, 1], atol=1e-12)
+    np.testing.assert_allclose(
+        described, [2 / 3, 0.0, 0.25, 0.5, 0.5, 0.0, 0.0, 0, 0, 1], atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("wrong", [{"count": 9}, {"count": 14}, {"kind": "b"}, {"share": 2.0}])

@@ -128,6 +128,20 @@ def test_one_objective_with_reals_and_choices_works() -> None:
     assert study.best_params["kind"] == "good"
 
 
+def test_fixed_numbers_and_reals_are_no_trouble_and_nothing_is_tried_twice() -> None:
+    rng = np.random.default_rng(1)
+    study = optuna.create_study(sampler=ac.JointSampler(seed=0))
+    seen = set()
+    for _ in range(32):
+        trial = study.ask()
+        rates = [trial.suggest_float(f"rate{i}", 1e-4, 1.0, log=True) for i in range(2)]
+        few = [trial.suggest_int(f"count{i}", 0, 2) for i in range(2)]
+        assert trial.suggest_float("fixed", 2.0, 2.0) == 2.0
+        seen.add((*np.round(rates, 9), *few))
+        study.tell(trial, float(rng.random()))  # noise, so that TPE takes turns
+    assert len(seen) == 32
+
+
 def test_running_trials_count() -> None:
     study = new_study(ac.JointSampler(cost_fns={1: cost}, seed=0))
     run(study, 15)

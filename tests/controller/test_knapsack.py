@@ -134,3 +134,18 @@ def test_bad_input_is_refused(arguments, said):
 def test_a_gap_out_of_range_is_refused(gap):
     with pytest.raises(InvalidInputError, match="gap"):
         allocate([[0, 1]], [[0, 1]], 1, gap=gap)
+
+
+def test_what_no_choice_can_change_does_not_widen_the_gap():
+    rng = np.random.default_rng(3)
+    for _ in range(6):
+        scores = rng.gamma(1.0, 1.0, (12, 5))
+        costs = rng.integers(1, 9, (12, 5))
+        budget = int(costs.min(axis=1).sum() * 1.3)
+        best = total(scores, allocate(scores, costs, budget))
+        offset = allocate(scores + 1000.0 * np.arange(12)[:, None], costs, budget, gap=0.01)
+        assert total(scores, offset) <= 1.011 * best
+
+
+def test_a_budget_of_a_rounding_error_is_none():
+    assert allocate([[0.0, 5.0], [0.0, 5.0]], [[1.0, 0.0], [1.0, 0.0]], 1e-17) == [1, 1]

@@ -1,5 +1,7 @@
 """The ladder on an additive problem whose best order is known."""
 
+from typing import Any
+
 import pytest
 
 from autocompress.controller.ladder import Move, build_ladder
@@ -97,3 +99,29 @@ def test_what_is_tied_moves_together() -> None:
     assert rungs[-1].candidate.pruning_ratios
     move = Move(kind="prune", target="a", value=0.5, tied=(("b", 0.25),))
     assert move.apply(Candidate()).pruning_ratios == {"a": 0.5, "b": 0.25}
+
+
+def _bits(candidate: Candidate) -> float:
+    return sum(config.weight_bits for config in candidate.layers.values())
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"pruning": {"criteria": ["taylor", "l1"]}},
+        {"quantisation": {"weight_format": "codebook", "group_size": 8}},
+        {"quantisation": {"ties": [["*"]], "end_bits": 8}},
+    ],
+)
+def test_every_rung_is_a_candidate_of_its_space(spec: dict[str, Any]) -> None:
+    space = SearchSpace.load({**spec, "blocks": {"drop": False}}).bind_graph(residual_graph())
+    rungs = build_ladder(
+        space, space.uniform(8, 8, 0.0), _deviation, lambda c: _cost(c) + _bits(c) / 100
+    )
+    assert len(rungs) > 3
+    for rung in rungs:
+        assert space.from_params(space.to_params(rung.candidate)) == rung.candidate
+    if "pruning" in spec:
+        assert rungs[-1].candidate.criterion == "taylor"
+    else:
+        assert any(2 <= c.weight_bits < 8 for c in rungs[-1].candidate.layers.values())

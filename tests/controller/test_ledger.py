@@ -12,6 +12,7 @@ from pathlib import Path
 import optuna
 import pytest
 
+from autocompress.controller import ledger as ledger_module
 from autocompress.controller.ledger import MAX_ATTEMPTS, Ledger
 from autocompress.controller.sampler import make_sampler
 from autocompress.controller.ticket import Ticket
@@ -350,6 +351,30 @@ def test_a_folder_that_cannot_be_written_is_said_so(tmp_path):
     blocked.touch()
     with pytest.raises(StorageError, match="choose another folder"):
         opened(blocked / "study.db")
+
+
+def test_a_study_is_held_before_it_is_created(path, monkeypatch):
+    order = []
+    for name in ("hold", "create_study"):
+        real = getattr(ledger_module, name)
+        monkeypatch.setattr(
+            ledger_module,
+            name,
+            lambda *given, name=name, real=real: (order.append(name), real(*given))[1],
+        )
+    opened(path).close()
+    assert order == ["hold", "create_study"]
+
+
+def test_a_study_begins_with_what_it_is_given(path):
+    first = {"settings": {"a": 1}}
+    given = {"metric_names": METRICS, "identity": IDENTITY, "seed": 0}
+    ledger = Ledger.open(path, **given, first=first)
+    assert ledger.get("settings") == {"a": 1}
+    ledger.close()
+    again = Ledger.open(path, **given, first={"settings": {"a": 2}})
+    assert again.get("settings") == {"a": 1}
+    again.close()
 
 
 def test_values_of_the_whole_study_survive(path):

@@ -69,3 +69,15 @@ def test_what_is_no_curve_is_refused(curve: list[float]) -> None:
         look_ahead(np.array(curve), 5)
     with pytest.raises(InvalidInputError, match="trials to come"):
         look_ahead(np.ones(20), -1)
+
+
+def test_rounding_errors_lower_no_curve() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        losses = rng.random((12, 3))
+        near = losses[rng.integers(0, 12, 10)]
+        near[np.arange(10), rng.integers(0, 3, 10)] = np.nextafter(
+            near[np.arange(10), rng.integers(0, 3, 10)], 0.0
+        )
+        curve = hypervolume_curve(np.concatenate([losses, near]), np.ones(3))
+        assert (np.diff(curve) >= 0.0).all()

@@ -124,7 +124,43 @@ def test_a_server_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     pytest.importorskip("psycopg2", reason="the driver of PostgreSQL is not installed")
     with pytest.raises(StorageError, match=STORAGE_PASSWORD):
         _opened(tmp_path / "study.db", "postgresql://me@127.0.0.1:1/none")
-    assert not list(tmp_path.iterdir())
+    assert not [entry for entry in tmp_path.iterdir() if not entry.name.endswith(".lock")]
+
+
+def test_reading_a_journal_leaves_the_line_that_is_being_written(tmp_path: Path) -> None:
+    path, journal = tmp_path / "study.db", tmp_path / "trials.log"
+    ledger = _opened(path, f"journal:{journal}")
+    _trial(ledger)
+    half = b'{"op_code": 5, "wor'
+    with journal.open("ab") as file:
+        file.write(half)
+    reader = Ledger.read(path)
+    assert len(reader.evaluations()) == 1
+    reader.close()
+    assert journal.read_bytes().endswith(half)
+
+
+def test_a_journal_that_is_not_there_is_not_made_and_the_copy_stays(tmp_path: Path) -> None:
+    path, journal = tmp_path / "study.db", tmp_path / "shared" / "trials.log"
+    ledger = _opened(path, f"journal:{journal}")
+    _trial(ledger)
+    ledger.close()
+    journal.parent.rename(tmp_path / "away")
+    with pytest.raises(StorageError, match="there is no file"):
+        _opened(path)
+    assert not journal.parent.exists()
+    reader = Ledger.read(path)
+    assert len(reader.evaluations()) == 1
+    reader.close()
+
+
+def test_a_damaged_journal_is_refused(tmp_path: Path) -> None:
+    path, journal = tmp_path / "study.db", tmp_path / "trials.log"
+    _opened(path, f"journal:{journal}").close()
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(lines[0] + b'{"op_co{"op_code": 1}\n' + b"".join(lines[1:]))
+    with pytest.raises(StudyError, match="a whole journal"):
+        _opened(path)
 
 
 @pytest.fixture

@@ -1,9 +1,13 @@
+import errno
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy
 
+from autocompress.controller import study_file
 from autocompress.controller.study_file import (
     STUDY_NAME,
     create_study,
@@ -46,9 +50,81 @@ def test_a_truncated_file_is_refused_and_left_as_it_is(path: Path) -> None:
     assert path.read_bytes() == damaged
 
 
-def test_a_folder_that_is_not_there_cannot_hold_a_study(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_cannot_hold_a_study(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(StorageError):
-        hold(tmp_path / "none" / "study.db")
+        hold(tmp_path / "file" / "study.db")
+
+
+def test_a_disk_without_locks_is_told_from_another_process(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, error in (
+        (errno.ENOLCK, StorageError),
+        (errno.EAGAIN, StudyError),
+        (errno.EACCES, StudyError),
+    ):
+
+        def refuse(*_: object, number: int = number) -> None:
+            raise OSError(number, "no")
+
+        monkeypatch.setattr(study_file.fcntl, "lockf", refuse)
+        with pytest.raises(error, match=r"another disk|another process"):
+            hold(path)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("disk I/O error", StorageError),
+        ("database or disk is full", StorageError),
+        ("attempt to write a readonly database", StorageError),
+        ("database disk image is malformed", StudyError),
+    ],
+)
+def test_a_disk_in_the_way_is_told_from_a_damaged_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch, words: str, kind: type[Exception]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError(words)
+
+    monkeypatch.setattr(study_file.sqlite3, "connect", fail)
+    with pytest.raises(kind, match=words):
+        open_study(path)
+
+
+def test_a_new_study_on_a_full_disk_is_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise sqlalchemy.exc.OperationalError("CREATE", {}, Exception("disk is full"))
+
+    monkeypatch.setattr(study_file, "_storage", fail)
+    with pytest.raises(StorageError, match="disk is full"):
+        create_study(tmp_path / "study.db", ["accuracy"], {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_closed_study_needs_no_folder_to_write_to(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, storage = open_study(path)
+    assert storage.engine.connect().exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    release(storage, None, path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "delete"
+    opened: list[str] = []
+    connect = sqlite3.connect
+    monkeypatch.setattr(study_file.os, "access", lambda *_: False)
+    monkeypatch.setattr(
+        study_file.sqlite3,
+        "connect",
+        lambda place, **k: opened.append(place) or connect(place, **k),
+    )
+    study, storage = open_study(path, read_only=True)
+    assert study.user_attrs["seed"] == 3
+    release(storage)
+    assert opened[0].endswith("?immutable=1")
 
 
 def test_the_same_process_may_hold_a_study_twice(path: Path) -> None:

@@ -48,7 +48,7 @@ def test_the_nearest_design_says_how_far_over_the_limit_is_worth_a_trial(
 def test_proposals_are_guided_to_the_affordable_near_the_best() -> None:
     run = _run(["dear", "cheap"])
     run.ledger.evaluations = lambda: [
-        SimpleNamespace(candidate=name, fidelities={0: None}) for name in COSTS
+        SimpleNamespace(candidate=name, fidelities={0: None}, failed=False) for name in COSTS
     ]
     forecast = _forecast()
     forecast.values = lambda evaluation: COSTS[evaluation.candidate]
@@ -86,7 +86,7 @@ def test_what_diverges_is_not_tried_again_and_stops_the_search_in_time(lasting: 
         fail=lambda ticket, _: ended.append(("fail", ticket.slot)),
     )
     run: Any = SimpleNamespace(ledger=ledger, say=lambda *_, **__: None)
-    flight = trials._Flight(run, None, None)  # type: ignore[arg-type]
+    flight = trials._Flight(run, None, SimpleNamespace(workers=1))  # type: ignore[arg-type]
     for slot in range(trials.FAILURES_IN_A_ROW - 1):
         flight._fail(SimpleNamespace(slot=slot), "x", lasting=lasting)  # type: ignore[arg-type]
         flight._failures.clear()  # a proxy in between succeeds
@@ -97,6 +97,32 @@ def test_what_diverges_is_not_tried_again_and_stops_the_search_in_time(lasting: 
             flight._fail(last, "x", lasting=True)
     else:
         flight._fail(last, "x")
+
+
+@pytest.mark.parametrize(
+    ("workers", "slots", "stops"),
+    [
+        (1, [0, 0, 0, 1, 1, 1], False),  # two candidates that fail each time
+        (1, [0, 0, 0, 1, 1, 1, 2], True),
+        (8, list(range(8)), False),  # a host with all its workers is lost
+        (8, list(range(16)), True),
+    ],
+)
+def test_a_search_is_stopped_by_what_fails_in_general(
+    workers: int, slots: list[int], stops: bool
+) -> None:
+    run: Any = SimpleNamespace(
+        ledger=SimpleNamespace(fail=lambda *_: None), say=lambda *_, **__: None
+    )
+    flight = trials._Flight(run, None, SimpleNamespace(workers=workers))  # type: ignore[arg-type]
+    tickets: list[Any] = [SimpleNamespace(slot=slot) for slot in slots]
+    for ticket in tickets[:-1]:
+        flight._fail(ticket, "its worker died")
+    if stops:
+        with pytest.raises(SearchFailedError, match=f"{len(slots)} failures in a row"):
+            flight._fail(tickets[-1], "its worker died")
+    else:
+        flight._fail(tickets[-1], "its worker died")
 
 
 def test_early_members_are_written_where_they_cost_little() -> None:

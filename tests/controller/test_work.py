@@ -1,12 +1,14 @@
 """Work in this process: its order, its failures, its time limit."""
 
 import time
+from pathlib import Path
 
 import pytest
 
 from autocompress.controller.work import InlinePool, Outcome, Work
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import FidelityResult
+from autocompress.core.files import write_atomic
 from autocompress.errors import StorageError, TrainingError
 
 RESULT = FidelityResult(accuracy=0.5, images=1, trained_images=0, seconds=0.0)
@@ -53,6 +55,19 @@ def test_work_that_takes_too_long_fails_and_the_next_does_not() -> None:
     done = pool.wait(1.0)
     assert done is not None
     assert done.result == RESULT
+
+
+def test_the_end_of_the_time_is_no_error_of_what_it_interrupts(tmp_path: Path) -> None:
+    def evaluate(work: Work) -> Outcome:
+        write_atomic(tmp_path / "slow", lambda _: time.sleep(5.0))
+        raise AssertionError
+
+    pool = InlinePool(evaluate, seconds=0.1)
+    pool.submit(_work(0))
+    late = pool.wait(1.0)
+    assert late is not None
+    assert late.failure == "TimeoutError: it took longer than 0.1 s"
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_study_that_cannot_be_written_concerns_all() -> None:

@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
 from autocompress.core.files import read_json, write_atomic, write_bytes, write_json, write_text
 from autocompress.errors import InvalidInputError, MissingFileError, StorageError
@@ -39,6 +40,15 @@ def test_a_full_disk_is_a_storage_error_with_a_remedy(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(StorageError, match="No space left on device; free some space"):
+        write_atomic(tmp_path / "file", fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_safetensors_says_of_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
+    def fail(_: Path) -> None:
+        raise SafetensorError("Error while serializing: No space left on device (os error 28)")
+
+    with pytest.raises(StorageError, match="No space left on device"):
         write_atomic(tmp_path / "file", fail)
     assert list(tmp_path.iterdir()) == []
 

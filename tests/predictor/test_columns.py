@@ -34,3 +34,6 @@ def test_constant_columns_are_harmless() -> None:
     for shared in ((), (0, 1)):
         assert np.isfinite(Columns.fit(table, shared).expand(table)).all()
     assert MOST_LEVELS >= 3
+    constant = np.full((7, 1), 0.1)  # whose standard deviation is a rounding error
+    fitted = Columns.fit(constant, (0,))
+    assert abs(fitted.scale(np.array([[0.2]]))[0, 0]) < 1.0

@@ -7,7 +7,7 @@ from scipy.stats import kendalltau
 
 import autocompress as ac
 from autocompress.errors import InvalidInputError, MissingFileError, StudyError
-from autocompress.predictor.ensemble import MOST_ROWS, NORMAL_QUANTILE
+from autocompress.predictor.ensemble import MOST_ROWS, NORMAL_QUANTILE, _widening
 
 
 def problem(count: int, seed: int, noise: float = 0.003) -> tuple[np.ndarray, np.ndarray]:
@@ -135,3 +135,9 @@ def test_predicting_too_early_or_of_something_else_is_refused() -> None:
         ac.AccuracyPredictor().fit(X, y).predict([[1.0]])
     with pytest.raises(InvalidInputError, match="columns below 12"):
         ac.AccuracyPredictor(common_scale=[12]).fit(X, y)
+
+
+@pytest.mark.parametrize(("count", "rank"), [(9, 9), (20, 19), (50, 46), (100, 91)])
+def test_the_conformal_rank_is_the_least_that_covers(count: int, rank: int) -> None:
+    errors = np.random.default_rng(0).permutation(np.arange(1.0, count + 1))
+    assert _widening(errors) == pytest.approx(rank / NORMAL_QUANTILE)

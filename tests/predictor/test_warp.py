@@ -24,6 +24,16 @@ def test_how_far_a_collapse_falls_says_nothing() -> None:
     assert warp.forward(np.array([0.1, 0.4])).tolist() == [warp.lowest] * 2
 
 
+def test_a_limit_lies_above_the_floor() -> None:
+    y = np.concatenate([np.linspace(0.898, 0.9, 50), np.linspace(0.80, 0.88, 10)])
+    assert Warp.fit(y, logarithmic=True).floor > 0.87
+    for logarithmic in (True, False):
+        warp = Warp.fit(y, logarithmic=logarithmic, limit=0.87)
+        assert warp.floor == pytest.approx(0.84)
+        below, above = warp.forward(np.array([0.86, 0.875]))
+        assert below < above
+
+
 def test_equal_values_have_a_scale() -> None:
     for logarithmic in (True, False):
         warp = Warp.fit(np.full(5, 0.5), logarithmic=logarithmic)

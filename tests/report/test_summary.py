@@ -81,6 +81,18 @@ def layers(*bits: tuple[int, int]) -> dict[str, LayerConfig]:
             Candidate(pruning_ratios={"a": 0.2, "b": 0.4}, dropped_blocks=("c",)),
             "1 block dropped, 30 % of the channels of 2 groups",
         ),
+        (
+            Candidate(layers={"a": LayerConfig(sparsity=0.5), "b": LayerConfig(sparsity=0.7)}),
+            "60 % zeros in 2 layers",
+        ),
+        (
+            Candidate(
+                layers={
+                    "a": LayerConfig(weight_bits=4, activation_bits=8, weight_format="codebook")
+                }
+            ),
+            "W4 A8, codebooks",
+        ),
     ],
 )
 def test_a_candidate_in_words(candidate: Candidate, words: str) -> None:
