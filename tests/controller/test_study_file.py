@@ -1,4 +1,5 @@
 import errno
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -115,7 +116,10 @@ def test_a_closed_study_needs_no_folder_to_write_to(
         assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "delete"
     opened: list[str] = []
     connect = sqlite3.connect
-    monkeypatch.setattr(study_file.os, "access", lambda *_: False)
+    access = os.access
+    monkeypatch.setattr(
+        study_file.os, "access", lambda place, mode: place != path.parent and access(place, mode)
+    )
     monkeypatch.setattr(
         study_file.sqlite3,
         "connect",
