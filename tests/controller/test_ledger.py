@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import warnings
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -278,18 +279,23 @@ def test_a_study_that_another_process_runs_is_refused(path):
     opened(path).close()
 
 
+def dump(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return list(connection.iterdump())
+
+
 def test_another_identity_is_refused_by_name_and_changes_nothing(path):
     ledger = opened(path)
     ledger.ask(SPACE, SAMPLER)
     ledger.close()
-    before = path.read_bytes()
+    before = dump(path)
     with pytest.raises(StudyError, match=r"the model it was started with.*other.*another st"):
         opened(path, model="other")
     with pytest.raises(StudyError, match="the objectives it was started with"):
         Ledger.open(path, metric_names=["accuracy", "macs"], identity=IDENTITY, seed=0)
     with pytest.raises(StudyError, match="the seed it was started with"):
         Ledger.open(path, metric_names=METRICS, identity=IDENTITY, seed=1)
-    assert path.read_bytes() == before
+    assert dump(path) == before
 
 
 def test_files_that_are_no_study_are_refused_and_left_alone(tmp_path):
