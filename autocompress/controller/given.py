@@ -6,7 +6,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from autocompress.controller.ticket import IDENTITY, trial_attributes
+from autocompress.controller.ticket import IDENTITY, RELEASED, trial_attributes
 from autocompress.space.bound import BoundSpace
 
 
@@ -58,6 +58,7 @@ def _retry(trial: FrozenTrial) -> Given:
     has never begun, and has its parameters elsewhere.
     """
     kept = {key: trial.user_attrs[key] for key in IDENTITY if key in trial.user_attrs}
-    attempt = kept["attempt"] + (trial.datetime_start is not None)
+    counts = trial.datetime_start is not None and RELEASED not in trial.user_attrs
+    attempt = kept["attempt"] + counts
     params = trial.system_attrs.get("fixed_params", trial.params)
     return Given(params=params, attributes=kept | {"attempt": attempt})

@@ -4,6 +4,7 @@ import copy
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,10 @@ from autocompress.controller.study_file import (
     release,
     writing,
 )
-from autocompress.controller.ticket import Ticket
+from autocompress.controller.ticket import RELEASED, Ticket
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation, FidelityResult
-from autocompress.errors import InvalidInputError, StudyError, explain
+from autocompress.errors import InvalidInputError, StorageError, StudyError, explain
 from autocompress.space.bound import BoundSpace
 
 MAX_ATTEMPTS = 3
@@ -125,8 +126,14 @@ class Ledger:
         return cls(path, *open_study(path, read_only=True))
 
     def close(self) -> None:
-        """Close the study; trials that still run are tried again when reopened."""
+        """Close the study; trials that still run are tried again when reopened.
+
+        That does not count as an attempt of theirs, unless the study cannot be written any more.
+        """
         try:
+            with suppress(StorageError), writing(self.path):
+                for trial in self._running.values():
+                    trial.set_user_attr(RELEASED, True)
             if self._is_elsewhere:
                 keep_copy(self.path, self._study)
         finally:
@@ -300,11 +307,12 @@ class Ledger:
         Returns:
             How many there were.
         """
-        begun = (TrialState.RUNNING, TrialState.WAITING)  # versions up to 0.1 had waiting ones
-        trials = self._study.get_trials(deepcopy=False, states=begun)
+        states = (TrialState.RUNNING, TrialState.WAITING)  # versions up to 0.1 had waiting ones
+        trials = self._study.get_trials(deepcopy=False, states=states)
         stale = [trial for trial in trials if trial.number not in self._running]
         for trial in stale:
-            tried = trial.user_attrs.get("attempt", 1) - (trial.state == TrialState.WAITING)
+            begun = trial.state == TrialState.RUNNING and RELEASED not in trial.user_attrs
+            tried = trial.user_attrs.get("attempt", 1) - (not begun)
             state = TrialState.PRUNED if tried >= MAX_ATTEMPTS else TrialState.FAIL
             with writing(self.path):
                 self._study._storage.set_trial_state_values(trial._trial_id, state)

@@ -71,7 +71,8 @@ class RayPool:
             executor: How many workers, and what each has.
 
         Raises:
-            InvalidInputError: If model or task cannot be sent to workers.
+            InvalidInputError: If model or task cannot be sent to workers, or a worker needs more
+                than this host has.
             SearchFailedError: If there is no cluster.
         """
         placed = _packed(prepare)
@@ -332,7 +333,25 @@ def _connect(executor: Executor) -> bool:
                 remedy="start one by 'ray start --head', or leave 'address' out",
             )
         ) from error
+    if executor.address is None:
+        _check_host(executor)
     return True
+
+
+def _check_host(executor: Executor) -> None:
+    """Refuse workers that the cluster of this host, which never grows, would wait for in vain."""
+    has = ray.cluster_resources()
+    for key, wanted in (("CPU", executor.cpus), ("GPU", executor.gpus)):
+        if wanted > has.get(key, 0.0):
+            ray.shutdown()
+            raise InvalidInputError(
+                explain(
+                    f"executor '{key.lower()}s'",
+                    expected=f"at most {has.get(key, 0.0):g}, which this host has",
+                    got=wanted,
+                    remedy="lower it, or name a cluster with 'address'",
+                )
+            )
 
 
 def _reach(address: str | None) -> None:

@@ -9,6 +9,9 @@ from autocompress.core.candidate import Candidate
 IDENTITY = ("origin", "attempt", "attributes", "candidate", "design", "slot")
 """What a trial is, in contrast to what it found; a retry inherits it."""
 
+RELEASED = "released"
+"""Attribute of a trial that ran when its study was closed, which is no fault of its own."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ticket:

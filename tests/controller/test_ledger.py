@@ -161,11 +161,25 @@ def test_a_trial_that_keeps_killing_its_process_is_pruned(path):
     for attempt in range(1, MAX_ATTEMPTS + 1):
         ledger = opened(path)
         assert ledger.ask(SPACE, SAMPLER).attempt == attempt
+        ledger._running.clear()  # as a process that is killed leaves it
         ledger.close()
     ledger = opened(path)
     assert ledger.finished == 1
     assert ledger.rows()[0]["reason"] == "interrupted"
     assert ledger.ask(SPACE, SAMPLER).slot == 1
+    ledger.close()
+
+
+def test_a_trial_is_not_charged_for_a_search_that_is_closed(path):
+    for _ in range(MAX_ATTEMPTS + 2):
+        ledger = opened(path)
+        ticket = ledger.ask(SPACE, SAMPLER)
+        assert (ticket.slot, ticket.attempt) == (0, 1)
+        ledger.close()
+    ledger = opened(path)
+    ticket = ledger.ask(SPACE, SAMPLER)
+    ledger.fail(ticket, "its own fault")
+    assert ledger.ask(SPACE, SAMPLER).attempt == 2
     ledger.close()
 
 
