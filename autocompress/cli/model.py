@@ -135,5 +135,7 @@ def load_parts(config: "SearchConfig") -> "tuple[nn.Module, Task, ModelInputs]":
     from autocompress.graph.inputs import ModelInputs
 
     model, task = config.make_model().eval(), config.make_task()
+    if config.make_training().data == "synthetic":  # which a search makes; here shapes are enough
+        task = task.with_train(task.val)
     args, kwargs = example_inputs(task, model, tuple(take(task.val, 2, "val", "cpu")))
     return model, task, ModelInputs(args=args, kwargs=kwargs)

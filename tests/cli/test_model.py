@@ -1,8 +1,13 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import torch
 import yaml
 
+import autocompress as ac
+from autocompress.cli.model import load_parts
 from autocompress.core.budget import Budget
 from stand_in import USER, FakeApi, invoke
 
@@ -45,3 +50,14 @@ def test_check_writes_json(api: FakeApi, config: Path) -> None:
     assert record["layers"][0]["reason"] == "too small"
     assert record["search_seconds_estimate"] == 120.0
     assert record["savings"] == []
+
+
+def test_a_check_needs_no_training_data_where_a_search_needs_none() -> None:
+    batch = (torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64))
+    config: Any = SimpleNamespace(
+        make_model=lambda: torch.nn.Linear(4, 2),
+        make_task=lambda: ac.Task(train=[], val=[batch]),
+        make_training=lambda: ac.TrainingConfig(data="synthetic"),
+    )
+    _, task, _ = load_parts(config)
+    assert list(task.train) == [batch]
