@@ -29,6 +29,7 @@ from autocompress.controller.study_file import (
     let_go,
     open_study,
     release,
+    write_ahead,
     writing,
 )
 from autocompress.controller.ticket import RELEASED, Ticket
@@ -102,12 +103,14 @@ class Ledger:
                 values = {"identity": whole, "seed": seed, **(first or {})}
                 create_study(path, metric_names, values, storage)
             check_place(path, storage)
-            ledger = cls(path, *open_study(path), lock)
+            study, opened = open_study(path)
         except BaseException:
             let_go(lock)
             raise
+        ledger = cls(path, study, opened, lock)
         try:
             check_identity(path, expected=whole, found=ledger.get("identity", {}))
+            write_ahead(opened)
             ledger.reap()
         except BaseException:
             ledger.close()
@@ -126,10 +129,7 @@ class Ledger:
         return cls(path, *open_study(path, read_only=True))
 
     def close(self) -> None:
-        """Close the study; trials that still run are tried again when reopened.
-
-        That does not count as an attempt of theirs, unless the study cannot be written any more.
-        """
+        """Close the study; trials that still run are tried again, at no attempt of theirs."""
         try:
             with suppress(StorageError), writing(self.path):
                 for trial in self._running.values():

@@ -118,8 +118,7 @@ def open_study(path: Path, *, read_only: bool = False) -> tuple[optuna.Study, Ba
         read_only: Whether writing through the study is refused.
 
     Returns:
-        The study, which is held by this process unless it is only read, and
-        the storage, to close in the end.
+        The study, and its storage, to close in the end.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -151,8 +150,6 @@ def open_study(path: Path, *, read_only: bool = False) -> tuple[optuna.Study, Ba
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError) as error:
         raise _unreadable(path, error.__cause__ or error) from error
     _check_version(path, study)
-    if not read_only:
-        _write_ahead(storage)
     return study, storage
 
 
@@ -203,10 +200,7 @@ def let_go(lock: int | None) -> None:
 
 
 def _settle(path: Path) -> None:
-    """Merge the log beside a closed study into its file, which then needs no folder to write to.
-
-    Where somebody reads it meanwhile, or the disk is full, it stays as it is, which is whole, too.
-    """
+    """Merge the log beside a closed study into its file, unless it is read or the disk full."""
     with (
         suppress(sqlite3.OperationalError),
         closing(sqlite3.connect(path, timeout=0.2)) as connection,
@@ -334,12 +328,16 @@ def _storage(path: Path, *, read_only: bool = False) -> RDBStorage:
     return storage
 
 
-def _write_ahead(storage: RDBStorage) -> None:
+def write_ahead(storage: BaseStorage) -> None:
     """Commit fast, since a trial commits each parameter, into a log beside the file.
+
+    A study that is kept elsewhere has no such file.
 
     The study stays whole whatever happens; only a host that loses power loses
     the last commits. The log is gone when the study is closed.
     """
+    if not (isinstance(storage, RDBStorage) and storage.engine.dialect.name == "sqlite"):
+        return
 
     @sqlalchemy.event.listens_for(storage.engine, "connect")
     def prepare(connection: sqlite3.Connection, _: object) -> None:

@@ -15,6 +15,7 @@ from autocompress.controller.study_file import (
     hold,
     open_study,
     release,
+    write_ahead,
 )
 from autocompress.errors import MissingFileError, StorageError, StudyError
 
@@ -110,6 +111,7 @@ def test_a_closed_study_needs_no_folder_to_write_to(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, storage = open_study(path)
+    write_ahead(storage)
     assert storage.engine.connect().exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
     release(storage, None, path)
     with closing(sqlite3.connect(path)) as connection:
