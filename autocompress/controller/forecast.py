@@ -15,7 +15,7 @@ from autocompress.cost.analytic import StoredWeights, count_all_costs
 from autocompress.cost.resolve import Profile
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.widths import pruned_widths
-from autocompress.predictor.recovery import EXPONENT_PRIOR, RecoveryModel, learning_exponent
+from autocompress.predictor.recovery import LearningCurve, RecoveryModel
 
 ACCURACY_SPAN = 0.2
 """Accuracy below the original at which the reference point lies, where none is asked for."""
@@ -64,7 +64,7 @@ class Forecast:
         if "latency_ms" in baseline:
             self.baseline |= profile.predict_costs(graph, Candidate())
         self.recovery = RecoveryModel()
-        self.exponent = EXPONENT_PRIOR
+        self.curve = LearningCurve()
         self.most_images = 0
         self._known: dict[Candidate, dict[str, float]] = {}
         self._known_by = profile
@@ -105,7 +105,7 @@ class Forecast:
         self.most_images = max(full, default=0)  # which the next one inherits
         both = [e for e in evaluations if {1, 2} <= e.fidelities.keys()]
         seen = [[e.fidelities[f].trained_images for f in (1, 2)] for e in both]
-        self.exponent = learning_exponent(
+        self.curve = LearningCurve.fit(
             np.array([self._lost(e, 1) for e in both]),
             np.array([self._lost(e, 2) for e in both]),
             np.array([min(1.0, short / full) for short, full in seen]),
@@ -136,7 +136,7 @@ class Forecast:
             short = evaluation.fidelities[1]
             full = max(self.full_images(), self.most_images)
             ratio = min(1.0, short.trained_images / full)
-            left: float = self._lost(evaluation, 1) * ratio**self.exponent
+            left = self._lost(evaluation, 1) * self.curve.left(ratio)
             return max(self.baseline["accuracy"] - left, short.accuracy)
         mean, deviation = self.recovery.predict(np.array([self._features(evaluation)]))
         lost = float(mean[0] + caution * deviation[0])

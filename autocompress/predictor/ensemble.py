@@ -15,6 +15,7 @@ import scipy
 import sklearn
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import kendalltau
+from scipy.stats import t as student_t
 from sklearn.ensemble import GradientBoostingRegressor
 from sklearn.linear_model import Ridge, RidgeCV
 
@@ -340,9 +341,15 @@ def _combine(
 
 
 def _widening(errors: FloatArray) -> float:
-    """Return the factor that makes intervals cover `COVERAGE` of errors in deviations."""
-    rank = min(len(errors), math.ceil((len(errors) + 1) * COVERAGE))
-    quantile = float(np.sort(errors)[rank - 1])
+    """Return the factor that makes intervals cover `COVERAGE` of errors in deviations.
+
+    Of fewer than nine errors the largest does not cover as many of those to come: it is taken
+    times what Student's t has beyond the normal distribution.
+    """
+    count, rank = len(errors), math.ceil((len(errors) + 1) * COVERAGE)
+    quantile = float(np.sort(errors)[min(count, rank) - 1])
+    if rank > count:
+        quantile *= float(student_t.ppf(0.5 + 0.5 * COVERAGE, count - 1)) / NORMAL_QUANTILE
     return max(quantile / NORMAL_QUANTILE, SMALLEST_ERROR)
 
 

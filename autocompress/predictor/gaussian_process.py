@@ -71,11 +71,18 @@ class GaussianProcess:
     def left_out(
         self, y: FloatArray, folds: Sequence[NDArray[np.int64]]
     ) -> tuple[FloatArray, FloatArray]:
-        """Predict each fold from the others, with unchanged hyper-parameters."""
+        """Predict each fold from the others, with unchanged hyper-parameters.
+
+        The mean is unknown there: that of all targets, with inputs that are centred on all of
+        them, would tell what was left out (universal kriging, Rasmussen and Williams 2006, 2.7).
+        """
         mean, variance = np.empty(len(y)), np.empty(len(y))
+        sums = self.precision.sum(axis=0)
+        contrasts = self.precision - np.outer(sums, sums) / sums.sum()
+        errors = contrasts @ y
         for fold in folds:
-            block = np.linalg.inv(self.precision[np.ix_(fold, fold)])
-            mean[fold] = y[fold] - self.scale * (block @ self.weights[fold])
+            block = np.linalg.inv(contrasts[np.ix_(fold, fold)])
+            mean[fold] = y[fold] - block @ errors[fold]
             variance[fold] = block.diagonal() - self.noise
         return mean, self.scale * np.sqrt(self.amplitude * np.maximum(variance, LEAST_VARIANCE))
 

@@ -40,8 +40,9 @@ CONTENDERS = ("int8", "sequential", "pruning-only", "bits-only")
 """Methods beside the joint search; int8 ResNet-20 is added."""
 
 SMALL, REPEAT = "resnet20-int8", "repeat"
-DROP = 0.03
-"""Accuracy on `val` that members may lose."""
+DROP = 0.025
+"""Accuracy on `val` that members may lose: int8 ResNet-20 lacks 1.5 points, the smallest member may
+lack one more."""
 
 SHARES = (1.0, 0.7)
 """Latencies that picks have at most, of int8 ResNet-20's."""

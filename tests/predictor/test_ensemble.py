@@ -32,6 +32,20 @@ def test_left_out_networks_are_ranked_and_intervals_cover_nine_of_ten() -> None:
     assert 0.84 <= np.mean(covered) <= 0.97
 
 
+def test_of_a_few_noisy_rows_no_rank_correlation_is_claimed() -> None:
+    taus, covered = [], []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        rows, fresh = rng.normal(size=(5, 6)), rng.normal(size=(100, 6))
+        predictor = ac.AccuracyPredictor().fit(rows, 0.8 + 0.05 * rng.normal(size=5))
+        mean, deviation = predictor.predict(fresh, return_std=True)
+        taus.append(predictor.rank_correlation_)
+        truth = 0.8 + 0.05 * rng.normal(size=100)
+        covered.append((np.abs(mean - truth) <= NORMAL_QUANTILE * deviation).mean())
+    assert np.mean(taus) < 0.1
+    assert np.mean(covered) > 0.65
+
+
 def test_equal_seeds_give_equal_predictions_and_every_variable_moves_them() -> None:
     X, y = problem(60, 0)  # noqa: N806
     one, same, other = (ac.AccuracyPredictor(seed=s).fit(X, y) for s in (0, 0, 1))

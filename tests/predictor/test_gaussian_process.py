@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -44,21 +46,36 @@ def test_predictions_and_likelihood_are_those_of_scikit_learn(seed: int) -> None
 
 
 def test_folds_that_are_left_out_are_predicted_as_if_never_seen() -> None:
+    """Neither they nor their part in the mean: generalised least squares of the others."""
     table, y, _ = data(3)
     (process,) = fit_gaussian_processes(table, [y])
     folds = np.array_split(np.random.default_rng(0).permutation(40), 5)
     mean, deviation = process.left_out(y, folds)
+    kernel = np.linalg.inv(process.precision)  # with noise
     for fold in folds:
         rest = np.setdiff1d(np.arange(40), fold)
-        kernel = np.linalg.inv(process.precision)  # with noise
-        block = kernel[np.ix_(rest, rest)]
-        cross = kernel[np.ix_(fold, rest)]
-        scaled = (y - process.mean) / process.scale
-        expected = process.mean + process.scale * cross @ np.linalg.solve(block, scaled[rest])
+        block, cross = kernel[np.ix_(rest, rest)], kernel[np.ix_(fold, rest)]
+        ones = np.linalg.solve(block, np.ones(len(rest)))
+        middle = ones @ y[rest] / ones.sum()
+        expected = middle + cross @ np.linalg.solve(block, y[rest] - middle)
         np.testing.assert_allclose(mean[fold], expected, atol=1e-8)
         latent = kernel[np.ix_(fold, fold)] - cross @ np.linalg.solve(block, cross.T)
-        variance = process.amplitude * (latent.diagonal() - process.noise)
+        unknown = (1.0 - cross @ ones) ** 2 / ones.sum()
+        variance = process.amplitude * (latent.diagonal() - process.noise + unknown)
         np.testing.assert_allclose(deviation[fold], process.scale * np.sqrt(variance), rtol=1e-5)
+
+
+def test_where_inputs_are_centred_does_not_tell_what_was_left_out() -> None:
+    """With more inputs than rows, the last row is minus the sum of the others, and so its value."""
+    rng = np.random.default_rng(0)
+    table, y = rng.normal(size=(5, 12)), rng.normal(size=5)
+    folds = [np.array([i]) for i in range(5)]
+    mean, _ = fit_gaussian_processes(table, [y])[0].left_out(y, folds)
+    moved = y + np.array([0.0, 0.0, 0.0, 0.0, 10.0])
+    (process,) = fit_gaussian_processes(table, [y])
+    weights = process.precision @ ((moved - process.mean) / process.scale)
+    again, _ = replace(process, weights=weights).left_out(moved, folds)
+    assert again[4] == pytest.approx(mean[4])
 
 
 def test_several_targets_are_fitted_as_each_alone() -> None:

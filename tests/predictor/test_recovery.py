@@ -6,12 +6,13 @@ from hypothesis.extra.numpy import arrays
 
 from autocompress.errors import InvalidInputError
 from autocompress.predictor.recovery import (
-    EXPONENT_PRIOR,
     EXPONENTS,
     FEATURES,
+    FLOOR_PRIOR,
+    FLOORS,
     PRIOR,
+    LearningCurve,
     RecoveryModel,
-    learning_exponent,
 )
 
 WIDTH = len(FEATURES)
@@ -92,12 +93,23 @@ def test_wrong_shapes_and_values_are_refused(rows: np.ndarray, lost: np.ndarray)
         RecoveryModel.fit(rows, lost)
 
 
-def test_the_exponent_moves_from_its_prior_to_what_was_seen() -> None:
+def test_a_curve_moves_from_its_prior_to_what_was_seen() -> None:
+    planted = LearningCurve(exponent=0.9)
     short, ratio = np.array([0.1, 0.04, 0.2]), np.array([0.1, 0.3, 0.05])
-    seen = [learning_exponent(short[:n], (short * ratio**0.9)[:n], ratio[:n]) for n in range(4)]
-    assert seen[0] == EXPONENT_PRIOR
-    assert seen == sorted(seen)
-    assert seen[-1] == pytest.approx(0.9, abs=0.05)
+    full = short * np.array([planted.left(share) for share in ratio])
+    seen = [LearningCurve.fit(short[:n], full[:n], ratio[:n]) for n in range(4)]
+    assert seen[0] == LearningCurve()
+    far = [max(abs(curve.left(share) - planted.left(share)) for share in ratio) for curve in seen]
+    assert far[0] > 0.1 > 0.05 > far[-1]
+
+
+def test_what_long_training_leaves_is_the_floor() -> None:
+    short, ratio = np.array([0.1, 0.15, 0.2]), np.array([0.01, 0.01, 0.02])
+    none, much = (LearningCurve.fit(short, floor * short, ratio) for floor in (0.0, 0.3))
+    assert none.floor < FLOOR_PRIOR < much.floor
+    assert none.left(0.01) < 0.05
+    assert much.left(0.01) == pytest.approx(0.3, abs=0.03)
+    assert much.left(1.0) == 1.0
 
 
 @given(
@@ -105,7 +117,10 @@ def test_the_exponent_moves_from_its_prior_to_what_was_seen() -> None:
     full=arrays(np.float64, 4, elements=st.floats(0, 1)),
     ratio=arrays(np.float64, 4, elements=st.floats(0.01, 1)),
 )
-def test_the_exponent_stays_in_its_range(
+def test_exponent_and_floor_stay_in_their_ranges(
     short: np.ndarray, full: np.ndarray, ratio: np.ndarray
 ) -> None:
-    assert EXPONENTS[0] <= learning_exponent(short, full, ratio) <= EXPONENTS[-1]
+    curve = LearningCurve.fit(short, full, ratio)
+    assert EXPONENTS[0] <= curve.exponent <= EXPONENTS[-1]
+    assert FLOORS[0] <= curve.floor <= FLOORS[-1]
+    assert curve.left(0.01) <= curve.left(0.1) <= curve.left(1.0) == 1.0
