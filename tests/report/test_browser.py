@@ -145,6 +145,17 @@ def test_a_page_without_members_has_nothing_to_explore(browser: Browser, tmp_pat
     assert browser.run("document.getElementById('sliders')") is None
 
 
+def test_where_nothing_is_feasible_the_nearest_is_shown(browser: Browser, tmp_path: Path) -> None:
+    path = tmp_path / "infeasible.html"
+    nothing = dataclasses.replace(STUDY, front=[], dominated=[])
+    path.write_text(render_report(nothing), encoding="utf-8")
+    browser.open(path)
+    assert browser.complaints == []
+    assert browser.run("document.body.dataset.member") == "0004"
+    assert browser.run("document.body.dataset.pick") == ""
+    assert "comes nearest" in browser.run("document.getElementById('rule').textContent")
+
+
 def test_names_of_many_layers_do_not_overlap(browser: Browser, tmp_path: Path) -> None:
     names = [f"stage{number // 20}.{number}.conv" for number in range(60)]
     structure = {"layers": [{"name": name} for name in names], "groups": []}

@@ -77,11 +77,13 @@ function show(member) {
 function repick() {
   const picked = pick();
   document.body.dataset.pick = picked ? picked.id : "";
-  byId("rule").textContent = !picked ? "No member is within these limits." :
+  const nearest = limits.size === 0 ? study.members[0] : undefined; // where the front is empty
+  byId("rule").textContent = !picked ? (nearest ? "No member meets the constraints; this one comes nearest." :
+    "No member is within these limits.") :
     limits.size === 0 ? "No limit: the most accurate member of the front." :
     limits.has("accuracy") ? "The cheapest member that is accurate enough and within the limits." :
     "The most accurate member within the limits.";
-  if (picked) show(picked);
+  if (picked || nearest) show(picked || nearest);
 }
 
 function addSlider({ name, title, scale, values }) {
