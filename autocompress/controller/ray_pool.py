@@ -9,16 +9,13 @@ still starts for one that is free.
 
 import asyncio
 import faulthandler
-import logging
 import os
 import shutil
-import socket
 import sys
 import sysconfig
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +26,7 @@ from ray import cloudpickle, tune
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from autocompress.controller.ray_cluster import connect
 from autocompress.controller.work import Evaluate, Outcome, Work, attempt, failed
 from autocompress.core.executor import Executor
 from autocompress.errors import InvalidInputError, SearchFailedError, explain
@@ -45,14 +43,6 @@ IDLE_SECONDS = 1.0
 
 BARREN = 3
 """Workers in a row, as a multiple of those wanted, that may die before they take work."""
-
-_SETTINGS = {
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
-}
-"""What Ray is told by its environment: the study is the record of a search, not Tune's files."""
 
 
 class RayPool:
@@ -76,7 +66,7 @@ class RayPool:
             SearchFailedError: If there is no cluster.
         """
         placed = _packed(prepare)
-        self._started = _connect(executor)
+        self._started = connect(executor)
         cpus = ray.cluster_resources().get("CPU", 1.0)
         self.workers = executor.workers or max(1, int(cpus // executor.cpus))
         ahead = max(AHEAD, int(AHEAD_SHARE * self.workers))
@@ -302,63 +292,6 @@ def _desk_errors() -> Iterator[None]:
         yield
     except ray.exceptions.RayError as error:
         raise _stopped(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
-
-
-def _connect(executor: Executor) -> bool:
-    """Connect to the cluster; tell whether this was done here."""
-    os.environ.update({key: value for key, value in _SETTINGS.items() if key not in os.environ})
-    for name in ("ray.tune", "ray.air"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    if ray.is_initialized():
-        return False
-    try:
-        _reach(executor.address)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ray.init(
-                address=executor.address or "local",
-                num_cpus=(executor.workers * executor.cpus if executor.workers else None)
-                if executor.address is None
-                else None,
-                include_dashboard=None if executor.address else False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-        raise SearchFailedError(
-            explain(
-                "executor 'ray'",
-                expected=f"a cluster at '{executor.address}'",
-                got=" ".join(str(error).split())[:300],
-                remedy="start one by 'ray start --head', or leave 'address' out",
-            )
-        ) from error
-    if executor.address is None:
-        _check_host(executor)
-    return True
-
-
-def _check_host(executor: Executor) -> None:
-    """Refuse workers that the cluster of this host, which never grows, would wait for in vain."""
-    has = ray.cluster_resources()
-    for key, wanted in (("CPU", executor.cpus), ("GPU", executor.gpus)):
-        if wanted > has.get(key, 0.0):
-            ray.shutdown()
-            raise InvalidInputError(
-                explain(
-                    f"executor '{key.lower()}s'",
-                    expected=f"at most {has.get(key, 0.0):g}, which this host has",
-                    got=wanted,
-                    remedy="lower it, or name a cluster with 'address'",
-                )
-            )
-
-
-def _reach(address: str | None) -> None:
-    """Try a host and port, which Ray itself would try for minutes."""
-    host, _, port = (address or "").rpartition(":")
-    if host and "/" not in host and port.isdigit():
-        socket.create_connection((host, int(port)), CLOSING_SECONDS).close()
 
 
 def _packed(prepare: Callable[[], Evaluate]) -> bytes:

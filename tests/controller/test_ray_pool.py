@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pytest
 
@@ -151,21 +150,3 @@ def test_a_node_that_goes_takes_no_trial_with_it() -> None:
     assert node is None
     assert not slots
     assert set(failures) <= {"its worker died"}
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [({"gpus": 1.0}, r"'gpus': expected at most 0.*got 1"), ({"cpus": 16}, "'cpus'.*at most 2")],
-)
-def test_workers_that_no_host_has_room_for_are_refused(
-    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], words: str
-) -> None:
-    ended: list[bool] = []
-    monkeypatch.setattr(ray_pool.ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray_pool.ray, "init", lambda **_: None)
-    monkeypatch.setattr(ray_pool.ray, "cluster_resources", lambda: {"CPU": 2.0})
-    monkeypatch.setattr(ray_pool.ray, "shutdown", lambda: ended.append(True))
-    with pytest.raises(InvalidInputError, match=words):
-        ray_pool._connect(Executor(name="ray", **changes))
-    assert ended
-    assert ray_pool._connect(Executor(name="ray", cpus=2))

@@ -1,0 +1,98 @@
+"""The Ray cluster of a search: one that runs, or one of this host alone."""
+
+import logging
+import os
+import socket
+import warnings
+
+import ray
+
+from autocompress.core.executor import Executor
+from autocompress.errors import InvalidInputError, SearchFailedError, explain
+
+REACH_SECONDS = 10.0
+"""Time that a cluster has to answer."""
+
+_SETTINGS = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+}
+"""What Ray is told by its environment: the study is the record of a search, not Tune's files."""
+
+_log = logging.getLogger(__name__)
+
+
+def connect(executor: Executor) -> bool:
+    """Connect to a cluster, or start one on this host; tell whether this was done here.
+
+    Raises:
+        InvalidInputError: If a worker needs more than this host has.
+        SearchFailedError: If there is no cluster.
+    """
+    os.environ.update({key: value for key, value in _SETTINGS.items() if key not in os.environ})
+    for name in ("ray.tune", "ray.air"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if ray.is_initialized():
+        return False
+    try:
+        _reach(executor.address)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ray.init(
+                address=executor.address or "local",
+                num_cpus=(executor.workers * executor.cpus if executor.workers else None)
+                if executor.address is None
+                else None,
+                include_dashboard=None if executor.address else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        raise SearchFailedError(
+            explain(
+                "executor 'ray'",
+                expected=f"a cluster at '{executor.address}'",
+                got=" ".join(str(error).split())[:300],
+                remedy="start one by 'ray start --head', or leave 'address' out",
+            )
+        ) from error
+    _check_room(executor)
+    return True
+
+
+def _check_room(executor: Executor) -> None:
+    """Look for a node that a worker fits on.
+
+    Without one, Ray would wait: in vain on this host, which is refused. A cluster may grow, so
+    that it is only said.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    wanted = {"CPU": executor.cpus, "GPU": executor.gpus}
+    if any(all(node.get(key, 0.0) >= wanted[key] for key in wanted) for node in nodes):
+        return
+    most = {key: max(node.get(key, 0.0) for node in nodes) for key in wanted}
+    if executor.address is not None:
+        words = (
+            "no node has the %g CPUs and %g GPUs of a worker (at most %g and %g): waiting for one"
+        )
+        _log.warning(words, *wanted.values(), *most.values())
+        return
+    ray.shutdown()
+    key = next(key for key in wanted if wanted[key] > most[key])
+    raise InvalidInputError(
+        explain(
+            f"executor '{key.lower()}s'",
+            expected=f"at most {most[key]:g}, which this host has",
+            got=wanted[key],
+            remedy="lower it, or name a cluster with 'address'",
+        )
+    )
+
+
+def _reach(address: str | None) -> None:
+    """Try a host and port, which Ray itself would try for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if host and "/" not in host and port.isdigit():
+        socket.create_connection((host, int(port)), REACH_SECONDS).close()
