@@ -15,6 +15,7 @@ from autocompress.core.comparison import Point
 from autocompress.core.files import write_json
 
 ROOT = Path(__file__).parents[1]
+UNION = "union_of_contenders"
 
 
 def run(name: str, *options: object) -> str:
@@ -97,7 +98,7 @@ def _point(method: str, accuracy: float, ms: float, seed: int = 0) -> dict[str, 
 
 def test_the_page_of_the_evidence_is_written_anew(tmp_path: Path) -> None:
     joint = _point("joint", 0.9, 0.5)
-    others = [_point("nncf", 0.91, 0.4), _point("joint", 0.9, 0.3, 3)]
+    others = [_point("nncf", 0.91, 0.4), _point("random", 0.88, 0.6), _point("joint", 0.9, 0.3, 3)]
     old = {"processor": "An Old Processor", "vectors": "AVX2", "clips": True, "seeds": [0]}
     new = {"processor": "A New One", "vectors": "AVX512", "clips": False, "seeds": [3]}
     spent = {"minutes": 10.0, "threads": 1}
@@ -105,8 +106,8 @@ def test_the_page_of_the_evidence_is_written_anew(tmp_path: Path) -> None:
         "points": [_point("original", 0.9, 1.0), joint, *others],
         "titles": {"joint": "joint search", "nncf": "NNCF <int8>"},
         "contenders": ["nncf"],
-        "hypervolume": {"joint": [0.5, 0.8], "nncf": [0.6], "union_of_contenders": [0.6]},
-        "seeds": {"joint": [0, 3], "nncf": [0], "union_of_contenders": [0]},
+        "hypervolume": {"joint": [0.5, 0.8], "nncf": [0.6], UNION: [0.6], "random": [0.4]},
+        "seeds": {"joint": [0, 3], "nncf": [0], UNION: [0], "random": [0]},
         "joint_minus": {"nncf": None},
         "dominated": [{"path": joint["path"], "by": ["nncf/0/int8.onnx"]}],
         "failed": [{"method": "mct", "seed": 0, "error": "exit code 1: no"}],
@@ -124,19 +125,22 @@ def test_the_page_of_the_evidence_is_written_anew(tmp_path: Path) -> None:
     assert text.endswith("After\n")
     assert "stale" not in text
     rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
-    mine, theirs = ["| method", "| joint search"], ["| NNCF <int8>", "| union_of_contenders"]
-    assert rows == 2 * [mine[0], *theirs, mine[1]] + 2 * mine + [*mine, *theirs]
+    mine, theirs = ["| method", "| joint search"], ["| NNCF <int8>", f"| {UNION}"]
+    other = "| random"
+    old_rows, all_rows = [mine[0], *theirs, mine[1], other], [*mine, *theirs, other]
+    assert rows == 2 * old_rows + 2 * mine + all_rows
     assert f"* `{joint['path']}` by `nncf/0/int8.onnx`" in text
     assert "mct: not run. exit code 1: no" in text
     assert "### net on onnxruntime-cpu, An Old Processor with AVX2" in text
     assert "training on 1 thread; seed 3. Integer kernels are exact there" in text
     for name, what, circles in (
         ("an-old-processor-avx2", "contenders", 2),
-        ("an-old-processor-avx2", "ways", 1),
+        ("an-old-processor-avx2", "ways", 2),
         ("a-new-one-avx512", "contenders", 1),
     ):
         plot = tmp_path / "figures" / f"evidence-net-onnxruntime-cpu-{name}-{what}.svg"
         assert len(ElementTree.parse(plot).findall(".//{*}circle")) == circles
+    assert not list(plot.parent.glob("*a-new-one-avx512-ways.svg")), "it would show nothing new"
     run("benchmarks/evidence/page.py", evidence, page)
     assert page.read_text() == text
 

@@ -78,8 +78,10 @@ def written(record: Mapping[str, Any], folder: Path, page: Path) -> Iterator[str
 
 
 def plots(found: Mapping[str, Any]) -> dict[str, Sequence[str]]:
-    """Return the methods of every plot, by its name."""
-    return {"contenders": ["joint", *found["contenders"]], "ways": WAYS}
+    """Return the methods of every plot that shows more than the one before, by its name."""
+    contenders = ["joint", *found["contenders"]]
+    others = {*WAYS} & {*found["hypervolume"]} - {*contenders}
+    return {"contenders": contenders} | ({"ways": WAYS} if others else {})
 
 
 def with_seeds(found: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Any]:
@@ -114,14 +116,16 @@ def slug(place: Mapping[str, Any]) -> str:
 
 
 def setting(found: Mapping[str, Any], place: Mapping[str, Any]) -> str:
-    """Say what the figures were found on, and with how much time."""
+    """Say what the figures were found on, with how much time, and what the original is worth."""
     host, seeds = found["environment"], place["seeds"]
+    original = 100 * found["points"][0]["accuracy"]
     threads = f"{place['threads']} thread{'s' * (place['threads'] != 1)}"
     return (
         f"{place['minutes']:g} minutes a method and seed, training on {threads}; seed"
         f"{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}. Integer kernels "
         f"{'clip' if place['clips'] else 'are exact'} there. PyTorch {host['torch']}, ONNX Runtime "
-        f"{host['onnxruntime']}. {place.get('note', '')}"
+        f"{host['onnxruntime']}. The original has {original:.1f} % on `test`. "
+        f"{place.get('note', '')}"
     )
 
 
