@@ -82,7 +82,7 @@ def round_words(found: dict[str, Any]) -> str:
     Args:
         found: From `Round.to_json`.
     """
-    taus = ", ".join(f"{tau:.2f}" for tau in found["rank_correlations"].values()) or "-"
+    taus = ", ".join(f"{tau:.2f}" for tau in found["rank_correlations"].values())
     trusted = "" if found["trusted"] else ", too low: TPE and mutations take turns"
-    trials = found["trials"]
-    return f"fitted to {trials} trials, the predictor ranks left-out ones with tau {taus}{trusted}"
+    ranks = f"ranks left-out ones with tau {taus}" if taus else "ranks none yet that it left out"
+    return f"fitted to {found['trials']} trials, the predictor {ranks}{trusted}"

@@ -53,7 +53,7 @@ class Round:
     Attributes:
         trials: Completed trials that they were fitted to.
         rank_correlations: By the number of each predicted objective, Kendall's
-            tau of predictions that were left out of the fit.
+            tau of predictions that were left out of the fit, where it can be told.
         weights: By number, the weights of the predictor's members.
         trusted: Whether proposals go by the predictions.
         reference: The reference point, in the study's units.
@@ -117,7 +117,11 @@ class Model:
         """Return what the fit showed, in the study's units."""
         return Round(
             trials=len(self._history),
-            rank_correlations=self._surrogate.rank_correlations,
+            rank_correlations={
+                number: tau
+                for number, tau in self._surrogate.rank_correlations.items()
+                if not np.isnan(tau)
+            },
             weights=self._surrogate.weights,
             trusted=self.trusted,
             reference=tuple((signs * self._reference).tolist()),

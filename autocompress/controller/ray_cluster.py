@@ -35,6 +35,7 @@ def connect(executor: Executor) -> bool:
     for name in ("ray.tune", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if ray.is_initialized():
+        _check_room(executor, may_grow=True)
         return False
     try:
         _reach(executor.address)
@@ -58,29 +59,26 @@ def connect(executor: Executor) -> bool:
                 remedy="start one by 'ray start --head', or leave 'address' out",
             )
         ) from error
-    _check_room(executor)
+    _check_room(executor, may_grow=executor.address is not None)
     return True
 
 
-def _check_room(executor: Executor) -> None:
-    """Look for a node that a worker fits on.
+def _check_room(executor: Executor, *, may_grow: bool) -> None:
+    """Look for a node that a worker fits on, without which Ray would wait.
 
-    Without one, Ray would wait: in vain on this host, which is refused. A cluster may grow, so
-    that it is only said.
+    A cluster may grow, so that it is only said; one of this host alone never does, and refuses.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     wanted = {"CPU": executor.cpus, "GPU": executor.gpus}
     if any(all(node.get(key, 0.0) >= wanted[key] for key in wanted) for node in nodes):
         return
-    most = {key: max(node.get(key, 0.0) for node in nodes) for key in wanted}
-    if executor.address is not None:
-        words = (
-            "no node has the %g CPUs and %g GPUs of a worker (at most %g and %g): waiting for one"
-        )
+    most = {key: max((node.get(key, 0.0) for node in nodes), default=0.0) for key in wanted}
+    if may_grow:
+        words = "no node has a worker's %g CPUs and %g GPUs (at most %g and %g): waiting for one"
         _log.warning(words, *wanted.values(), *most.values())
         return
     ray.shutdown()
-    key = next(key for key in wanted if wanted[key] > most[key])
+    key = max(wanted, key=lambda key: wanted[key] - most[key])
     raise InvalidInputError(
         explain(
             f"executor '{key.lower()}s'",

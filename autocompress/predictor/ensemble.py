@@ -33,6 +33,10 @@ MEMBERS = ("gaussian process", "ridge", "boosted trees")
 FOLDS = 5
 """Folds of the cross-validation that weights and calibrates the members."""
 
+FEWEST_RANKED = 8
+"""Values from which a rank correlation is told: of fewer, the mean of the others, which falls as
+what is left out rises, makes it negative."""
+
 COVERAGE = 0.9
 NORMAL_QUANTILE = 1.6448536269514722
 """Share of values within the mean plus or minus so many deviations."""
@@ -86,7 +90,8 @@ class AccuracyPredictor:
 
     Attributes:
         rank_correlation_: Kendall's tau of predictions that were left out of
-            the fit against their values; nan where all values are equal.
+            the fit against their values; nan where all values are equal or
+            fewer than `FEWEST_RANKED`.
         weights_: Weight of each of `MEMBERS`, adding up to 1.
 
     Example:
@@ -173,8 +178,9 @@ class AccuracyPredictor:
             stretch=_widening(np.abs(target - place) / spread),
         )
         self.weights_ = tuple(float(weight) for weight in weights)
+        ranked = len(values) >= FEWEST_RANKED and np.ptp(values) > 0.0
         self.rank_correlation_ = (
-            float(kendalltau(mean, values).statistic) if np.ptp(values) > 0.0 else float("nan")
+            float(kendalltau(mean, values).statistic) if ranked else float("nan")
         )
 
     @overload

@@ -48,6 +48,16 @@ def test_a_cluster_without_room_may_grow_and_says_what_it_waits_for(
     assert not ended
 
 
+def test_a_cluster_that_the_user_connected_to_is_never_ended(
+    ended: list[bool], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ray_cluster.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray_cluster.ray, "nodes", list)
+    assert not ray_cluster.connect(Executor(name="ray", cpus=4))
+    assert "4 CPUs and 0 GPUs (at most 0 and 0)" in caplog.text
+    assert not ended
+
+
 def test_a_worker_that_fits_on_a_node_is_not_spoken_of(
     ended: list[bool], caplog: pytest.LogCaptureFixture
 ) -> None:
