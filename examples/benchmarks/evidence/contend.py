@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -122,8 +123,15 @@ def _run(
             ).returncode
         except subprocess.TimeoutExpired:
             return f"was stopped after {limit / 60:.0f} minutes"
-    lines = (out / "log.txt").read_text(errors="replace").strip().splitlines() or ["no output"]
-    return "" if code == 0 and (out / "files.json").is_file() else f"exit code {code}: {lines[-1]}"
+    if code == 0 and (out / "files.json").is_file():
+        return ""
+    return f"exit code {code}: {_cause((out / 'log.txt').read_text(errors='replace'))}"
+
+
+def _cause(log: str) -> str:
+    """Return the first error of the tracebacks, which led to the others, or else the last line."""
+    raised = re.search(r"^[\w.]*(?:Error|Exception)\b.*$", log.partition("Traceback (")[2], re.M)
+    return raised[0] if raised else (log.strip().splitlines() or ["no output"])[-1]
 
 
 def _finished(out: Path, bundle: Path, method: str) -> list[dict[str, Any]]:

@@ -12,6 +12,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bundle import Bundle, contender_options, finish, train, write_onnx
 
 RATIOS = (0.15, 0.3, 0.5, 0.65)
+TRUNK = ("conv2", "query", "key", "value", "project", "fc2")
+"""Layers of blocks whose outputs meet others, of the same width each."""
+
 UNIT = 4
 
 
@@ -41,7 +44,7 @@ def cut(bundle: Bundle, ratio: float, *, inside: bool) -> nn.Module:
     model, example = bundle.model(), bundle.calibration(2)[0]
     layers = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
     last = [*layers.values()][-1]
-    trunk = [m for n, m in layers.items() if n.endswith("conv2") or n == "conv1"]
+    trunk = [m for n, m in layers.items() if n == "conv1" or n.split(".")[-1] in TRUNK]
     heads = {m.qkv: m.heads for m in model.modules() if hasattr(m, "qkv")}
     pruner = tp.pruner.BasePruner(
         model,
