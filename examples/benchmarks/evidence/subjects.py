@@ -69,6 +69,7 @@ def make_subject(
     weights = folder / "weights.safetensors"
     if not (bundle / "bundle.json").is_file():
         write_bundle(name, splits, bundle)
+    check_bundle(splits, bundle)
     model = make_network(name)
     if data is not None and name in GIVEN:
         model.load_state_dict(load_file(data / GIVEN[name]))
@@ -118,6 +119,16 @@ def write_bundle(name: str, splits: dict[str, Split], folder: Path) -> None:
         np.savez(folder / f"{key}.npz", inputs=inputs, labels=labels)
     (folder / "bundle.json").write_text(json.dumps({"network": name}))
     np.save(folder / "calibration.npy", torch.cat(Bundle(folder).calibration()).numpy())
+
+
+def check_bundle(splits: dict[str, Split], folder: Path) -> None:
+    """Stop where a bundle that is there, and what was made of it, had other training data."""
+    with np.load(folder / "train.npz") as arrays:
+        there, here = len(arrays["labels"]), len(splits["train"][1])
+    if there != here:
+        raise SystemExit(
+            f"{folder}: expected {here} training examples, got {there}: use a new --work"
+        )
 
 
 def random_images() -> dict[str, Split]:
