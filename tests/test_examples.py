@@ -13,6 +13,7 @@ import pytest
 import autocompress as ac
 from autocompress.core.comparison import Point
 from autocompress.core.files import write_json
+from benchmarks.evidence.contend import run_contender
 
 ROOT = Path(__file__).parents[1]
 UNION = "union_of_contenders"
@@ -185,3 +186,22 @@ def test_cells_side_by_side_share_the_processors_and_fail_alone(tmp_path: Path) 
     assert len(shares) == 2
     assert shares[0] | shares[1] == {str(core) for core in os.sched_getaffinity(0)}
     assert not shares[0] & shares[1]
+
+
+def test_a_failed_contender_is_told_by_its_first_error(tmp_path: Path) -> None:
+    python = tmp_path / "environments" / "nncf" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    log = (
+        'loading\nTraceback (most recent call last):\n  File "a.py", line 1, in f\n'
+        "pack.GraphError: no such node\n\nDuring handling of the above exception, another "
+        "exception occurred:\n\nTraceback (most recent call last):\nRuntimeError: died\nend\n"
+    )
+    for printed, told in ((log, "pack.GraphError: no such node"), ("loading\nKilled\n", "Killed")):
+        python.write_text(f"#!/bin/sh\ncat <<'END'\n{printed}END\nexit 3\n")
+        python.chmod(0o755)
+        record = run_contender(
+            "nncf", "net", tmp_path, tmp_path / "environments", seed=0, minutes=0.1
+        )
+        assert record["error"] == f"exit code 3: {told}"
+        assert record["files"] == []
+        assert json.loads((tmp_path / "contenders/nncf/0/cell.json").read_text()) == record
