@@ -87,6 +87,18 @@ def explain(what: str, *, expected: object, got: object, remedy: str) -> str:
     return f"{what}: expected {expected}, got {got}; {remedy}."
 
 
+def describe(error: Exception) -> str:
+    """Say what an error says; one that is not worded here says of what type it is, too.
+
+    Example:
+        >>> describe(KeyError("labels"))
+        "KeyError: 'labels'"
+    """
+    return (
+        str(error) if isinstance(error, AutocompressError) else f"{type(error).__name__}: {error}"
+    )
+
+
 def check_type(what: str, value: object, kind: type[T]) -> T:
     """Return a value, or refuse one of another type; a boolean is no number.
 

@@ -1,5 +1,6 @@
 """Ctrl-C during a search: the first stops after the running trial, the second at once."""
 
+import os
 import signal
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ SLOW_STAGES = ("sharing", "trials", "lessons", "finalists")
 class Interruption:
     """A callback that stops a search once Ctrl-C was pressed; a context manager.
 
+    A terminal sends Ctrl-C to all processes of a command. Those that were
+    forked, such as the workers of data loaders, leave it to this one.
+
     Attributes:
         stopped: Whether it has stopped the search.
     """
@@ -25,6 +29,7 @@ class Interruption:
         self._wanted = False
         self._stage = ""
         self._before: Any = None
+        self._process = os.getpid()
 
     def __enter__(self) -> "Interruption":
         """Take Ctrl-C over."""
@@ -45,12 +50,15 @@ class Interruption:
         from autocompress.core.events import Stop
 
         self._stage = event.stage
-        between = event.stage != "trials" or event.evaluation is not None
+        ended = event.evaluation is not None or event.failure
+        between = event.stage != "trials" or ended
         if self._wanted and event.progress is None and between:
             self.stopped = True
             raise Stop
 
     def _receive(self, _: int, __: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return
         if self._wanted or self._stage not in SLOW_STAGES:
             raise KeyboardInterrupt
         self._wanted = True

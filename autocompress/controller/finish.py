@@ -14,7 +14,7 @@ from autocompress.controller.schedule import FEWEST_FINALISTS
 from autocompress.controller.start import refit_profile
 from autocompress.core.budget import FINALIST_SHARE, Budget
 from autocompress.core.evaluation import FidelityResult
-from autocompress.errors import StorageError, StudyError
+from autocompress.errors import StorageError, StudyError, describe
 
 FINALISTS = 6
 """Members that a search adds to those it wrote on its way, where no time is set."""
@@ -55,8 +55,8 @@ def train_finalists(run: Run, forecast: Forecast) -> None:
         except (StorageError, StudyError):
             raise
         except Exception as error:  # a finalist fails alone, whatever it was
-            run.say("finalists", f"finalist {slot} failed: {error}")
-            run.ledger.set(FAILED, {**run.ledger.get(FAILED, {}), f"{slot:04d}": str(error)})
+            run.say("finalists", f"finalist {slot} failed: {describe(error)}")
+            run.ledger.set(FAILED, {**run.ledger.get(FAILED, {}), f"{slot:04d}": describe(error)})
             failed.add(slot)
             continue
         done.add(f"{slot:04d}")

@@ -13,7 +13,7 @@ from autocompress.controller.schedule import FEWEST_FINALISTS
 from autocompress.core.budget import FINALIST_SHARE
 from autocompress.core.candidate import Candidate, DistillConfig
 from autocompress.core.evaluation import Evaluation, FidelityResult
-from autocompress.errors import TrainingError
+from autocompress.errors import StorageError, StudyError, describe
 from autocompress.space.bound import BoundSpace
 
 KINDS = ("low-bit", "pruned", "8-bit")
@@ -94,8 +94,10 @@ def _lesson(run: Run, candidate: Candidate, number: int) -> dict[str, Any]:
             inherit=False,
         )
         accuracy = result.accuracy
-    except TrainingError as error:
-        failure = str(error)
+    except (StorageError, StudyError):
+        raise
+    except Exception as error:  # a lesson fails alone, whatever it was
+        failure = describe(error)
         run.say("lessons", f"lesson {number + 1} failed: {failure}")
     run.evaluator.forget(slot)
     return {"accuracy": accuracy, "failure": failure, "seconds": time.monotonic() - begun}

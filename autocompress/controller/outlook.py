@@ -103,18 +103,18 @@ def look_ahead(curve: FloatArray, more: int) -> Outlook:
     from the last value. Laws that fit about as well as the best give a range.
 
     Args:
-        curve: `n` hypervolumes after 1 to n trials, never falling; n >= 1.
+        curve: `n` hypervolumes after 1 to n trials, never falling.
         more: Trials to look ahead, >= 0.
 
     Returns:
-        What they are expected to add; with few trials, or where nothing has
-        been dominated yet, anything up to infinity is plausible.
+        What they are expected to add; with few trials or none, or where nothing
+        has been dominated yet, anything up to infinity is plausible.
 
     Raises:
-        InvalidInputError: If the curve is empty or falls.
+        InvalidInputError: If the curve falls.
     """
     values = np.asarray(curve, dtype=np.float64)
-    if values.ndim != 1 or not values.size or (np.diff(values) < 0.0).any() or more < 0:
+    if values.ndim != 1 or (np.diff(values) < 0.0).any() or more < 0:
         raise InvalidInputError(
             explain(
                 "hypervolume curve",
@@ -123,7 +123,7 @@ def look_ahead(curve: FloatArray, more: int) -> Outlook:
                 remedy="use one reference point for all trials",
             )
         )
-    now, trials = float(values[-1]), len(values)
+    now, trials = float(values[-1]) if len(values) else 0.0, len(values)
     if trials < FEWEST or now <= 0.0:
         return Outlook(
             trials=trials,

@@ -30,7 +30,7 @@ from autocompress.controller.sensitivity import (
 )
 from autocompress.controller.setup import SearchSetup
 from autocompress.controller.sharing import share_weights
-from autocompress.controller.start import device_profile, measure_baseline
+from autocompress.controller.start import device_profile, keep_given_profile, measure_baseline
 from autocompress.controller.trials import run_trials
 from autocompress.core.candidate import Candidate
 from autocompress.core.events import Callback
@@ -48,6 +48,7 @@ def run_search(setup: SearchSetup, ledger: Ledger, callbacks: Sequence[Callback]
         callbacks: Told of every step.
     """
     run = Run(setup, ledger, callbacks)
+    keep_given_profile(run)
     baseline = measure_baseline(run)
     run.update_front()  # a later run may have other limits
     forecast = Forecast(

@@ -1,5 +1,7 @@
 """What a search is given, and what makes two searches the same study."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -150,15 +152,25 @@ def study_identity(setup: SearchSetup, weights: str) -> dict[str, str]:
         weights: Digest of the original's weights.
     """
     teachers = ", ".join(weights_digest(teacher) for teacher in setup.teachers)
+    target = setup.target
+    hardware = _hardware_digest(target)
     return {
         **({"teachers": teachers} if teachers else {}),
+        **({"hardware": hardware} if hardware else {}),
         "model": setup.graph.fingerprint,
         "weights": weights,
         "space": setup.space.fingerprint,
         "data": data_digest(setup.splits.val),
-        "target": f"{setup.target.name}, {setup.target.threads} threads, "
-        f"batch {setup.target.batch_size}",
+        "target": f"{target.name}, {target.threads} threads, batch {target.batch_size}",
     }
+
+
+def _hardware_digest(target: Target) -> str:
+    """Digest what simulated hardware consists of, which a name may not tell; "" of a real one."""
+    if target.simulation is None:
+        return ""
+    described = json.dumps(target.simulation.to_json(), sort_keys=True)
+    return hashlib.sha256(described.encode()).hexdigest()[:16]
 
 
 def kept_settings(study_dir: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from scipy.stats import kendalltau
 from autocompress.controller.run import Run
 from autocompress.core.candidate import Candidate, DistillConfig
 from autocompress.core.seeds import derive_seed
-from autocompress.errors import TrainingError
+from autocompress.errors import StorageError, StudyError, TrainingError, describe
 from autocompress.evaluation.elastic import ElasticConfig, SharedWeights, train_elastic
 from autocompress.space.bound import BoundSpace
 
@@ -88,9 +88,12 @@ def _decide(run: Run, path: Path) -> dict[str, Any]:
     """Train shared weights and keep them; say whether they are used, and why."""
     try:
         shared = _train(run)
-    except TrainingError as error:
-        run.say("sharing", str(error))
-        return {"used": False, "reason": "the training of elastic ones diverged"}
+    except (StorageError, StudyError):
+        raise
+    except Exception as error:
+        run.say("sharing", describe(error))
+        what = "diverged" if isinstance(error, TrainingError) else f"failed: {describe(error)}"
+        return {"used": False, "reason": f"the training of elastic ones {what}"}
     on = run.setup.training.elastic == "on"
     decision = {"used": True} if on else _compare(run, shared)
     shared.save(path)
@@ -128,8 +131,11 @@ def _compare(run: Run, shared: SharedWeights) -> dict[str, Any]:
         candidate = space.canonical(replace(drawn, distill=DistillConfig()))
         try:
             accuracy = _trained_accuracy(run, candidate, number)
-        except TrainingError as error:
-            run.say("sharing", f"candidate {number + 1} of {COMPARED} is left out: {error}")
+        except (StorageError, StudyError):
+            raise
+        except Exception as error:  # a candidate fails alone, whatever it was
+            why = describe(error)
+            run.say("sharing", f"candidate {number + 1} of {COMPARED} is left out: {why}")
             continue
         trained.append(accuracy)
         plain.append(evaluator.proxy(candidate).accuracy)

@@ -19,6 +19,9 @@ from autocompress.graph.inputs import ModelInputs
 BASELINE_SECONDS, PROFILE_SECONDS, NETWORK_SECONDS = 15.0, 40.0, 60.0
 """Longest measurements of the baselines, of all kernels, and of whole candidates."""
 
+PROFILE = "profile.json"
+"""File of a study's folder."""
+
 NETWORKS = 32
 """Whole candidates that are timed at most, the original among them."""
 
@@ -66,15 +69,26 @@ def _untrained(run: Run, name: str, origin: str, candidate: Candidate) -> Measur
     return member
 
 
+def keep_given_profile(run: Run) -> None:
+    """Write a given profile into the study at once, in place of the one that it had."""
+    given, path = run.setup.profile, run.setup.study_dir / PROFILE
+    if given is None:
+        return
+    if path.exists():
+        if load_profile(path) == given:
+            return
+        run.say("profile", "predicting with the given profile from now on, not with the kept one")
+    given.save(path)
+
+
 def device_profile(run: Run) -> Profile:
-    """Return the study's profile: kept, given, or measured now and corrected by the baseline."""
+    """Return the study's profile: given, kept, or measured now and corrected by the baseline."""
     setup = run.setup
-    path = setup.study_dir / "profile.json"
+    path = setup.study_dir / PROFILE
+    if setup.profile is not None:
+        return setup.profile
     if path.exists():
         return load_profile(path)
-    if setup.profile is not None:
-        setup.profile.save(path)
-        return setup.profile
     run.say("profile", "measuring the kernels of the search space on the target")
     profile = profile_device(
         setup.graph,

@@ -235,7 +235,7 @@ class _Flight:
         else:
             run.ledger.fail(ticket, reason)
         self.begun.pop(ticket.slot, None)
-        run.say("trials", f"trial {ticket.slot} failed: {reason}")
+        run.say("trials", f"trial {ticket.slot} failed: {reason}", failure=reason)
         failures.append((ticket.slot, reason))
         many = max(FAILURES_IN_A_ROW, 2 * self._pool.workers)  # a host that is lost takes several
         if len(failures) >= many and len({slot for slot, _ in failures}) >= FAILED_SLOTS:

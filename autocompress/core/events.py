@@ -18,7 +18,8 @@ class Event:
         trials_done: Trials complete or pruned so far.
         trials_total: Trials asked for; None without a limit.
         seconds_left: Time left in the budget; None without a limit.
-        evaluation: The trial that ended, if one did.
+        evaluation: The trial that ended, if one did and has values.
+        failure: Why the trial that ended failed; "" if none did.
         member: The artifact that was written, if one was.
         progress: Share of a training that is done, [0, 1]; None between steps.
     """
@@ -30,6 +31,7 @@ class Event:
     trials_total: int | None = None
     seconds_left: float | None = None
     evaluation: Evaluation | None = None
+    failure: str = ""
     member: MeasuredMember | None = None
     progress: float | None = None
 

@@ -1,6 +1,10 @@
+import multiprocessing
+import os
 import signal
 
 import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from autocompress.cli.interruption import Interruption
 from autocompress.core.candidate import Candidate
@@ -49,3 +53,28 @@ def test_ctrl_c_is_given_back() -> None:
     with Interruption():
         assert signal.getsignal(signal.SIGINT) != before
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_trial_that_failed_has_ended_too() -> None:
+    with Interruption() as interruption:
+        interruption(event())
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(Stop):
+            interruption(event(failure="its worker died"))
+
+
+def test_workers_of_loaders_leave_ctrl_c_to_the_search(capfd: pytest.CaptureFixture[str]) -> None:
+    images = TensorDataset(torch.arange(8.0))
+    with Interruption() as interruption:
+        loader = DataLoader(
+            images,
+            num_workers=2,
+            persistent_workers=True,
+            multiprocessing_context="fork",
+        )
+        assert len(list(loader)) == 8
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid or 0, signal.SIGINT)
+        interruption(event())
+        assert len(list(loader)) == 8
+    assert capfd.readouterr().err == ""

@@ -17,7 +17,7 @@ from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
 from autocompress.core.evaluation import Evaluation, FidelityResult
 from autocompress.core.training import TrainingConfig
-from autocompress.errors import TrainingError
+from autocompress.errors import StorageError, TrainingError
 from autocompress.space.preset import SearchSpace
 from zoo import PlainNet
 
@@ -50,11 +50,12 @@ class Evaluator:
         self.seconds_per_image = seconds_per_image
         self.trained: list[tuple[str, DistillConfig]] = []
         self.diverges_above = 100.0
+        self.failure: Exception = TrainingError("the loss is not finite")
 
     def train(self, candidate: Candidate, **_: Any) -> tuple[None, FidelityResult]:
         self.trained.append((kind_of(candidate), candidate.distill))
         if candidate.distill.temperature > self.diverges_above:
-            raise TrainingError("the loss is not finite")
+            raise self.failure
         slope = -1.0 if kind_of(candidate) == "low-bit" else 1.0
         accuracy = 0.5 + 0.01 * slope * candidate.distill.temperature
         accuracy += 0.001 * candidate.distill.kd_weight
@@ -118,17 +119,32 @@ def test_each_kind_takes_the_distillation_that_reached_most() -> None:
     assert len(run.evaluator.trained) == before
 
 
-def test_a_lesson_that_diverges_fails_alone_and_others_decide() -> None:
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (TrainingError("the loss is not finite"), "the loss is not finite"),
+        (RuntimeError("out of memory"), "RuntimeError: out of memory"),
+    ],
+)
+def test_a_lesson_that_fails_fails_alone_and_others_decide(failure: Exception, told: str) -> None:
     run = _run(60)
+    run.evaluator.failure = failure
     high = run.setup.space.temperature.from_unit(lessons.LEVELS[1])
     run.evaluator.diverges_above = 0.9 * high
     learn_distillation(run, FORECAST)
     failed = [x for x in run.ledger.get("lessons") if x["accuracy"] is None]
-    assert [x["failure"] for x in failed] == 4 * ["the loss is not finite"]
+    assert [x["failure"] for x in failed] == 4 * [told]
     assert taught_candidate(run, PRUNED).distill.temperature < high
     assert len(run.evaluator.trained) == 10
     learn_distillation(run, FORECAST)
     assert len(run.evaluator.trained) == 10
+
+
+def test_a_study_that_cannot_be_written_is_no_failure_of_a_lesson() -> None:
+    run = _run(60)
+    run.evaluator.diverges_above, run.evaluator.failure = 0.0, StorageError("the disk is full")
+    with pytest.raises(StorageError):
+        learn_distillation(run, FORECAST)
 
 
 def test_representatives_stay_and_candidates_that_failed_are_none() -> None:

@@ -61,9 +61,10 @@ def test_few_trials_and_empty_fronts_leave_all_open() -> None:
         assert ahead.expected == curve[-1]
     assert look_ahead(np.zeros(40), 10).gain == np.inf
     assert not look_ahead(np.ones(3), 0).is_worth(0.5)
+    assert look_ahead(np.empty(0), 10).words() == "too few trials to tell what 10 more would add"
 
 
-@pytest.mark.parametrize("curve", [[], [2.0, 1.0], [[1.0]]])
+@pytest.mark.parametrize("curve", [[2.0, 1.0], [[1.0]]])
 def test_what_is_no_curve_is_refused(curve: list[float]) -> None:
     with pytest.raises(InvalidInputError, match="never falls"):
         look_ahead(np.array(curve), 5)

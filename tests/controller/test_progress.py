@@ -81,6 +81,16 @@ def test_a_search_without_trials_keeps_nothing() -> None:
     assert not run.kept
 
 
+def test_what_earlier_studies_taught_may_be_told_before_any_trial() -> None:
+    run = _Run([], Budget(trials=20, least_gain=0.01))
+    progress = Progress(run, forecast())  # type: ignore[arg-type]
+    run.fits = [{"trials": 12, "rank_correlations": {"0": 0.5}, "trusted": True}]
+    progress.tell()
+    assert run.said[0].endswith("too few trials to tell what 20 more would add")
+    run.ledger.finished = 12  # all were pruned, since their costs were over the limits
+    assert not progress.is_enough()
+
+
 def test_each_fit_is_told_once() -> None:
     run = _Run(RISING, Budget(trials=60))
     run.fits = [{"trials": 10, "rank_correlations": {"0": 0.5}, "trusted": True}]

@@ -306,6 +306,18 @@ def test_a_given_profile_is_kept_when_the_study_is_resumed(
     assert (tmp_path / "x" / "profile.json").read_bytes() == before
 
 
+def test_a_search_with_a_given_profile_can_be_resumed_before_its_first_step(
+    model: torch.nn.Module, task: ac.Task, tmp_path: Path, finished: Finished
+) -> None:
+    def stop(event: ac.Event) -> None:
+        raise ac.Stop
+
+    profile, folder = finished[0].study_dir / "profile.json", tmp_path / "x"
+    _search(model, task, folder, target=profile, callbacks=(stop,))
+    assert (folder / "profile.json").read_bytes() == profile.read_bytes()
+    ac.resume(folder, model, task, callbacks=(stop,), verbose=False)
+
+
 def test_sparsity_is_searched_and_a_schedule_trains_towards_it(
     model: torch.nn.Module,
     task: ac.Task,

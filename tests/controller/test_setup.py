@@ -10,6 +10,7 @@ import zoo
 from autocompress.controller.setup import SearchSetup, check_labels, study_identity
 from autocompress.core.budget import Budget
 from autocompress.core.objective import parse_objectives
+from autocompress.core.simulation import Accelerator
 from autocompress.core.target import Target
 from autocompress.errors import InvalidInputError
 from autocompress.evaluation.splits import make_splits
@@ -64,6 +65,15 @@ def test_model_weights_space_data_and_target_are_what_a_study_belongs_to(
     for key, other in others.items():
         found = study_identity(other, "w")
         assert found[key] != before[key], key
+
+
+def test_simulated_hardware_is_known_by_what_it_consists_of(setup: SearchSetup) -> None:
+    def identity(rows: int) -> dict[str, str]:
+        npu = Target(name="npu", simulation=Accelerator(rows=rows))
+        return study_identity(replace(setup, target=npu), "w")
+
+    assert identity(8) == identity(8)
+    assert identity(8) != identity(16)
 
 
 def test_budget_and_seed_may_change_when_a_study_goes_on(setup: SearchSetup) -> None:

@@ -43,7 +43,7 @@ class Evaluator:
         self.trained += 1
         self.candidates.append(candidate)
         if self.trained in self.diverging:
-            raise TrainingError("no finite loss")
+            raise TrainingError("no finite loss") if self.trained == 2 else RuntimeError("memory")
         return None, _result(self.trained / 10)
 
     def forget(self, slot: int) -> None:
@@ -168,14 +168,30 @@ def test_too_few_trained_candidates_leave_proxies_plain(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("elastic", ["on", "auto"])
-def test_shared_weights_that_diverge_are_not_trained_again(
-    tmp_path: Path, elastic: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "said", "ended"),
+    [
+        (TrainingError("no finite gradients"), "no finite gradients", "diverged"),
+        (
+            RuntimeError("out of memory"),
+            "RuntimeError: out of memory",
+            "failed: RuntimeError: out of memory",
+        ),
+    ],
+)
+def test_shared_weights_that_fail_are_not_trained_again(
+    tmp_path: Path,
+    elastic: str,
+    error: Exception,
+    said: str,
+    ended: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tried = []
 
     def diverge(*_: Any, **__: Any) -> SharedWeights:
         tried.append(1)
-        raise TrainingError("no finite gradients")
+        raise error
 
     monkeypatch.setattr(sharing, "train_elastic", diverge)
     run = _run(tmp_path, elastic)
@@ -183,8 +199,8 @@ def test_shared_weights_that_diverge_are_not_trained_again(
         share_weights(run)
         assert run.evaluator.shared is None
         assert run.said[-1] == (
-            "proxies use the original weights: the training of elastic ones diverged"
+            f"proxies use the original weights: the training of elastic ones {ended}"
         )
-    assert "no finite gradients" in run.said
+    assert said in run.said
     assert run.values["notes"][-1].startswith("Proxies use the original weights")
     assert len(tried) == 1

@@ -1,10 +1,14 @@
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from autocompress.controller import start
-from autocompress.controller.start import refit_profile
+from autocompress.controller.start import device_profile, keep_given_profile, refit_profile
+from autocompress.core.simulation import Roofline
+from autocompress.core.target import Target
+from autocompress.cost.simulated import SimulatedProfile
 from autocompress.errors import ExportError
 
 
@@ -38,6 +42,31 @@ def test_measured_members_correct_a_profile_and_others_do_not() -> None:
 def test_a_profile_that_was_given_stays_as_it_is() -> None:
     profile: Any = _Profile()
     assert refit_profile(_run(profile), profile) is profile
+
+
+def test_a_profile_that_was_given_replaces_the_one_that_a_study_had(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def begin(bandwidth: float | None) -> Any:
+        given = None
+        if bandwidth is not None:
+            hardware = Roofline(peak_gmacs=((32, 32, 20.0),), bandwidth_gbs=bandwidth)
+            given = SimulatedProfile(target=Target(name="npu", simulation=hardware))
+        run: Any = SimpleNamespace(
+            setup=SimpleNamespace(profile=given, study_dir=tmp_path),
+            say=lambda _, message: said.append(message),
+        )
+        keep_given_profile(run)
+        return device_profile(run)
+
+    first = begin(4.0)
+    assert begin(4.0) == first
+    assert begin(None) == first
+    assert said == []
+    second = begin(8.0)
+    assert second.target.simulation.bandwidth_gbs == 8.0
+    assert begin(None) == second
+    assert said == ["predicting with the given profile from now on, not with the kept one"]
 
 
 def test_networks_that_the_quick_exporter_refuses_are_not_timed(
