@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator
 
 from autocompress.config_sections import (
@@ -20,6 +19,7 @@ from autocompress.config_sections import (
     TargetSection,
 )
 from autocompress.core.budget import Budget
+from autocompress.core.environment import absolute_storage
 from autocompress.core.executor import Executor
 from autocompress.core.objective import cost_names, parse_constraints, parse_objectives
 from autocompress.core.quantisation import QuantisationConfig
@@ -30,7 +30,7 @@ from autocompress.core.training import TrainingConfig
 from autocompress.errors import InvalidInputError, MissingFileError, WrongTypeError, explain
 from autocompress.factories import call_factory, load_weights
 from autocompress.overrides import override, read_overrides, variable_name
-from autocompress.yaml_file import line_of, read_yaml
+from autocompress.yaml_file import dump_yaml, line_of, read_yaml
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -198,7 +198,7 @@ class SearchConfig(Section):
 
     def to_yaml(self) -> str:
         """Return the resolved configuration, which `load_config` reads again."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return dump_yaml(self.model_dump())
 
 
 def load_config(
@@ -256,6 +256,7 @@ def load_config(
     record["study_dir"] = _absolute(record.get("study_dir", f"runs/{path.stem}"), Path.cwd())
     if isinstance(record.get("warm_start"), list):
         record["warm_start"] = [_absolute(f, Path.cwd()) for f in record["warm_start"]]
+    record["storage"] = absolute_storage(record.get("storage"), Path.cwd())
     record["folder"] = _absolute(record.get("folder", "."), path.absolute().parent)
     named = [f"{variable_name(keys)}={value}" for keys, value in variables.items()]
     others = [_without_password(text) for text in (*named, *_options(replaced | places | limits))]

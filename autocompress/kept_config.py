@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from autocompress.config import SearchConfig, load_config
 from autocompress.errors import InvalidInputError, StudyError, WrongTypeError, explain
-from autocompress.yaml_file import read_yaml
+from autocompress.yaml_file import dump_yaml, read_yaml
 
 KEPT = "config.yaml"
 """Name of the file in the folder of a study."""
@@ -70,11 +68,11 @@ def text_to_keep(study_dir: str | Path, settings: Mapping[str, Any]) -> str:
     kept, settings = _kept(study_dir), json.loads(json.dumps(settings))  # plain numbers and lists
     same = all(kept.get(key) == settings[key] for key in ("objectives", "seed"))
     if not (_has_factories(kept) and same):
-        return yaml.safe_dump(settings, sort_keys=False)
+        return dump_yaml(settings)
     renewed = {
         key: settings[key] for key in ("constraints", "budget", "executor", "sampler", "device")
     }
-    return yaml.safe_dump({**kept, **renewed}, sort_keys=False)
+    return dump_yaml({**kept, **renewed})
 
 
 def how_to_continue(study_dir: str | Path) -> str:

@@ -1,6 +1,8 @@
-"""YAML files that are read strictly."""
+"""YAML files that are read strictly, and written so that they are read again as they were."""
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,17 @@ class _Loader(yaml.SafeLoader):
         return value
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes tuples as lists, and quotes texts that would be read as numbers."""
+
+
+EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
+"""Numbers such as 1e-3, which are texts to YAML 1.1, and to the library, but not to YAML 1.2."""
+
+for kind in (_Loader, _Dumper):
+    kind.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, [*"-+.0123456789"])
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Dumper.add_representer(tuple, _Dumper.represent_list)
 
 
 def parse_yaml(text: str) -> Any:
@@ -47,6 +59,24 @@ def parse_yaml(text: str) -> Any:
             raise ValueError or TypeError, too deep ones RecursionError.
     """
     return yaml.load(text, Loader=_Loader)
+
+
+def dump_yaml(record: Mapping[str, Any], *, flow: bool = False) -> str:
+    """Write a mapping of what YAML holds, in its order.
+
+    Args:
+        record: The mapping.
+        flow: Whether to write one line, in braces.
+
+    Example:
+        >>> dump_yaml({"bits": (8, 4), "rate": "1e-3"}, flow=True).strip()
+        "{bits: [8, 4], rate: '1e-3'}"
+    """
+    width = math.inf if flow else None
+    style = True if flow else None
+    return yaml.dump(
+        dict(record), Dumper=_Dumper, sort_keys=False, default_flow_style=style, width=width
+    )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

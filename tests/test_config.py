@@ -1,4 +1,6 @@
+import datetime
 import json
+import math
 from pathlib import Path
 from typing import Any, get_args
 
@@ -177,12 +179,21 @@ def test_command_line_values_replace_those_of_the_file(tmp_path: Path) -> None:
     assert load_config(path, seed=0).seed == 0
 
 
-def test_the_resolved_configuration_reads_the_same_from_anywhere(tmp_path: Path) -> None:
+def test_the_resolved_configuration_reads_the_same_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = {"a": [1, None], "widths": {1: 8}, "most": math.inf, "at": datetime.date(2020, 1, 1)}
     record = changed(
-        model={"factory": "config_user:make_model", "args": {"a": [1, None]}, "weights": "w.pt"},
+        model={"factory": "config_user:make_model", "args": args, "weights": "w.pt"},
         constraints={"latency_ms": "60%"},
+        target={"name": "onnxruntime-cpu", "precisions": ["32x32"]},
+        storage="journal:trials.log",
     )
+    monkeypatch.chdir(tmp_path)
     config = load_config(write(tmp_path / "a.yaml", record))
+    assert config.storage == f"journal:{tmp_path / 'trials.log'}"
+    assert config.model.args == args
+    monkeypatch.chdir("/")
     (tmp_path / "study").mkdir()
     kept = tmp_path / "study" / "config.yaml"
     kept.write_text(config.to_yaml())

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "autocompress"
 ORDER = (
     "errors",
     "core",
+    "yaml_file",
     "factories",
     "graph",
     "space",
@@ -21,7 +22,6 @@ ORDER = (
     "evaluation",
     "controller",
     "report",
-    "yaml_file",
     "overrides",
     "config_sections",
     "config",

@@ -4,7 +4,7 @@ import json
 import shlex
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -98,6 +98,7 @@ def profile(
         from autocompress import api
         from autocompress.config import load_config
         from autocompress.report.live import ProgressBars
+        from autocompress.yaml_file import dump_yaml
 
         loaded = load_config(config)
         model, _, inputs = load_parts(loaded)
@@ -123,10 +124,16 @@ def profile(
             say(make_console(), f"autocompress profile {here} --from measured.json")
         elif isinstance(found, api.DeviceProfile):
             say(make_console(), f"{path}: {found.describe_model(space)}")
-            words = f"target: {{name: {target.name}, profile: {path.absolute()}}}"
-            say(make_console(), f"to search with it, write in {config}: {words}")
+            words = dump_yaml(profiled_section(loaded, path), flow=True).strip()
+            say(make_console(), f"to search with it, write in {config}: target: {words}")
         else:
             say(make_console(), f"{path}: simulated hardware, whose costs are computed")
+
+
+def profiled_section(config: "SearchConfig", path: Path) -> dict[str, Any]:
+    """Return what a configuration says of its target, with a profile of it."""
+    said = config.target.model_dump(exclude_defaults=True)
+    return {"name": config.target.name, **said, "profile": str(path.absolute())}
 
 
 def load_parts(config: "SearchConfig") -> "tuple[nn.Module, Task, ModelInputs]":

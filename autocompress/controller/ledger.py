@@ -133,7 +133,8 @@ class Ledger:
         try:
             with suppress(StorageError), writing(self.path):
                 for trial in self._running.values():
-                    trial.set_user_attr(RELEASED, True)
+                    with suppress(optuna.exceptions.UpdateFinishedTrialError):  # it just ended
+                        trial.set_user_attr(RELEASED, True)
             if self._is_elsewhere:
                 keep_copy(self.path, self._study)
         finally:

@@ -10,9 +10,9 @@ from typing import Any
 import optuna
 import sqlalchemy
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
-from autocompress.core.environment import STORAGE_PASSWORD
+from autocompress.core.environment import JOURNAL, STORAGE_PASSWORD
 from autocompress.core.files import read_json, write_json
 from autocompress.core.schema import SCHEMA_VERSION, check_record
 from autocompress.errors import (
@@ -30,9 +30,6 @@ _ATTRIBUTES = tuple(
     f"{of}_{kind}_attributes" for of in ("study", "trial") for kind in ("user", "system")
 )
 """Tables of Optuna whose values may be long."""
-
-JOURNAL = "journal:"
-"""What the address of a journal begins with, before its path."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -264,10 +261,22 @@ def _journal(path: Path, *, create: bool, read_only: bool) -> JournalStorage:
     """Open a journal; its writer cuts off what a killed process left half-written at its end."""
     if not (create or path.is_file()):
         raise FileNotFoundError(f"there is no file '{path}'")
-    if not read_only and path.exists() and path.stat().st_size > 0:
-        with path.open("rb+") as file:
-            content = file.read()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                file.truncate(whole)
+    if not read_only and path.exists() and not _is_whole(path):
+        lock = JournalFileSymlinkLock(str(path))
+        lock.acquire()  # or else it may be a line that another search is writing
+        try:
+            if not _is_whole(path):
+                with path.open("rb+") as file:
+                    file.truncate(file.read().rfind(b"\n") + 1)
+        finally:
+            lock.release()
     return JournalStorage(JournalFileBackend(str(path)))
+
+
+def _is_whole(path: Path) -> bool:
+    """Tell whether a journal's last line is complete."""
+    if path.stat().st_size == 0:
+        return True
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"

@@ -1,6 +1,8 @@
 """Hardware that is described rather than measured: what a simulated target consists of."""
 
 import math
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,10 +12,19 @@ import numpy as np
 
 from autocompress.core.files import read_json
 from autocompress.core.schema import check_name, check_record
-from autocompress.errors import InvalidInputError, MissingFileError, WrongTypeError, explain
+from autocompress.errors import (
+    InvalidInputError,
+    MissingFileError,
+    WrongTypeError,
+    check_type,
+    explain,
+)
 
 FLOAT = 32
 """Bit-width that stands for unquantised floating point."""
+
+UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged file of arrays raises, beside mistakes in its content."""
 
 WIDE = 16
 """Bits in which an accelerator without floating point runs unquantised layers."""
@@ -194,10 +205,11 @@ class LookupTable:
                 found = read_json(path)
                 values = found[array] if isinstance(found, Mapping) else found
             else:
-                loaded = np.load(path, allow_pickle=False)
-                values = loaded if path.suffix == ".npy" else loaded[array]
+                with path.open("rb") as file:
+                    loaded = np.load(file, allow_pickle=False)
+                    values = loaded if path.suffix == ".npy" else loaded[array]
             rows = np.asarray(values, dtype=np.float64).tolist()
-        except (KeyError, ValueError, OSError) as error:
+        except (KeyError, IndexError, ValueError, TypeError, *UNREADABLE) as error:
             raise InvalidInputError(
                 explain(
                     f"'{path}'",
@@ -247,7 +259,7 @@ def parse_simulation(record: object, folder: Path | None = None) -> Simulation:
     """
     every = {name for kind in _KINDS.values() for name in _names(kind)} | {"kind", "file", "array"}
     given = dict(check_record(record, what="simulation", keys=every, required=("kind",)))
-    check_name("simulation, kind", given["kind"], _KINDS)
+    check_name("simulation, kind", check_type("simulation, kind", given["kind"], str), _KINDS)
     kind = _KINDS[given.pop("kind")]
     if kind is LookupTable and "file" in given:
         keys = ("file", "array", "clock_mhz")
@@ -264,7 +276,9 @@ def parse_simulation(record: object, folder: Path | None = None) -> Simulation:
     )
     for name in ("weight_bits", "activation_bits"):
         if name in values:
-            values[name] = tuple(values[name])
+            widths = values[name]
+            kind_of = tuple if isinstance(widths, tuple) else list
+            values[name] = tuple(check_type(f"'{name}'", widths, kind_of))
     if "peak_gmacs" in values:
         values["peak_gmacs"] = _peaks(values["peak_gmacs"])
     if "cycles" in values:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import ValidationError
 from torch import nn
 
@@ -34,6 +33,7 @@ from autocompress.space.sections import (
     Text,
 )
 from autocompress.space.ties import tied_sets
+from autocompress.yaml_file import YAML_ERRORS, parse_yaml
 
 EXCLUDED = "excluded by the space"
 NO_RATIO = "no ratio of the space fits its channels"
@@ -282,8 +282,8 @@ def _path(source: str | Path) -> Path:
 
 def _read_yaml(path: Path) -> object:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except YAML_ERRORS as error:
         reason = " ".join(str(error).split())
         raise InvalidInputError(
             explain(

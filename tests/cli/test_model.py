@@ -7,8 +7,10 @@ import torch
 import yaml
 
 import autocompress as ac
-from autocompress.cli.model import load_parts
+from autocompress.cli.model import load_parts, profiled_section
+from autocompress.config import load_config
 from autocompress.core.budget import Budget
+from autocompress.yaml_file import dump_yaml, parse_yaml
 from stand_in import USER, FakeApi, invoke
 
 
@@ -61,3 +63,15 @@ def test_a_check_needs_no_training_data_where_a_search_needs_none() -> None:
     )
     _, task, _ = load_parts(config)
     assert list(task.train) == [batch]
+
+
+def test_the_section_that_uses_a_profile_keeps_what_it_was_made_with(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(
+        "model: {factory: 'm:n'}\ntask: {factory: 'm:t'}\nbudget: {trials: 1}\n"
+        "target: {name: onnxruntime-cpu, threads: 2, precisions: [32x32]}\n"
+    )
+    path = tmp_path / "a.json"
+    section = profiled_section(load_config(tmp_path / "study.yaml"), path)
+    line = dump_yaml(section, flow=True)
+    assert line == f"{{name: onnxruntime-cpu, threads: 2, precisions: [32x32], profile: {path}}}\n"
+    assert parse_yaml(line)["precisions"] == ["32x32"]

@@ -183,6 +183,23 @@ def test_a_trial_is_not_charged_for_a_search_that_is_closed(path):
     ledger.close()
 
 
+def test_ctrl_c_right_after_a_trial_ended_is_told_as_such(path, monkeypatch):
+    ledger = opened(path)
+    ticket, tell = ledger.ask(SPACE, SAMPLER), ledger._study.tell
+
+    def interrupted(*values, **options):
+        tell(*values, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ledger._study, "tell", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finish(ledger, ticket)
+    ledger.close()
+    ledger = opened(path)
+    assert ledger.finished == 1
+    ledger.close()
+
+
 def test_reap_leaves_the_trials_of_this_process_alone(ledger):
     ticket = ledger.ask(SPACE, SAMPLER)
     assert ledger.reap() == 0

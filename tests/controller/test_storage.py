@@ -9,11 +9,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages.journal import JournalFileSymlinkLock
 
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.sampler import make_sampler
@@ -92,6 +94,27 @@ def test_what_a_killed_process_left_half_written_in_a_journal_is_cut_off(tmp_pat
     assert _trial(ledger) == 1
     ledger.close()
     assert [json for json in journal.read_bytes().splitlines() if not json.endswith(b"}")] == []
+
+
+def test_the_line_that_another_search_is_writing_to_a_journal_is_left_alone(
+    tmp_path: Path,
+) -> None:
+    url, journal = f"journal:{tmp_path / 'trials.log'}", tmp_path / "trials.log"
+    first = _opened(tmp_path / "a" / "study.db", url)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lock = JournalFileSymlinkLock(str(journal))
+    lock.acquire()
+    journal.write_bytes(b"".join(lines[:-1]) + lines[-1][:10])
+    with ThreadPoolExecutor() as pool:
+        second = pool.submit(_opened, tmp_path / "b" / "study.db", url)
+        time.sleep(0.3)
+        assert not second.done()
+        journal.write_bytes(b"".join(lines))
+        lock.release()
+        second.result(timeout=60).close()
+    assert journal.read_bytes().startswith(b"".join(lines))
+    _trial(first)
+    first.close()
 
 
 def test_a_study_stays_where_it_is_kept(tmp_path: Path) -> None:

@@ -66,6 +66,8 @@ def test_energy_is_only_for_hardware_that_tells_it() -> None:
         ({"kind": "table", "cycles": [[[1, 2], [3]]]}, InvalidInputError, "shape"),
         ({"kind": "table", "cycles": [[[1, 0]]]}, InvalidInputError, "above 0"),
         ({"kind": "table", "cycles": 3}, WrongTypeError, "cycles"),
+        ({"kind": "accelerator", "weight_bits": 8}, WrongTypeError, "weight_bits"),
+        ({"kind": ["table"]}, WrongTypeError, "kind"),
         ({"kind": "table", "file": "none.npz"}, MissingFileError, "none.npz"),
     ],
 )
@@ -88,6 +90,21 @@ def test_a_table_is_imported_from_numpy_and_json(tmp_path: Path) -> None:
         assert read.clock_mhz == 100
     with pytest.raises(InvalidInputError, match="'times'"):
         parse_simulation({"kind": "table", "file": "lut.npz", "array": "times"}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("lut.npz", b"PK\x03\x04 and no more"),
+        ("lut.npy", b""),
+        ("lut.json", b'{"cycles": {"a": 1}}'),
+        ("lut.json", b"["),
+    ],
+)
+def test_a_damaged_table_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InvalidInputError, match=name):
+        LookupTable.read(tmp_path / name)
 
 
 def test_an_accelerator_has_sensible_bits() -> None:
