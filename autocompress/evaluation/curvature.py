@@ -6,7 +6,9 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from autocompress.evaluation.outputs import OutputForm
 from autocompress.evaluation.splits import size
 from autocompress.transform.compressed import CompressedModel
 
@@ -23,6 +25,7 @@ def hessian_traces(
     run: Callable[[nn.Module, Batch], Tensor],
     *,
     seed: int,
+    form: OutputForm = OutputForm(),  # noqa: B008  frozen
 ) -> dict[str, float]:
     """Estimate the trace of the Hessian for the weight of each layer.
 
@@ -34,11 +37,13 @@ def hessian_traces(
         model: In eval mode; not changed.
         layers: Names of layers.
         batches: What `run` takes, one at a time.
-        run: Calls the model on one batch; returns logits.
+        run: Calls the model on one batch; returns its outputs.
         seed: Draws the signs.
+        form: What the outputs stand for.
 
     Returns:
-        Traces in nats per squared unit of weight, by layer.
+        Traces in nats per squared unit of weight, by layer; 0 where the outputs
+        do not depend on one.
     """
     copied = copy.deepcopy(model)
     names = list(layers)
@@ -48,16 +53,23 @@ def hessian_traces(
     generator = torch.Generator().manual_seed(seed)
     sums, examples = [0.0] * len(names), 0
     for batch in batches:
-        rows = run(copied, batch).float().log_softmax(dim=-1).flatten(1)
-        loss = (rows.detach().exp() * (rows.detach() - rows)).sum(dim=1).mean()
-        gradients = torch.autograd.grad(loss, weights, create_graph=True)
+        with sdpa_kernel(SDPBackend.MATH):  # the others have no second derivative
+            rows = form.describe(run(copied, batch))
+        loss = form.divergence(rows.detach(), rows)
+        found = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
+        used = [at for at, gradient in enumerate(found) if gradient is not None]
         for probe in range(PROBES):
             signs = [_signs(weight, generator) for weight in weights]
             products = torch.autograd.grad(
-                gradients, weights, signs, retain_graph=probe + 1 < PROBES
+                [found[at] for at in used],
+                [weights[at] for at in used],
+                [signs[at] for at in used],
+                retain_graph=probe + 1 < PROBES,
+                allow_unused=True,
+                materialize_grads=True,
             )
-            for at, (sign, product) in enumerate(zip(signs, products, strict=True)):
-                sums[at] += float((sign * product).sum()) * size(batch) / PROBES
+            for at, product in zip(used, products, strict=True):
+                sums[at] += float((signs[at] * product).sum()) * size(batch) / PROBES
         examples += size(batch)
     return {name: total / examples for name, total in zip(names, sums, strict=True)}
 

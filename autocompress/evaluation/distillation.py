@@ -1,11 +1,12 @@
 """What a teacher tells beside labels: losses between its outputs or features and a student's."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from autocompress.evaluation.outputs import OutputForm
 
 ANGLE_WEIGHT = 2.0
 """Weight of angles beside distances in `relation_loss`, as in its paper."""
@@ -15,27 +16,28 @@ SMALLEST = 1e-8
 
 
 def distillation_loss(
-    student: Tensor, teachers: Tensor | Sequence[Tensor], temperature: float
+    student: Tensor,
+    teachers: Tensor | Sequence[Tensor],
+    temperature: float,
+    form: OutputForm = OutputForm(),  # noqa: B008  frozen
 ) -> Tensor:
     """Return T^2 KL(teacher || student) of softened outputs (Hinton et al. 2015).
 
-    Several teachers speak with the mean of their softened probabilities.
+    Several teachers speak with the mean of their softened probabilities. Of
+    predicted numbers it is the mean squared difference.
 
     Args:
-        student: Logits, n x classes.
-        teachers: Logits of the same shape, of one teacher or of each.
+        student: Outputs, such as logits, n x classes.
+        teachers: Outputs of the same shape, of one teacher or of each.
         temperature: Softening, > 0.
+        form: What the outputs stand for.
 
     Returns:
-        The mean over examples, scaled by T^2 so that gradients keep their size.
+        The mean over decisions, scaled by T^2 so that gradients keep their size.
     """
     given = (teachers,) if isinstance(teachers, Tensor) else tuple(teachers)
-    soft = F.log_softmax(student.float() / temperature, dim=-1)
-    softened = [F.log_softmax(logits.float() / temperature, dim=-1) for logits in given]
-    target = softened[0]
-    if len(softened) > 1:
-        target = torch.stack(softened).logsumexp(dim=0) - math.log(len(softened))
-    return F.kl_div(soft, target, reduction="batchmean", log_target=True) * temperature**2
+    target = form.mean([form.describe(outputs, temperature) for outputs in given])
+    return form.divergence(target, form.describe(student, temperature)) * temperature**2
 
 
 def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:

@@ -266,7 +266,7 @@ def train_elastic(
                 else:
                     with torch.no_grad():
                         target = task.run(model, batch)
-                    loss = distillation_loss(outputs, target, 1.0)
+                    loss = distillation_loss(outputs, target, 1.0, task.form(outputs, batch))
             torch.autograd.backward(loss)
             chosen = rng.choice(len(pool), size=min(RANDOM, len(pool)), replace=False)
             for candidate in (smallest, *(pool[index] for index in chosen)):
@@ -279,7 +279,8 @@ def train_elastic(
                 _train_mode(member.student)
                 with arithmetic(device, low_precision=recipe.low_precision):
                     taught = task.run(member.student, batch)
-                    loss = distillation_loss(taught, outputs.detach(), 1.0)
+                    form = task.form(taught, batch)
+                    loss = distillation_loss(taught, outputs.detach(), 1.0, form)
                 torch.autograd.backward(loss)
                 member.push()
             rate = peak * rate_factor(recipe, progress)

@@ -26,8 +26,8 @@ from autocompress.evaluation.course import Course
 from autocompress.evaluation.curvature import hessian_traces, rounding_damage
 from autocompress.evaluation.elastic import SharedWeights
 from autocompress.evaluation.proxy import (
-    divergence,
-    log_probabilities,
+    output_form,
+    predictions,
     recalibrate_batch_norms,
     score,
     settle,
@@ -95,7 +95,8 @@ class Evaluator:
             seed=seed,
             quantisation=quantisation,
         )
-        self._reference = log_probabilities(model, task, splits.sensitivity, device=device)
+        self._form = output_form(model, task, splits.sensitivity[0])
+        self._reference = predictions(model, task, splits.sensitivity, device=device)
         outputs = 4 * self._reference.numel() // count(splits.sensitivity)  # bytes an image
         self.answers = Answers(seed, training.recipe.views, outputs * epoch_images(task))
 
@@ -309,6 +310,8 @@ class Evaluator:
     def deviation(self, candidate: Candidate) -> float:
         """Return KL(original || candidate) on calibration images, without training.
 
+        Of predicted numbers it is the mean squared difference.
+
         Batch norms are recalibrated when channels or weights are gone, since
         their statistics no longer fit; weight grids apply, activation grids do not.
         Where the Hessian is asked for, what weights below 8 bits cost is
@@ -336,6 +339,7 @@ class Evaluator:
                 self.splits.sensitivity,
                 self.task.run,
                 seed=self.seed,
+                form=self._form,
             )
         return self.traces
 
@@ -344,5 +348,5 @@ class Evaluator:
         model.quantise_activations = False
         if candidate.pruning_ratios or model.record.sparse:
             recalibrate_batch_norms(model, self.task, self.splits.sensitivity, device=self.device)
-        outputs = log_probabilities(model, self.task, self.splits.sensitivity, device=self.device)
-        return divergence(self._reference, outputs)
+        said = predictions(model, self.task, self.splits.sensitivity, device=self.device)
+        return float(self._form.divergence(self._reference, said))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.core.quantisation import GPTQ, QuantisationConfig
+from autocompress.evaluation.outputs import OutputForm
 from autocompress.evaluation.precision import arithmetic
 from autocompress.evaluation.splits import ROUNDING_IMAGES, take
 from autocompress.evaluation.task import Batch, Task
@@ -112,21 +113,20 @@ def score(
     return total / examples
 
 
-def log_probabilities(
+def output_form(model: nn.Module, task: Task, batch: Batch) -> OutputForm:
+    """Return what a model's outputs stand for, as they are on a batch."""
+    with torch.inference_mode():
+        return task.form(task.run(model, batch), batch)
+
+
+def predictions(
     model: nn.Module, task: Task, batches: Sequence[Batch], *, device: str = "cpu"
 ) -> Tensor:
-    """Return log-softmax outputs over batches, one row per example."""
+    """Return what a model says over batches, as `OutputForm.describe` puts it."""
     model.eval()
+    rows = []
     with torch.inference_mode(), arithmetic(device):
-        rows = [task.run(model, batch).float().log_softmax(dim=-1).flatten(1) for batch in batches]
+        for batch in batches:
+            outputs = task.run(model, batch)
+            rows.append(task.form(outputs, batch).describe(outputs))
     return torch.cat(rows)
-
-
-def divergence(reference: Tensor, other: Tensor) -> float:
-    """Return the mean Kullback-Leibler divergence KL(reference || other), in nats.
-
-    Args:
-        reference: Log-probabilities, n x classes.
-        other: Log-probabilities of the same shape.
-    """
-    return float((reference.exp() * (reference - other)).sum(dim=1).mean())

@@ -12,6 +12,7 @@ from autocompress.core.seeds import derive_seed
 from autocompress.errors import AutocompressError, InvalidInputError, WrongTypeError, explain
 from autocompress.evaluation.task import Batch, Task, has_targets, inputs_of, targets_of
 from autocompress.graph.inputs import one_line
+from autocompress.graph.operations import like
 
 PROXY_IMAGES = 2000
 """Images of `train` that recalibrate batch norms, and of `val` that score the proxy."""
@@ -141,7 +142,7 @@ def place(batch: Batch, device: str) -> Batch:
     if isinstance(batch, Mapping):
         return {key: place(value, device) for key, value in batch.items()}
     if isinstance(batch, (tuple, list)):
-        return type(batch)(place(value, device) for value in batch)
+        return like(batch, [place(value, device) for value in batch])
     return batch
 
 
@@ -311,7 +312,7 @@ def _slice(batch: Batch, index: slice | Tensor) -> Batch:
     if isinstance(batch, Mapping):
         return {key: _slice(value, index) for key, value in batch.items()}
     if isinstance(batch, (tuple, list)):
-        return type(batch)(_slice(value, index) for value in batch)
+        return like(batch, [_slice(value, index) for value in batch])
     return batch
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autocompress.errors import AutocompressError, InvalidInputError, WrongTypeError, explain
+from autocompress.evaluation.outputs import OutputForm
 from autocompress.graph.inputs import one_line
 
 Batch = Any
@@ -70,6 +71,7 @@ class Task:
         self._loss = loss
         self._metric = metric
         self._forward = forward
+        self._form: OutputForm | None = None
 
     def __repr__(self) -> str:
         """Name the splits with their batches, as far as these can be counted."""
@@ -165,6 +167,12 @@ class Task:
             return value
         self._check_classes(outputs, targets)
         return F.cross_entropy(outputs.float(), targets)
+
+    def form(self, outputs: Tensor, batch: Batch) -> OutputForm:
+        """Return what outputs stand for, as the first batch shows that is asked about."""
+        if self._form is None:
+            self._form = OutputForm.of(outputs, targets_of(batch) if has_targets(batch) else None)
+        return self._form
 
     def loss_on(self, batches: Iterable[Batch]) -> Callable[[Tensor, Batch], Tensor] | None:
         """Return `loss`, or None if some batch has no targets."""

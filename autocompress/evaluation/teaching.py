@@ -116,13 +116,14 @@ class Teaching:
             with torch.set_grad_enabled(learns):
                 taught = self._taught(batch, mark)
             targets = [logits.detach() for logits in taught]
+            form = self.task.form(outputs, batch)
             if distill.kd_weight > 0.0:
-                soft = distillation_loss(outputs, targets, distill.temperature)
+                soft = distillation_loss(outputs, targets, distill.temperature, form)
                 loss = loss + distill.kd_weight * soft
             if self.points:
                 loss = loss + distill.feature_weight * self._feature_loss()
             if learns:
-                back = distillation_loss(taught[0], outputs.detach(), distill.temperature)
+                back = distillation_loss(taught[0], outputs.detach(), distill.temperature, form)
                 loss = loss + self.task.loss(taught[0], batch) + back
         return loss
 

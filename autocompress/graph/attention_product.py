@@ -32,7 +32,8 @@ def attention(
         enable_gqa: Whether several heads of the query share one of the key.
 
     Returns:
-        ... x queries x outputs.
+        ... x queries x outputs. Where a query may attend to nothing, that is
+        the mean of the values instead of zero.
     """
     if enable_gqa:
         key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
@@ -43,10 +44,12 @@ def attention(
         attn_mask = torch.ones(
             query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device
         ).tril()
+    lowest = torch.finfo(scores.dtype).min  # infinities would make NaN of a row of them
     if attn_mask is not None and attn_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attn_mask, -math.inf)
+        scores = scores.masked_fill(~attn_mask, lowest)
     elif attn_mask is not None:
-        scores = scores.sub(-attn_mask)  # an add would be taken for a residual one
+        hindrance = torch.neg(attn_mask).clamp(max=-lowest)
+        scores = scores.sub(hindrance)  # an add would be taken for a residual one
     weights = torch.softmax(scores, dim=-1)
     if dropout_p > 0.0:
         weights = torch.dropout(weights, dropout_p, True)

@@ -131,10 +131,10 @@ class Zero(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("zero", torch.zeros(()), persistent=False)
+        self.register_buffer("zero", torch.zeros(1), persistent=False)
 
     def forward(self, *_: object, **__: object) -> Tensor:
-        """Return zero, without axes."""
+        """Return zero with one axis, which stochastic depth draws along."""
         return self.zero
 
 
@@ -210,5 +210,19 @@ def _failure_with_zeros(model: nn.Module, inputs: ModelInputs, names: Sequence[s
             return f"the model does not run without it ({one_line(error)})"
     if [tensor.shape for tensor in got] != [tensor.shape for tensor in expected]:
         return "the model's output has another shape without it"
-    equal = all(torch.allclose(g, e, equal_nan=True) for g, e in zip(got, expected, strict=True))
-    return "" if equal else "the model differs from one in which it is zero"
+    if not all(torch.allclose(g, e, equal_nan=True) for g, e in zip(got, expected, strict=True)):
+        return "the model differs from one in which it is zero"
+    failure = _failure_in_training(cut, inputs)
+    if failure and not _failure_in_training(masked, inputs):
+        return f"the model cannot be trained without it ({failure})"
+    return ""
+
+
+def _failure_in_training(model: nn.Module, inputs: ModelInputs) -> str:
+    """Run a model in training mode; return what it raises, or ""."""
+    with torch.no_grad():
+        try:
+            inputs.run(model.train())
+        except Exception as error:
+            return one_line(error)
+    return ""

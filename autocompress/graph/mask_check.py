@@ -16,6 +16,9 @@ from autocompress.graph.structure import ChannelGroup
 TOLERANCE = 1e-4
 """Largest difference between pruned and masked, relative to the output scale."""
 
+QUARTERS = 4
+"""Parts of a group that are removed in turn."""
+
 REPEATS = 4
 """Variants of each example: enough for no channel to be dead on all of them."""
 
@@ -27,12 +30,13 @@ def check_groups(
 ) -> tuple[ChannelGroup, ...]:
     """Keep prunable only those groups whose pruning equals masking.
 
-    About a quarter of the channels of every prunable group, drawn at random,
-    is removed from one copy of the model and masked in another: the weights
-    and biases that produce them are zeroed, consumers are left alone.
-    Normalisation is randomised and the inputs are perturbed first, so that
-    channels differ from each other and from zero. Groups are judged together
-    and, if that fails, by bisection; those that pass also pass together.
+    About a quarter of the channels of every prunable group is removed from
+    one copy of the model and masked in another: the weights and biases that
+    produce them are zeroed, consumers are left alone. So are the other
+    quarters, one after the other, since a model may read one channel by its
+    number. Normalisation is randomised and the inputs are perturbed first, so
+    that channels differ from each other and from zero. Groups are judged
+    together and, if that fails, by bisection; those that pass also pass together.
 
     Args:
         model: A private float32 copy on the CPU in evaluation mode; left as it is.
@@ -48,8 +52,10 @@ def check_groups(
     probe, inputs = copy.deepcopy(model), perturbed(inputs, generator)
     randomise(probe, inputs, generator)
     bench = _Bench(probe, inputs)
-    removals = [(g, _draw(g, generator)) for g in groups if g.prunable]
-    bench.accept([], removals)
+    parts = {g.name: _parts(g, generator) for g in groups if g.prunable}
+    for turn in range(QUARTERS):
+        left = [g for g in groups if turn < len(parts.get(g.name, ()))]
+        bench.accept([], [(g, parts[g.name][turn]) for g in left if g.name not in bench.reasons])
     return tuple(_judged(group, bench.reasons) for group in groups)
 
 
@@ -204,10 +210,10 @@ def perturbed(inputs: ModelInputs, generator: torch.Generator) -> ModelInputs:
     return inputs.map(change)
 
 
-def _draw(group: ChannelGroup, generator: torch.Generator) -> tuple[int, ...]:
-    """Draw about a quarter of a group's channels, at least one."""
+def _parts(group: ChannelGroup, generator: torch.Generator) -> list[tuple[int, ...]]:
+    """Divide a group's channels at random, in quarters or, of fewer, one by one."""
     order = torch.randperm(group.channels, generator=generator).tolist()
-    return tuple(sorted(order[: max(1, group.channels // 4)]))
+    return [tuple(sorted(order[n::QUARTERS])) for n in range(min(QUARTERS, len(order)))]
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:

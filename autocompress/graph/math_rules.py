@@ -211,6 +211,19 @@ def average(
     total(run, out, x, dims)
 
 
+def norm(
+    run: Propagation,
+    out: object,
+    x: Tensor,
+    order: object = None,
+    dims: int | Sequence[int] | None = None,
+    *_: Any,
+    **__: Any,
+) -> None:
+    """A vector norm along some axes, of which zeros are no part unless they are counted."""
+    total(run, out, x, dims)
+
+
 def _listed(dims: int | Sequence[int] | None) -> list[int]:
     """List reduced axes; a flag in their place names none."""
     if dims is None or isinstance(dims, bool):
@@ -256,13 +269,15 @@ _POINTWISE = (
     *("add_", "fill_", "zero_", "normal_", "rsub", "zeros_like", "ones_like", "bernoulli"),
 )
 _TOTALS = ("sum", "amax", "amin", "max", "min", "any", "all")
-_AVERAGES = ("mean", "var", "std", "var_mean", "std_mean", "norm", "linalg_vector_norm")
+_AVERAGES = ("mean", "var", "std", "var_mean", "std_mean")
+_NORMS = ("norm", "linalg_vector_norm")
 
 MATH_RULES: dict[str, Rule] = {
     "pointwise": pointwise,
     **dict.fromkeys(_POINTWISE, pointwise),
     **dict.fromkeys(_TOTALS, total),
     **dict.fromkeys(_AVERAGES, average),
+    **dict.fromkeys(_NORMS, norm),
     "convolution": convolution,
     "mm": mm,
     "addmm": addmm,

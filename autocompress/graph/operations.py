@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from autocompress.graph.attention_product import FUSED, attention
+from autocompress.graph.inputs import output_tensors
 
 Inputs = tuple[tuple[Any, ...], Mapping[str, Any]]
 
@@ -19,6 +20,28 @@ LAYER_FUNCTIONS = frozenset(
         *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
     }
 )
+_SIGNATURES = {
+    "linear": ("input", "weight", "bias"),
+    **dict.fromkeys(
+        ("conv1d", "conv2d", "conv3d"),
+        ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
+    ),
+    **dict.fromkeys(
+        ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+        ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"),
+    ),
+}
+_DEFAULTS = {
+    "bias": None,
+    "stride": 1,
+    "padding": 0,
+    "output_padding": 0,
+    "dilation": 1,
+    "groups": 1,
+}
+_WHOLE = ("input", "weight", "bias", "groups")
+"""Arguments of layer functions, and which of them are not one per axis."""
+
 LAYER_KINDS = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding)
 ADD_FUNCTIONS = frozenset({"add", "__add__", "__radd__", "__iadd__", "add_"})
 
@@ -79,11 +102,13 @@ class OperationTrace:
     Attributes:
         operations: In the order of execution.
         spans: The blocks that were watched, in that order too.
+        outputs: Numbers of the tensors that the model returns.
         examples: How many there were.
     """
 
     operations: tuple[TracedOperation, ...]
     spans: tuple[BlockSpan, ...] = ()
+    outputs: tuple[int, ...] = ()
     examples: int = field(default=1, compare=False)
 
     def without(
@@ -128,7 +153,14 @@ class OperationTrace:
                 old, new = old + 1, new + 1
             kept.append(replace(operation, inputs=inputs, residual=residual))
             position += 1
-        return OperationTrace(operations=tuple(kept), examples=self.examples)
+        if any(number >= 0 and number not in renamed for number in self.outputs):
+            return None
+        outputs = [renamed.get(number, number) for number in self.outputs]
+        return OperationTrace(
+            operations=tuple(kept),
+            outputs=tuple(number for number in outputs if number is not None),
+            examples=self.examples,
+        )
 
 
 class _Recorder(TorchFunctionMode):
@@ -156,6 +188,7 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         kind = getattr(func, "__name__", "")
+        args, kwargs = layer_arguments(kind, args, kwargs)
         if kind == FUSED:
             with self:
                 return attention(*args, **kwargs)
@@ -224,13 +257,16 @@ def record_operations(
     hooks = [hook for name in blocks for hook in recorder.watch(name, model.get_submodule(name))]
     try:
         with torch.no_grad(), recorder:
-            model(*args, **kwargs)
+            returned = model(*args, **kwargs)
     finally:
         for hook in hooks:
             hook.remove()
     return OperationTrace(
         operations=tuple(recorder.operations),
         spans=tuple(recorder.spans),
+        outputs=tuple(
+            recorder.number[id(t)] for t in output_tensors(returned) if id(t) in recorder.number
+        ),
         examples=recorder.examples,
     )
 
@@ -244,6 +280,56 @@ def tensors_in(value: object) -> list[Tensor]:
     if isinstance(value, (tuple, list)):
         return [tensor for item in value for tensor in tensors_in(item)]
     return []
+
+
+def like(sequence: Sequence[Any], items: list[Any]) -> Sequence[Any]:
+    """Make a list or a tuple of other items, with the names that the first one's have."""
+    kind: Any = type(sequence)
+    made: Sequence[Any] = getattr(kind, "_make", kind)(items)  # of named tuples
+    return made
+
+
+def layer_arguments(
+    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    """Write a call of a layer function as a layer's own module does.
+
+    Args:
+        name: The function.
+        args: Its positional arguments.
+        kwargs: Those by name.
+
+    Returns:
+        All of a convolution's or a linear layer's arguments by position, with one number per axis
+        where there may be, and no others; what is given of any other function.
+
+    Example:
+        >>> args, _ = layer_arguments("conv1d", ("x", torch.ones(4, 2, 3)), {"padding": 1})
+        >>> args[2:]
+        (None, (1,), (1,), (1,), 1)
+    """
+    names = _SIGNATURES.get(name)
+    if names is None or (len(args) == len(names) and not _loose(args[3:])):
+        return args, kwargs
+    given = {**_DEFAULTS, **dict(zip(names, args, strict=False)), **kwargs}
+    if not {*given} >= {*names}:
+        return args, kwargs  # the function says what it lacks
+    axes = given["weight"].dim() - 2
+    listed = [given[key] if key in _WHOLE else _per_axis(given[key], axes) for key in names]
+    return tuple(listed), {}
+
+
+def _loose(arguments: Sequence[Any]) -> bool:
+    """Tell whether the settings of a convolution are not all written per axis."""
+    return sum(isinstance(value, int) for value in arguments) > 1
+
+
+def _per_axis(value: Any, axes: int) -> Any:
+    """Repeat one number for each axis; a padding may also be a word."""
+    if isinstance(value, str):
+        return value
+    numbers = (value,) if isinstance(value, int) else tuple(value)
+    return numbers * axes if len(numbers) == 1 else numbers
 
 
 def operand_owner(args: Sequence[Any], owners: Mapping[int, str]) -> str:

@@ -12,6 +12,13 @@ from torch.overrides import TorchFunctionMode
 from autocompress.errors import TraceError, explain
 from autocompress.graph.dataflow import Dataflow
 from autocompress.graph.inputs import ModelInputs, one_line, output_tensors
+from autocompress.graph.operations import (
+    LAYER_FUNCTIONS,
+    layer_arguments,
+    operand_owner,
+    tensors_in,
+    weight_owners,
+)
 from autocompress.graph.structure import Operation
 
 LAYER_TYPES = (nn.modules.conv._ConvNd, nn.Linear)
@@ -66,12 +73,14 @@ class Recording:
         calls: Module executions in the order in which they began.
         operations: Adds and concatenations in the order of execution.
         branches: Branches of residual sums in that order.
+        computed: Layers of whose weights something else is made than the layer's own product.
         batch_size: Examples in the run.
     """
 
     calls: list[ModuleCall] = field(default_factory=list)
     operations: list[Operation] = field(default_factory=list)
     branches: list[Branch] = field(default_factory=list)
+    computed: set[str] = field(default_factory=set)
     batch_size: int
 
     def runs(self, name: str) -> int:
@@ -96,6 +105,7 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self.recording = Recording(batch_size=batch_size)
         self.flow = Dataflow()
+        self.owners = weight_owners(model)
         self.stack: list[_Frame] = []
         self.layers = {
             module: sum(isinstance(inner, LAYER_TYPES) for inner in module.modules())
@@ -140,6 +150,7 @@ class _Recorder(TorchFunctionMode):
         given = output_tensors((args, kwargs))
         result = func(*args, **kwargs)
         name = getattr(func, "__name__", "")
+        self._note_weights(name, args, kwargs, result)
         operands: list[Tensor] = []
         if name in ADD_FUNCTIONS and self._batched(result):
             operands = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)][:2]
@@ -153,6 +164,18 @@ class _Recorder(TorchFunctionMode):
         if residual:
             self.flow.note_sum(result)
         return result
+
+    def _note_weights(
+        self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: object
+    ) -> None:
+        """Note the weights that a tensor is made of, unless by the function of a layer."""
+        if not output_tensors(result):
+            return
+        read = [self.owners.get(id(tensor), "") for tensor in tensors_in((args, kwargs))]
+        if name in LAYER_FUNCTIONS and any(read):
+            args, kwargs = layer_arguments(name, args, kwargs)
+            read.remove(operand_owner(args, self.owners))
+        self.recording.computed.update(filter(None, read))
 
     def _running(self) -> list[int]:
         """Number the executions of modules with layers that have not ended."""

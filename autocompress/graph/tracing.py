@@ -122,7 +122,8 @@ def _layers(recording: Recording, shared: Collection[str]) -> tuple[Layer, ...]:
     for call in recording.calls:
         found: tuple[Layer, ...] = ()
         if isinstance(call.module, (*LAYER_TYPES, nn.Embedding)):
-            found = (_layer(call, recording.batch_size, call.name in shared),)
+            computed = call.name in recording.computed
+            found = (_layer(call, recording.batch_size, call.name in shared, computed),)
         elif isinstance(call.module, nn.MultiheadAttention) and call.module._qkv_same_embed_dim:
             found = _attention_layers(call, call.module, recording.batch_size)
         for layer in found:
@@ -162,13 +163,13 @@ def _attention_layers(
     )
 
 
-def _layer(call: ModuleCall, batch_size: int, shared: bool) -> Layer:
+def _layer(call: ModuleCall, batch_size: int, shared: bool, computed: bool) -> Layer:
     module = call.module
     weight = module.get_parameter("weight") if "weight" in module._parameters else None
     spatial = not isinstance(module, (nn.Linear, nn.Embedding))
     if shared:
         reason = "shared weights"
-    elif weight is None or getattr(module, "max_norm", None) is not None:
+    elif weight is None or getattr(module, "max_norm", None) is not None or computed:
         reason = "computed weights"
     else:
         reason = ""

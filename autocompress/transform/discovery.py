@@ -87,7 +87,7 @@ def plan_grids(
     Returns:
         The plan; it has no sites when no layer is quantised.
     """
-    planner = _Planner(layers, config)
+    planner = _Planner(layers, config, trace.outputs)
     for operation in trace.operations:
         planner.visit(operation)
     return planner.plan()
@@ -96,8 +96,13 @@ def plan_grids(
 class _Planner:
     """Follows tensors, by their numbers, from operation to operation."""
 
-    def __init__(self, layers: Mapping[str, LayerConfig], config: QuantisationConfig) -> None:
-        self.layers, self.config = layers, config
+    def __init__(
+        self,
+        layers: Mapping[str, LayerConfig],
+        config: QuantisationConfig,
+        outputs: Collection[int],
+    ) -> None:
+        self.layers, self.config, self.outputs = layers, config, outputs
         self.root: dict[int, int] = {}
         self.integer: dict[int, bool | None] = {}
         self.readers: dict[int, list[_Reader]] = {}
@@ -119,7 +124,7 @@ class _Planner:
             views = kind in VIEW_FUNCTIONS and bool(inputs)
             self.root[self.count] = self._root(inputs[0]) if views else self.count
             self.integer[self.count] = integer
-            if kind in LAYER_FUNCTIONS:
+            if kind in LAYER_FUNCTIONS and _has_outputs_second(operation):
                 self.produced_by[self.count] = operation.owner
             if kind == "batch_norm" and inputs:
                 self._fold(operation.owner, inputs[0])
@@ -196,7 +201,7 @@ class _Planner:
         folds = {
             layer: (norm, operation)
             for layer, (norm, operation, number) in self.folds.items()
-            if len(self.readers[number]) == 1
+            if len(self.readers[number]) == 1 and number not in self.outputs
         }
         norms = {operation for _, operation in folds.values()}
         for number in self.convolved:
@@ -209,6 +214,11 @@ class _Planner:
                     inputs[consumer.removesuffix(".input")] = len(sites)
             sites.append(_site(uses))
         return QuantisationPlan(sites=tuple(sites), inputs=inputs, folds=folds)
+
+
+def _has_outputs_second(layer: TracedOperation) -> bool:
+    """Tell whether the outputs of a layer lie along axis 1, as batch norms read them."""
+    return layer.kind.startswith("conv") or (layer.kind == "linear" and len(layer.shapes[0]) == 2)
 
 
 def _site(uses: Sequence[_Use]) -> Site:

@@ -7,7 +7,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from autocompress.graph.attention_product import FUSED, attention
-from autocompress.graph.operations import LAYER_FUNCTIONS, operand_owner, tensors_in
+from autocompress.graph.operations import (
+    LAYER_FUNCTIONS,
+    layer_arguments,
+    like,
+    operand_owner,
+    tensors_in,
+)
 from autocompress.transform.record import QuantisationPlan
 
 Points = Callable[[Tensor, int], Tensor]
@@ -53,12 +59,13 @@ class PlannedMode(TorchFunctionMode):
         if name == FUSED and self.counts:
             with self:
                 return attention(*args, **(kwargs or {}))
-        result = self.compute(name, func, args, kwargs or {})
+        args, kwargs = layer_arguments(name, args, kwargs or {})
+        result = self.compute(name, func, args, kwargs)
         if isinstance(result, Tensor):
             return self._place(result)
         if isinstance(result, (tuple, list)) and tensors_in(result):
             placed = [self._place(t) if isinstance(t, Tensor) else t for t in result]
-            return placed if isinstance(result, list) else tuple(placed)
+            return like(result, placed)
         return result
 
     def compute(
@@ -107,7 +114,7 @@ def map_inputs(value: Any, points: Mapping[int, int], on_point: Points) -> Any:
         if isinstance(item, Mapping):
             return {key: visit(entry) for key, entry in item.items()}
         if isinstance(item, (tuple, list)):
-            return type(item)(visit(entry) for entry in item)
+            return like(item, [visit(entry) for entry in item])
         return item
 
     return visit(value)

@@ -4,6 +4,7 @@ from torch import nn
 
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.evaluation.curvature import hessian_traces, rounding_damage
+from autocompress.evaluation.outputs import VALUES, OutputForm
 from seasoned import compressed
 
 
@@ -58,3 +59,32 @@ def test_eight_bits_are_taken_to_cost_nothing() -> None:
     model, batches = _model(), _batches(1)
     result = compressed(model, batches[0][0], Candidate(layers={"0": LayerConfig(weight_bits=8)}))
     assert rounding_damage(result, {"0": 1.0}) == 0.0
+
+
+class _Attending(nn.Module):
+    """Fused attention, and a head that its outputs do not depend on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.other = nn.Linear(5, 4), nn.Linear(5, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.other(x)
+        y = self.fc(x)[:, None]
+        return nn.functional.scaled_dot_product_attention(y, y, y)[:, 0]
+
+
+def test_attention_has_a_curvature_and_what_is_not_read_has_none() -> None:
+    torch.manual_seed(0)
+    found = hessian_traces(_Attending(), ["fc", "other"], _batches(2), _run, seed=0)
+    assert found["fc"] > 0.0
+    assert found["other"] == 0.0
+
+
+def test_predicted_numbers_have_a_curvature_too() -> None:
+    torch.manual_seed(0)
+    model, batches = nn.Sequential(nn.Linear(5, 1)).eval(), _batches(100)
+    form = OutputForm(kind=VALUES)
+    found = hessian_traces(model, ["0"], batches, _run, seed=0, form=form)
+    inputs = torch.cat([x for x, _ in batches])
+    assert found["0"] == pytest.approx(2.0 * float(inputs.square().sum(dim=1).mean()), rel=0.1)

@@ -5,10 +5,10 @@ from scipy.stats import entropy
 from torch import nn
 
 from autocompress.core.candidate import Candidate, LayerConfig
+from autocompress.evaluation.outputs import OutputForm
 from autocompress.evaluation.precision import arithmetic, bfloat16_is_fast
 from autocompress.evaluation.proxy import (
-    divergence,
-    log_probabilities,
+    predictions,
     recalibrate_batch_norms,
     score,
     settle,
@@ -107,14 +107,15 @@ def test_scores_are_fractions_of_all_examples() -> None:
 
 def test_divergence_is_the_relative_entropy() -> None:
     batches = _labelled(torch.randn(5, 4), torch.randn(3, 4))
-    reference = log_probabilities(nn.Identity(), _task(batches), batches)
+    reference = predictions(nn.Identity(), _task(batches), batches)
     logits = torch.cat([x for x, _ in batches]).double().numpy()
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(reference.exp().numpy(), p, rtol=1e-5)
     other = torch.randn(8, 4).log_softmax(1)
     expected = entropy(p, other.double().exp().numpy(), axis=1).mean()
-    assert divergence(reference, other) == pytest.approx(expected, rel=1e-5)
-    assert divergence(reference, reference) == 0.0
+    form = OutputForm()
+    assert float(form.divergence(reference, other)) == pytest.approx(expected, rel=1e-5)
+    assert float(form.divergence(reference, reference)) == 0.0
 
 
 def test_arithmetic_is_bfloat16_only_where_it_is_asked_for_and_fast() -> None:

@@ -1,3 +1,4 @@
+from collections import namedtuple
 from typing import Any
 
 import pytest
@@ -162,3 +163,11 @@ def test_examples_of_several_shapes_are_refused_where_files_run() -> None:
             InvalidInputError, match=rf"'{name}'.*shape \[1\].*got a batch of \[3\]"
         ):
             check_shapes(make_splits(task, seed=0))
+
+
+def test_named_batches_keep_their_names() -> None:
+    named = namedtuple("named", "image label")
+    batches = [named(x, y) for x, y in _numbered(10, 4)]
+    taken = list(take(batches, 5, "train", "cpu"))
+    assert torch.equal(place(batches[0], "cpu").image, batches[0].image)
+    assert [(len(batch.image), len(batch.label)) for batch in taken] == [(4, 4), (1, 1)]

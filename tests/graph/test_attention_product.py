@@ -93,3 +93,16 @@ def test_products_with_unquantised_tensors_stay_unquantised() -> None:
     model, inputs = Attention(True).eval(), torch.randn(2, 6, 8)
     plan = discover_plan(model, ((inputs,), {}), {"out": W8A8})
     assert [site.name for site in plan.sites] == ["out.input"]
+
+
+@pytest.mark.parametrize("added", [False, True])
+def test_a_query_that_attends_to_nothing_stays_finite(added: bool) -> None:
+    query, key, value = _qkv()
+    mask = torch.rand(2, 1, 5, 7) < 0.7
+    mask[0, 0, 3] = False
+    given = torch.zeros(mask.shape).masked_fill(~mask, -torch.inf) if added else mask
+    expected = functional.scaled_dot_product_attention(query, key, value, attn_mask=given)
+    found = attention(query, key, value, attn_mask=given)
+    torch.testing.assert_close(found[0, :, 3], value[0].mean(dim=1, keepdim=False))
+    found[0, :, 3] = expected[0, :, 3] = 0.0
+    torch.testing.assert_close(found, expected)

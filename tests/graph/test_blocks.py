@@ -103,7 +103,7 @@ def test_only_the_innermost_block_is_listed() -> None:
 
 
 def test_the_model_itself_is_no_block_but_its_branches_are() -> None:
-    """Zero has no axes, so that nothing can be added to it in place."""
+    """Zero has one number, so that nothing can be added to it in place."""
     assert {n: b.droppable for n, b in _blocks(Residual(Add()), 2, 4).items()} == {"fc": True}
     block = _blocks(Residual(), 2, 4)["fc"]
     assert not block.droppable
@@ -270,3 +270,44 @@ def test_a_whole_layer_is_dropped_where_its_parts_take_two_tensors() -> None:
     assert {n: b.droppable for n, b in blocks.items()} == {"layers.0": True, "layers.1": True}
     drop_blocks(model, list(blocks))
     assert torch.equal(model(torch.ones(2, 4)), model.head(torch.ones(2, 4)))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth, as it is usually written."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return x
+        shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+        return x * x.new_empty(shape).bernoulli_(0.8) / 0.8
+
+
+class Deep(nn.Module):
+    """Branches that are dropped at random in training; `picky` needs a second axis there."""
+
+    def __init__(self, picky: bool = False) -> None:
+        super().__init__()
+        self.stem, self.branch, self.head = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.drop, self.picky = DropPath(), picky
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        y = self.branch(x)
+        if self.picky and self.training:
+            y = y[:, :8]
+        x = x + self.drop(y)
+        return self.head(x)
+
+
+def test_branches_under_stochastic_depth_can_be_dropped_and_trained() -> None:
+    model = Deep()
+    assert _blocks(model, 2, 4)["branch"].droppable
+    drop_blocks(model, ["branch"], ["branch"])
+    x = torch.randn(2, 4)
+    torch.testing.assert_close(model.train()(x), model.head(model.stem(x)))
+
+
+def test_a_branch_without_which_a_model_cannot_be_trained_stays() -> None:
+    block = _blocks(Deep(picky=True), 2, 4)["branch"]
+    assert not block.droppable
+    assert "the model cannot be trained without it (IndexError" in block.reason

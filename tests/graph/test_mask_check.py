@@ -201,3 +201,24 @@ def test_perturbed_inputs_stay_acceptable() -> None:
     assert sorted(shuffled.flatten().tolist()) == sorted([1, 2, 3, 4, 5, 6] * 4)
     assert not torch.equal(shuffled, ids.repeat(4, 1))
     assert torch.equal(x, torch.full((2, 3), 5.0))
+
+
+class _Gate(nn.Module):
+    """Multiplies all channels with one of them, by its number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+        self.conv, self.fc = nn.Conv2d(3, 16, 3), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        x = x * torch.sigmoid(x[:, self.number : self.number + 1])
+        return self.fc(x.mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("number", range(16))
+def test_a_channel_that_is_read_by_its_number_keeps_its_group_whole(number: int) -> None:
+    group, _ = _traced(_Gate(number), 3, 8, 8).groups
+    assert not group.prunable
+    assert "mask check" in group.reason or "does not run" in group.reason

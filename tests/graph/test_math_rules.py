@@ -113,3 +113,20 @@ def test_grouped_convolutions_tie_their_inputs(groups: int, classes: int) -> Non
     together = set(produced.tolist()) == set(run.labels.find(marks).tolist())
     assert together == (groups in (3, 6))  # whole convolution groups go, inputs and outputs alike
     assert len(set(produced.tolist())) == {1: 12, 2: 6, 3: 3, 6: 6}[groups]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        lambda x, _: functional.normalize(x, dim=1),
+        lambda x, _: x / x.norm(dim=1, keepdim=True),
+        lambda x, _: x * torch.norm(x, p=1, dim=1, keepdim=True),
+        lambda x, _: x / torch.linalg.vector_norm(x, 3, dim=(1, 2), keepdim=True),
+        lambda x, _: x / x.norm(),
+    ],
+)
+def test_norms_keep_the_channels_apart(case: Case) -> None:
+    run, marks, _, output = _followed(case)
+    assert run.labels.reasons() == run.labels.reasons(certain=False) == {}
+    assert _tied(run, marks, run.get(output)[1])
+    assert len(set(run.labels.find(marks).tolist())) == 6

@@ -1,6 +1,8 @@
 import copy
+from collections import namedtuple
 from collections.abc import Collection
 from itertools import combinations
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ from torch.nn import functional
 from autocompress.graph.blocks import drop_blocks
 from autocompress.graph.operations import (
     OperationTrace,
+    layer_arguments,
+    like,
     norm_owners,
     record_operations,
     weight_owners,
@@ -94,7 +98,7 @@ class _InPlace(nn.Module):
 def test_what_reads_from_inside_a_block_is_not_derived(make: type[nn.Module]) -> None:
     inputs = ((torch.randn(2, 3, 4, 4),), {})
     found = record_operations(make(), inputs, ["block"])
-    assert found.without(()) == OperationTrace(operations=found.operations)
+    assert found.without(()) == OperationTrace(operations=found.operations, outputs=found.outputs)
     assert found.without(["block"]) is None
 
 
@@ -116,3 +120,44 @@ def test_owners_are_found_by_identity() -> None:
     assert weight_owners(model)[id(model.conv2.weight)] == "conv2"
     assert norm_owners(model)[id(model.bn2.running_mean)] == "bn2"
     assert norm_owners(nn.BatchNorm2d(3, track_running_stats=False)) == {}
+
+
+CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+    ("conv1d", (4, 2, 3), {"padding": 1}),
+    ("conv1d", (4, 2, 3), {"bias": torch.ones(4), "padding": "same", "dilation": (2,)}),
+    ("conv2d", (4, 2, 3, 3), {"stride": 2, "padding": (1, 0)}),
+    ("conv2d", (4, 1, 3, 3), {"groups": 2, "padding": [1]}),
+    ("conv_transpose2d", (4, 1, 3, 3), {"stride": 2, "output_padding": 1, "groups": 2}),
+    ("linear", (4, 2), {"bias": torch.ones(4)}),
+    ("linear", (4, 2), {}),
+]
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+@pytest.mark.parametrize(("name", "shape", "settings"), CALLS)
+def test_layers_are_called_alike_however_a_call_is_written(
+    name: str, shape: tuple[int, ...], settings: dict[str, Any], by_name: bool
+) -> None:
+    function = getattr(functional, name)
+    columns = shape[0] if "transpose" in name else shape[1] * settings.get("groups", 1)
+    x = torch.randn(3, *([columns] if name != "linear" else []), *[8] * (len(shape) - 2))
+    x, weight = torch.randn(3, columns) if name == "linear" else x, torch.randn(shape)
+    given = (x,) if by_name else (x, weight)
+    named = {"weight": weight, **settings} if by_name else settings
+    args, kwargs = layer_arguments(name, given, named)
+    assert not kwargs
+    assert args[1] is weight
+    assert len(args) == (3 if name == "linear" else 8 if "transpose" in name else 7)
+    assert all(isinstance(value, (str, tuple)) for value in args[3:6])
+    torch.testing.assert_close(function(*args), function(*given, **named))
+    assert layer_arguments(name, args, {}) == (args, {})
+
+
+def test_sequences_are_made_anew_of_their_own_kind() -> None:
+    pair = namedtuple("pair", "x y")(torch.ones(1), torch.zeros(1))
+    found = like(pair, [1, 2])
+    assert (type(found), found.x, found.y) == (type(pair), 1, 2)  # type: ignore[attr-defined]
+    extreme = torch.ones(2, 3).max(dim=1)
+    assert like(extreme, [*extreme]).values is extreme.values  # type: ignore[attr-defined]
+    assert like([1], [2, 3]) == [2, 3]
+    assert like((1,), [2]) == (2,)

@@ -178,3 +178,37 @@ def test_the_fingerprint_sees_shapes_and_names_but_no_values() -> None:
     assert fingerprint(first) != fingerprint(PlainNet(9))
     assert fingerprint(nn.Sequential(nn.ReLU())) != fingerprint(nn.Sequential(nn.GELU()))
     assert trace(first, torch.zeros(2, 3, 16, 16)).fingerprint == fingerprint(first)
+
+
+class _Standardised(nn.Conv2d):
+    """A convolution that computes its weight from its parameter."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
+        return functional.conv2d(x, weight, self.bias, self.stride, self.padding)
+
+
+class _Tied(nn.Module):
+    """Multiplies with the table of an embedding; `table` is read by a layer's function alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.table = nn.Embedding(9, 4), nn.Embedding(9, 4)
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.fc(self.embedding(ids) + self.table(ids))
+        return x @ self.embedding.weight.t() + functional.linear(x, self.table.weight)
+
+
+def test_weights_that_something_else_is_made_of_are_not_quantised() -> None:
+    layers = _Standardised(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 2)
+    model = nn.Sequential(*layers)
+    graph = trace(model, torch.randn(2, 3, 8, 8))
+    assert {layer.name: layer.reason for layer in graph.layers} == {
+        "0": "computed weights",
+        "1": "",
+        "3": "",
+    }
+    found = {layer.name: layer.reason for layer in trace(_Tied(), torch.zeros(2, 3).long()).layers}
+    assert found == {"embedding": "computed weights", "table": "", "fc": ""}

@@ -161,7 +161,7 @@ def test_only_a_norm_that_follows_a_layer_alone_is_folded() -> None:
     model, inputs = _Folds(), torch.randn(2, 3, 4, 4)
     plan = _plan(model, inputs, _everything(model))
     assert {layer: norm for layer, (norm, _) in plan.folds.items()} == {"a": "norm_a"}
-    assert "c" not in plan.inputs  # a weight given by keyword is computed in float
+    assert "c" in plan.inputs  # whose weight is given by keyword
 
 
 @pytest.mark.parametrize("name", ["ResidualNet", "ConcatNet"])
@@ -218,3 +218,31 @@ def test_convolutions_end_in_a_rounding_before_anything_but_the_output() -> None
     plan = discover_plan(model, ((inputs,), {}), dict.fromkeys(names, W8A8))
     silu = next(site for site in plan.sites if site.name == "first.output")
     assert silu.points == (plan.folds["first"][1],)
+
+
+class _OtherAxes(nn.Module):
+    """Norms along axes that are not those of a layer's outputs, and after one that is returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.tokens, self.rows = nn.Embedding(5, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.up, self.seen = nn.ConvTranspose1d(4, 4, 2, stride=2), nn.Conv1d(4, 4, 1)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(4) for _ in range(5))
+
+    def forward(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.norms[0](self.table(ids))
+        x = self.norms[1](self.tokens(x))
+        x = self.norms[2](self.up(x))
+        seen = self.seen(x)
+        x = self.norms[3](seen).mean(dim=2)
+        return self.norms[4](self.rows(x)), seen
+
+
+def test_only_norms_along_the_outputs_of_a_layer_are_folded() -> None:
+    model, ids = _OtherAxes().eval(), torch.randint(5, (2, 4))
+    layers = dict.fromkeys(("table", "tokens", "up", "seen", "rows"), W8A8)
+    plan = discover_plan(model, ((ids,), {}), layers)
+    assert {layer: norm for layer, (norm, _) in plan.folds.items()} == {
+        "up": "norms.2",
+        "rows": "norms.4",
+    }

@@ -59,3 +59,24 @@ def test_every_point_of_a_site_has_its_number() -> None:
         Site(name="b.input", bits=4, points=(2, 5)),
     )
     assert site_points(QuantisationPlan(sites=sites)) == {-1: 0, 2: 1, 5: 1}
+
+
+def test_what_operations_return_keeps_its_names() -> None:
+    with PlannedMode({1: 0}, lambda t, _: t + 1, {}, lambda _, args: args):
+        x = torch.ones(2, 3)
+        found = x.max(dim=1)
+    assert found.values.tolist() == [2.0, 2.0]
+    assert found.indices.shape == (2,)
+
+
+def test_layers_get_their_arguments_by_position() -> None:
+    layer, seen = nn.Conv1d(2, 4, 3), list[tuple[object, ...]]()
+
+    def note(_: str, args: tuple[object, ...]) -> tuple[object, ...]:
+        seen.append(args)
+        return args
+
+    x = torch.randn(1, 2, 8)
+    with PlannedMode({}, lambda t, _: t, {id(layer.weight): "layer"}, note):
+        functional.conv1d(x, layer.weight, bias=layer.bias, padding=1)
+    assert seen[0][2:] == (layer.bias, (1,), (1,), (1,), 1)
