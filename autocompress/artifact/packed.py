@@ -39,7 +39,10 @@ def write_packed(compressed: CompressedModel, path: Path) -> int:
     """
     entries: dict[str, Entry] = {}
     special = compressed.record.quantised.keys() | compressed.record.sparse.keys()
+    first = _first_names(compressed.network)
     for name, tensor in compressed.network.state_dict().items():
+        if first.get(name, name) != name:  # a weight that several share is stored once
+            continue
         layer = name.removesuffix(".weight")
         if name.endswith(".weight") and layer in special:
             stored = _stored_weight(compressed, layer)
@@ -139,8 +142,12 @@ def _restore_weight(compressed: CompressedModel, layer: str, parts: dict[str, En
 def _restore(compressed: CompressedModel, entries: dict[str, Entry]) -> None:
     state: dict[str, Any] = {}
     whole = []
+    first = _first_names(compressed.network)
     for name in compressed.network.state_dict():
         names = [key for key in entries if key.startswith(f"{name}:")]
+        if not names and name not in entries and first.get(name, name) in state:
+            state[name] = state[first[name]]
+            continue
         if not names:
             state[name] = _tensor(entries.pop(name))
             continue
@@ -156,6 +163,13 @@ def _restore(compressed: CompressedModel, entries: dict[str, Entry]) -> None:
         quantiser.set_extra_state(row)
     if entries:
         raise KeyError(f"no place for {', '.join(sorted(entries))}")
+
+
+def _first_names(network: nn.Module) -> dict[str, str]:
+    """Map the name of each parameter to the first that the same one has."""
+    seen: dict[int, str] = {}
+    every = network.named_parameters(remove_duplicate=False)
+    return {name: seen.setdefault(id(parameter), name) for name, parameter in every}
 
 
 def _tensor(entry: Entry) -> Tensor:

@@ -93,7 +93,7 @@ def count_all_costs(
     for name, width in widths.items():
         layer, codes = graph.layer_by_name[name], _codes(population, name)
         biases = width.out_channels * (layer.parameters > math.prod(layer.weight_shape))
-        weights = width.parameters - biases
+        weights = (width.parameters - biases) * (not layer.tied)
         per_weight = np.zeros(len(configs))
         for code in np.flatnonzero(np.bincount(codes)):
             per_weight[code] = (stored or _plain_bits)(name, configs[code])
@@ -103,10 +103,11 @@ def count_all_costs(
         bytes_left += np.where(bits[codes, 0] < FLOAT, grids, 0)
         macs += width.standing * width.macs
         bops += width.standing * width.macs * bits[codes, 1]
-        parameters += width.standing * width.parameters
+        parameters += width.standing * (weights + biases)
         size += width.standing * bytes_left
     whole, left = _norm_channels(graph, population)
-    in_layers = sum(layer.parameters for layer in graph.layers)
+    tied = sum(math.prod(layer.weight_shape) for layer in graph.layers if layer.tied)
+    in_layers = sum(layer.parameters for layer in graph.layers) - tied
     others = max(graph.parameters - in_layers - NORM_PARAMETERS * whole, 0)
     parameters += others + NORM_PARAMETERS * left
     size += FLOAT_BYTES * (others + (NORM_PARAMETERS + NORM_BUFFERS) * left)

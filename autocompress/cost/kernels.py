@@ -36,7 +36,10 @@ def executed_kernels(
         How often each kernel runs.
     """
     plan = KernelPlan(graph, target)
-    return dict(Counter(plan.kernel(site) for site in plan.sites(candidate)))
+    counts: Counter[KernelKey] = Counter()
+    for site in plan.sites(candidate):
+        counts[plan.kernel(site)] += plan.runs(site)
+    return dict(counts)
 
 
 def precision_class(candidate: Candidate, target: Target) -> str:
@@ -119,6 +122,11 @@ class KernelPlan:
     def place(self, site: Site) -> Place:
         """Return the layer or what else runs at a site."""
         return self._places[site[0]]
+
+    def runs(self, site: Site) -> int:
+        """Return how often a site's kernel runs: that of a shared layer several times."""
+        place = self._places[site[0]]
+        return place.runs if isinstance(place, Layer) else 1
 
     def sites(self, candidate: Candidate) -> list[Site]:
         """List what a candidate runs, in a form that is quick to make and to look up."""

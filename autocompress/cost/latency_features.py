@@ -88,6 +88,7 @@ class LatencyFeatures:
         self.depthwise = {
             layer.name for layer, _ in self.layers if layer.groups == layer.input_shape[0] > 1
         }
+        self.runs = {layer.name: layer.runs for layer, _ in self.layers}
         self.groups = sorted({name for groups in self.plan.groups for name in groups})
         self.has_additions = any(key.kind == "add" for key in kernels)
         self.lines = {
@@ -139,8 +140,8 @@ class LatencyFeatures:
                 column = 7 if name in self.depthwise else 0
                 table[:, column] += in_integers * integer
                 table[:, column + 1] += in_floats * floating
-                numbers[:, 0] += integer * OPERATION_MS
-                numbers[:, 1] += floating * OPERATION_MS
+                numbers[:, 0] += integer * (self.runs[name] * OPERATION_MS)
+                numbers[:, 1] += floating * (self.runs[name] * OPERATION_MS)
                 numbers[:, 3] += integer * ragged * OPERATION_MS
                 numbers[:, 4] += integer * weights * BYTE_MS
                 numbers[:, 5] += floating * weights * (4 * BYTE_MS)
@@ -253,12 +254,14 @@ class LatencyFeatures:
             floats = self.plan.kernel((index, ratios, FLOAT))
             possible = any(known.bits == INT8 for known in self.kernels.kernels)
             whole = self.plan.kernel((index, tuple(0.0 for _ in ratios), FLOAT)).out_channels
+            ragged = floats.in_channels % VECTOR > 0 or floats.out_channels % VECTOR > 0
+            runs = self.plan.runs((index, ratios, FLOAT))
             self.times[key] = (
-                self.kernels.time(integers) if possible else 0.0,
-                self.kernels.time(floats),
+                runs * self.kernels.time(integers) if possible else 0.0,
+                runs * self.kernels.time(floats),
                 floats.out_channels / whole,
-                float(floats.weights),
-                float(floats.in_channels % VECTOR > 0 or floats.out_channels % VECTOR > 0),
+                float(runs * floats.weights),
+                float(runs * ragged),
             )
         return self.times[key]
 

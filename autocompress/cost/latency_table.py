@@ -36,7 +36,8 @@ class LatencyTable:
         for site in self.plan.sites(candidate):
             ms = self.times.get(site)
             if ms is None:
-                ms = self.times[site] = self.time(self.plan.kernel(site))
+                once = self.time(self.plan.kernel(site))
+                ms = self.times[site] = once * self.plan.runs(site)
             total += ms
         return total
 

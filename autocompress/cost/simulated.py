@@ -137,8 +137,10 @@ class _Costs:
         if isinstance(place, Weightless):  # not simulated
             return LayerCost(latency_ms=0.0)
         if not isinstance(self.simulation, LookupTable):
-            return simulate_kernel(self.simulation, self.plan.kernel(site), bits, batch_size=size)
+            return simulate_kernel(
+                self.simulation, self.plan.kernel(site), bits, batch_size=size
+            ).repeated(self.plan.runs(site))
         if not isinstance(place, Layer):
             return LayerCost(latency_ms=0.0)
-        share = self.plan.kernel(site).operations / place.macs
+        share = self.plan.kernel(site).operations * place.runs / place.macs
         return look_up(self.simulation, site[0], bits, share, batch_size=size)

@@ -32,6 +32,10 @@ class LayerCost:
     latency_ms: float
     energy_mj: float = 0.0
 
+    def repeated(self, runs: int) -> "LayerCost":
+        """Return the cost of several runs."""
+        return LayerCost(latency_ms=runs * self.latency_ms, energy_mj=runs * self.energy_mj)
+
 
 def simulate_kernel(
     simulation: Simulation, key: KernelKey, bits: tuple[int, int], *, batch_size: int = 1

@@ -20,8 +20,10 @@ class Layer:
         kernel_size: Kernel per spatial axis; () where there is none.
         stride: Stride per spatial axis; () where there is none.
         groups: Convolution groups; 1 for other layers.
-        macs: Multiply-accumulates for one example.
+        macs: Multiply-accumulates for one example, of all its runs.
         parameters: Number of weights and biases.
+        runs: How often it runs in one inference; the shapes are those of the first.
+        tied: Whether an earlier layer holds the same weight.
         quantisable: Whether bits below 32 can be given.
         reason: Why not, if not; "" otherwise.
     """
@@ -36,6 +38,8 @@ class Layer:
     groups: int = 1
     macs: int = 0
     parameters: int = 0
+    runs: int = 1
+    tied: bool = False
     quantisable: bool = True
     reason: str = ""
 

@@ -119,16 +119,21 @@ def _shared_modules(model: nn.Module, recording: Recording) -> set[str]:
 def _layers(recording: Recording, shared: Collection[str]) -> tuple[Layer, ...]:
     """Describe each layer by its first execution; MACs are summed over all of them."""
     layers: dict[str, Layer] = {}
+    weights: dict[int, str] = {}
     for call in recording.calls:
         found: tuple[Layer, ...] = ()
         if isinstance(call.module, (*LAYER_TYPES, nn.Embedding)):
             computed = call.name in recording.computed
-            found = (_layer(call, recording.batch_size, call.name in shared, computed),)
+            layer = _layer(call, recording.batch_size, call.name in shared, computed)
+            first = weights.setdefault(id(call.module._parameters.get("weight", call)), call.name)
+            found = (replace(layer, tied=first != call.name),)
         elif isinstance(call.module, nn.MultiheadAttention) and call.module._qkv_same_embed_dim:
             found = _attention_layers(call, call.module, recording.batch_size)
         for layer in found:
             known = layers.get(layer.name)
-            layers[layer.name] = replace(known, macs=known.macs + layer.macs) if known else layer
+            if known is not None:
+                layer = replace(known, macs=known.macs + layer.macs, runs=known.runs + 1)
+            layers[layer.name] = layer
     return tuple(layers.values())
 
 

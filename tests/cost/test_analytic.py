@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from autocompress.artifact.packed import write_packed
+from autocompress.artifact.packed import read_packed, write_packed
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.cost.analytic import ENTRY_BYTES, HEADER_BYTES, SITE_BYTES, count_costs
@@ -188,3 +188,32 @@ def test_the_estimate_is_what_the_file_holds(
         stored = StoredBits(model, reduced=reduce_range == "on")
         estimate = count_costs(graph, result.record.candidate, stored)["size_bytes"]
         assert estimate == pytest.approx(size, rel=0.03, abs=600)
+
+
+def test_a_weight_that_two_layers_share_counts_once(tmp_path: Path) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.fc = nn.Embedding(500, 16), nn.Linear(16, 16)
+            self.head = nn.Linear(16, 500)
+            self.head.weight = self.table.weight
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return self.head(self.fc(self.table(ids)))
+
+    model, ids = Tied().eval(), torch.zeros(2, 3, dtype=torch.long)
+    graph = trace(model, ids)
+    assert {layer.name: layer.tied for layer in graph.layers} == {
+        "table": False,
+        "fc": False,
+        "head": True,
+    }
+    costs = count_costs(graph, Candidate())
+    assert costs["parameters"] == sum(p.numel() for p in model.parameters())
+    path = tmp_path / "weights.packed"
+    written = write_packed(compressed(model, ids, Candidate()), path)
+    assert costs["size_bytes"] == pytest.approx(written, rel=0.03)
+    rebuilt = read_packed(path, Tied())
+    with torch.no_grad():
+        torch.testing.assert_close(rebuilt(ids), model(ids), rtol=0, atol=0)
+    assert rebuilt.network.head.weight is rebuilt.network.table.weight

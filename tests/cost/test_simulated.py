@@ -4,16 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from autocompress.artifact.session import check_available
 from autocompress.core.candidate import Candidate, LayerConfig
-from autocompress.core.simulation import LookupTable, Roofline
+from autocompress.core.simulation import WIDE, Accelerator, LookupTable, Roofline
 from autocompress.core.target import Target
 from autocompress.cost.kernel_key import KernelKey
+from autocompress.cost.kernels import executed_kernels
 from autocompress.cost.resolve import load_profile, resolve_target
 from autocompress.cost.simulated import SimulatedProfile
 from autocompress.cost.simulator import simulate_kernel
 from autocompress.errors import InvalidInputError
+from autocompress.graph.tracing import trace
 from toy_graphs import residual_graph
 
 GRAPH = residual_graph()
@@ -101,3 +105,42 @@ def test_a_roofline_of_a_network() -> None:
     profile = SimulatedProfile(target=Target(name="cpu", simulation=roofline))
     macs = sum(layer.macs for layer in GRAPH.layers)
     assert profile.predict_latency(GRAPH, _uniform(8, 8)) == pytest.approx(macs / 1e9 * 1e3)
+
+
+class _Repeated(nn.Module):
+    """One convolution that runs three times, or three alike that run once."""
+
+    def __init__(self, shared: bool) -> None:
+        super().__init__()
+        self.stem, self.fc = nn.Conv2d(3, 16, 1), nn.Linear(16, 4)
+        self.steps = nn.ModuleList(nn.Conv2d(16, 16, 3, padding=1) for _ in range(3))
+        if shared:
+            self.steps = nn.ModuleList([self.steps[0]] * 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        for step in self.steps:
+            x = step(x).relu()
+        return self.fc(x.mean(dim=(2, 3)))
+
+
+def test_a_layer_that_runs_several_times_costs_as_much_as_several() -> None:
+    graphs = [trace(_Repeated(shared), torch.randn(2, 3, 8, 8)) for shared in (True, False)]
+    assert [len(graph.layers) for graph in graphs] == [3, 5]
+    targets = [
+        Target(name="cpu", simulation=Roofline(peak_gmacs=((32, 32, 20.0),), bandwidth_gbs=4.0)),
+        Target(name="npu", simulation=Accelerator()),
+    ]
+    for target in targets:
+        one, other = (SimulatedProfile(target=target).predict_costs(g, Candidate()) for g in graphs)
+        assert one == pytest.approx(other)
+    kernels = [executed_kernels(graph, Candidate(), targets[0]) for graph in graphs]
+    assert kernels[0] == kernels[1]
+
+
+def test_a_table_has_the_cycles_of_all_runs_of_a_layer() -> None:
+    graph = trace(_Repeated(shared=True), torch.randn(2, 3, 8, 8))
+    table = LookupTable(cycles=tuple(((100.0 * n,),) for n in (1, 2, 3)), clock_mhz=1.0)
+    profile = SimulatedProfile(target=Target(name="npu", simulation=table))
+    whole = profile.predict_costs(graph, Candidate())["latency_ms"]
+    assert whole == pytest.approx(0.6 * WIDE * WIDE)
