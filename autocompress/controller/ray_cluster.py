@@ -63,12 +63,26 @@ def connect(executor: Executor) -> bool:
     return True
 
 
+def room_for(executor: Executor) -> int:
+    """Count the workers that fit on the nodes of the cluster as it is, at least one."""
+    fitting = 0
+    for node in _alive():
+        shares = [node.get("CPU", 0.0) / executor.cpus]
+        shares += [node.get("GPU", 0.0) / executor.gpus] if executor.gpus else []
+        fitting += int(min(shares) + 1e-9)
+    return max(1, fitting)
+
+
+def _alive() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
 def _check_room(executor: Executor, *, may_grow: bool) -> None:
     """Look for a node that a worker fits on, without which Ray would wait.
 
     A cluster may grow, so that it is only said; one of this host alone never does, and refuses.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = _alive()
     wanted = {"CPU": executor.cpus, "GPU": executor.gpus}
     if any(all(node.get(key, 0.0) >= wanted[key] for key in wanted) for node in nodes):
         return

@@ -26,7 +26,7 @@ from ray import cloudpickle, tune
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from autocompress.controller.ray_cluster import connect
+from autocompress.controller.ray_cluster import connect, room_for
 from autocompress.controller.work import Evaluate, Outcome, Work, attempt, failed
 from autocompress.core.executor import Executor
 from autocompress.errors import InvalidInputError, SearchFailedError, explain
@@ -67,8 +67,7 @@ class RayPool:
         """
         placed = _packed(prepare)
         self._started = connect(executor)
-        cpus = ray.cluster_resources().get("CPU", 1.0)
-        self.workers = executor.workers or max(1, int(cpus // executor.cpus))
+        self.workers = executor.workers or room_for(executor)
         ahead = max(AHEAD, int(AHEAD_SHARE * self.workers))
         self.capacity = self.workers + min(self.workers, ahead)
         # Not soft: Ray would move the desk to another node while this one is busy, to die with it.

@@ -35,7 +35,7 @@ except ImportError:  # Windows: a second process is not kept out there.
 STUDY_NAME = "autocompress"
 """Name of the one study in the file."""
 
-SYSTEM = ("disk I/O error", "is full", "unable to open database file", "readonly database")
+SYSTEM = ("disk I/O error", "is full", "unable to open database file", "readonly", "is locked")
 """What SQLite says where the system is in its way, and not the file's content."""
 
 
@@ -390,9 +390,11 @@ def _damaged(path: Path, got: str) -> str:
 
 
 def _cannot_write(path: Path, error: BaseException) -> str:
+    locked = "is locked" in str(error)
+    todo = "end what uses it" if locked else "free some space or choose another folder"
     return explain(
         f"study '{path}'",
         expected="to be able to write it",
         got=str(error).splitlines()[0],
-        remedy="free some space or choose another folder, then run the same command again",
+        remedy=f"{todo}, then run the same command again",
     )

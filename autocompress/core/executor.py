@@ -21,7 +21,7 @@ class Executor:
             several at once by Ray Tune.
         address: A running Ray cluster, "auto" for the one of this host; None
             starts one here for the time of the search.
-        workers: Trials that run at once, >= 1; None fills the cluster's CPUs.
+        workers: Trials that run at once, >= 1; None fills its nodes.
         cpus: CPUs of one worker, >= 1, and the threads that it computes with.
         gpus: GPUs of one worker, >= 0, for example 0.5 for two on each.
         seconds_per_trial: Time after which an evaluation of a candidate

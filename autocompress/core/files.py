@@ -1,6 +1,7 @@
 """Files that are either whole or absent: atomic writes and checked reads."""
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable
@@ -127,7 +128,7 @@ def parse_json(text: str) -> Any:
             is not finite or beyond 64 bits.
     """
     try:
-        return json.loads(text, parse_int=_integer, parse_constant=_integer)
+        return json.loads(text, parse_int=_integer, parse_float=_fraction, parse_constant=_integer)
     except RecursionError as error:
         raise ValueError("too many levels") from error
 
@@ -136,6 +137,13 @@ def _integer(text: str) -> int:
     value = int(text) if len(text) < 20 else MOST_INTEGER + 1
     if abs(value) > MOST_INTEGER:
         raise ValueError(f"a number of {len(text)} digits")
+    return value
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"a number that is too large, {text}")
     return value
 
 

@@ -31,6 +31,7 @@ from autocompress.evaluation.stages import (
 )
 from autocompress.evaluation.task import Batch, Task
 from autocompress.evaluation.teaching import CO_STUDY
+from autocompress.graph.inputs import trainable
 from autocompress.graph.structure import ModelGraph
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.record import Cut
@@ -96,7 +97,7 @@ class Course:
             first, trained = found[0]["stage"]["number"], found[0]["stage"]["trained"]
         for number, stage in enumerate(self.stages):
             if stage.lesson == CO_STUDY and learning is None:
-                learning = copy.deepcopy(teacher).requires_grad_(True)
+                learning = trainable(copy.deepcopy(teacher))
             if number < first:
                 continue
             if number > 0:

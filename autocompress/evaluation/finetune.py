@@ -1,5 +1,6 @@
 """Train a compressed model, with the original or others as its teachers."""
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,7 @@ from autocompress.evaluation.snapshot import Snapshots, prefixed, under
 from autocompress.evaluation.splits import CALIBRATION_IMAGES, size, take
 from autocompress.evaluation.task import Batch, Task
 from autocompress.evaluation.teaching import BOTH, LABELS, Teaching
+from autocompress.graph.operations import record_operations
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.record import Cut
 
@@ -343,14 +345,29 @@ def _example(task: Task, seed: int, device: str) -> Batch:
 def begin_steps(student: CompressedModel, task: Task, seed: int, device: str) -> None:
     """Make steps parameters; those of activations begin where calibration puts them.
 
+    A network that runs other operations in training, as one with stochastic
+    depth does, has none of activations: their places would be others there.
+
     Args:
         student: Changed in place.
         task: Supplies `train`, on which the grids are calibrated if they are not.
         seed: Draws the batches.
         device: Torch device name.
     """
-    if any(site.bits < 8 and quantiser.low is None for site, quantiser in student.sites()):
+    narrow = [quantiser for site, quantiser in student.sites() if site.bits < 8]
+    if any(quantiser.low is None for quantiser in narrow):
         with seeded(seed, device):
             batches = list(take(task.train, CALIBRATION_IMAGES, "train", device))
         settle(student, task, batches, batches, device=device, trained=True)
-    student.learn_steps()
+    activations = bool(narrow) and _trains_as_it_runs(student, task, seed, device)
+    student.learn_steps(activations=activations)
+
+
+def _trains_as_it_runs(student: CompressedModel, task: Task, seed: int, device: str) -> bool:
+    """Tell whether a network runs the same operations in training as otherwise."""
+    inputs = task.arguments(student, _example(task, seed, device))
+    network = copy.deepcopy(student.network)
+    with seeded(seed, device):
+        runs = [record_operations(network.train(mode), inputs).operations for mode in (True, False)]
+    trained, other = ([(op.kind, op.owner, op.outputs) for op in found] for found in runs)
+    return trained == other

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from autocompress.errors import InvalidInputError, explain
-from autocompress.graph.inputs import ModelInputs, one_line, plain_copy
+from autocompress.graph.inputs import ModelInputs, one_line, plain_copy, trainable
 from autocompress.transform.memory_format import keep_sound
 
 
@@ -32,7 +32,7 @@ def frozen_copy(model: nn.Module, device: str, inputs: ModelInputs | None = None
         if inputs is not None and not _runs(frozen, inputs):
             _set_format(frozen, torch.contiguous_format)
         keep_sound(frozen)
-    return frozen.requires_grad_(True)
+    return trainable(frozen)
 
 
 def check_device(device: str) -> None:

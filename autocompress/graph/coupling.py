@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from autocompress.errors import TraceError, explain
-from autocompress.graph.inputs import ModelInputs, one_line, output_tensors
+from autocompress.graph.inputs import ModelInputs, one_line, output_tensors, trainable
 from autocompress.graph.labels import Marks
 from autocompress.graph.math_rules import MATH_RULES
 from autocompress.graph.propagation import HEAD_SIZES, Count, Propagation
@@ -58,7 +58,7 @@ def channel_groups(
     Raises:
         TraceError: If the model does not run.
     """
-    model = copy.deepcopy(model).requires_grad_(True)
+    model = trainable(copy.deepcopy(model))
     run = _propagated(model, inputs)
     for count in run.counts:
         _follow_count(run, count)

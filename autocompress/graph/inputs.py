@@ -3,11 +3,14 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from autocompress.errors import InvalidInputError, TraceError, WrongTypeError, explain
+
+M = TypeVar("M", bound=nn.Module)
 
 EXAMPLES = 2
 """Examples that the structural checks run on: enough for a batch axis to show."""
@@ -133,6 +136,18 @@ def plain_copy(model: nn.Module) -> nn.Module:
                 remedy="keep no tensors with a history as attributes",
             )
         ) from error
+
+
+def trainable(model: M) -> M:
+    """Let every parameter of a model be trained that can be, and return the model.
+
+    Example:
+        >>> trainable(nn.Linear(2, 2).requires_grad_(False)).weight.requires_grad
+        True
+    """
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    return model
 
 
 def output_tensors(output: object) -> list[Tensor]:

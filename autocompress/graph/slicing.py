@@ -201,14 +201,14 @@ def _cut_convolution(
         _keep(module, "weight", _input_dim(module), kept[kept < each])
         module.in_channels = len(kept)
         return
-    each = module.out_channels // module.groups
+    each, dim = module.out_channels // module.groups, 1 - _input_dim(module)
     if module.groups > 1 and any(
         gone.issuperset(range(first, first + each)) for first in range(0, module.out_channels, each)
     ):
         ins = module.in_channels // module.groups
         module.groups = len(kept) // each
         module.in_channels = ins * module.groups
-    _keep(module, "weight", 1 - _input_dim(module), kept)
+    _keep(module, "weight", dim, kept)
     _keep(module, "bias", 0, kept)
     module.out_channels = len(kept)
 

@@ -185,17 +185,20 @@ class CompressedModel(nn.Module):
             quantiser.fit(self._observer)
         self._apply_steps()
 
-    def learn_steps(self) -> None:
+    def learn_steps(self, *, activations: bool = True) -> None:
         """Make the steps of grids below 8 bits parameters, for the present bits.
 
         They begin at the present grids, so that activations must be
         calibrated. Binary weights and codebooks have none.
+
+        Args:
+            activations: Whether those of activations are learned, too.
         """
         for layer, bits in self.record.quantised.items():
             config, key = self.record.candidate.layer(layer), self._weight_key(layer)
             if 2 <= bits < 8 and config.weight_format == UNIFORM and key not in self.steps:
                 self.steps[key] = nn.Parameter(self.quantised_weight(layer).grid.scales.clone())
-        for site, quantiser in self.sites():
+        for site, quantiser in self.sites() if activations else ():
             if site.bits < 8 and _tensor_key(site) not in self.steps:
                 device = next(self.network.parameters()).device
                 step = torch.tensor(quantiser.scale, device=device)

@@ -79,6 +79,7 @@ def test_a_disk_without_locks_is_told_from_another_process(
     ("words", "kind"),
     [
         ("disk I/O error", StorageError),
+        ("database is locked", StorageError),
         ("database or disk is full", StorageError),
         ("attempt to write a readonly database", StorageError),
         ("database disk image is malformed", StudyError),

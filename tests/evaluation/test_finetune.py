@@ -517,3 +517,31 @@ def test_dict_batches_and_hugging_face_outputs_are_trained(method: str) -> None:
         student, teacher, task, distill, FineTuneConfig(images=64 * 40, recipe=recipe), seed=0
     )
     assert float(task.loss(task.run(student, batch), batch).detach()) < before
+
+
+class _Noisy(nn.Module):
+    """Multiplies with random numbers in training, before what has grids."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.first = inner, nn.Linear(12, 12)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        if self.training:
+            x = x * torch.ones(len(x), 1).bernoulli_(0.9)
+        return self.inner(x)
+
+
+def test_a_network_that_computes_more_in_training_learns_no_steps_of_activations() -> None:
+    task = make_task()
+    inner = trained_model(task)
+    teacher = _Noisy(inner)
+    nn.init.eye_(teacher.first.weight)
+    nn.init.zeros_(teacher.first.bias)
+    config = FineTuneConfig(images=256, learned_steps=True)
+    for original, learned in ((inner, True), (teacher.eval(), False)):
+        student = _low_bits(original, task, LayerConfig(weight_bits=3, activation_bits=3))
+        fine_tune(student, original, task, DistillConfig(), config, seed=0)
+        assert any(key.startswith("tensor:") for key in student.steps) is learned
+        assert any(not key.startswith("tensor:") for key in student.steps)

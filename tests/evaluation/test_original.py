@@ -66,3 +66,11 @@ def test_what_cannot_run_channels_last_does_not() -> None:
     assert frozen.conv.weight.is_contiguous()
     residual = frozen_copy(zoo.ResidualNet(), "cpu", inputs)
     assert residual.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_tables_of_integers_among_the_parameters_have_no_gradients() -> None:
+    model = nn.Linear(3, 3)
+    model.table = nn.Parameter(torch.arange(3), requires_grad=False)
+    copied = frozen_copy(model.requires_grad_(False), "cpu")
+    assert copied.weight.requires_grad
+    assert not copied.table.requires_grad

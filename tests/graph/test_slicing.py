@@ -147,3 +147,12 @@ def test_a_weight_keeps_its_memory_format(memory_format: torch.memory_format) ->
     remove_channels(layer, "out", [1, 3])
     remove_channels(layer, "in", [0])
     assert layer.weight.is_contiguous(memory_format=memory_format)
+
+
+def test_a_depthwise_transposed_convolution_may_lose_all_channels_but_one() -> None:
+    layer = nn.ConvTranspose2d(4, 4, 2, groups=4)
+    weight = layer.weight.detach().clone()
+    remove_channels(layer, "out", [0, 1, 3])
+    assert torch.equal(layer.weight, weight[[2]])
+    assert (layer.groups, layer.in_channels, layer.out_channels) == (1, 1, 1)
+    assert layer(torch.zeros(1, 1, 4, 4)).shape == (1, 1, 8, 8)
