@@ -52,7 +52,9 @@ class Outlook:
 
     def words(self) -> str:
         """Say what more trials would add."""
-        if self.hypervolume <= 0.0 or not np.isfinite(self.high):
+        if self.trials >= FEWEST and self.hypervolume <= 0.0:
+            return f"none promises to meet the limits yet; what {self.more} more add is open"
+        if not np.isfinite(self.high):
             return f"too few trials to tell what {self.more} more would add"
         low, high = (100.0 * (end / self.hypervolume - 1.0) for end in (self.low, self.high))
         return (

@@ -60,6 +60,7 @@ def test_few_trials_and_empty_fronts_leave_all_open() -> None:
         assert ahead.is_worth(0.5)
         assert ahead.expected == curve[-1]
     assert look_ahead(np.zeros(40), 10).gain == np.inf
+    assert "none promises to meet the limits yet; what 10" in look_ahead(np.zeros(40), 10).words()
     assert not look_ahead(np.ones(3), 0).is_worth(0.5)
     assert look_ahead(np.empty(0), 10).words() == "too few trials to tell what 10 more would add"
 
