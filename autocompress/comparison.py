@@ -28,7 +28,7 @@ from autocompress.errors import (
 )
 from autocompress.evaluation.original import check_device, frozen_copy, weights_digest
 from autocompress.evaluation.proxy import score
-from autocompress.evaluation.splits import data_digest, make_splits
+from autocompress.evaluation.splits import data_digest, example_inputs, make_splits
 from autocompress.report.environment import environment
 from autocompress.space.preset import SearchSpace
 
@@ -67,7 +67,7 @@ def benchmark(
         check_name("'methods'", name, METHODS)
     check_available(contest.resolved)
     check_device(contest.device)
-    _claim(contest)
+    claim(contest)
     export_original(contest)
     for seed in seeds:
         for name in methods:
@@ -122,13 +122,18 @@ def measure(contest: Contest, cells: Sequence[Mapping[str, Any]], *, seconds: fl
     paths = [contest.folder / name for _, name in listed]
     splits = make_splits(contest.judged, seed=0)
     model = frozen_copy(contest.model, "cpu")
+    args, kwargs = example_inputs(contest.task, model, splits.val)
+    with torch.inference_mode():
+        like = model(*args, **kwargs)  # which of a file's outputs is what
     store = MemberStore(contest.folder, model, contest.task, splits, contest.resolved)
     known_path = contest.folder / "accuracies.json"
     known: dict[str, dict[str, float]] = read_json(known_path) if known_path.is_file() else {}
     for path in paths:
         key = _digest(path)
         if key not in known:
-            runtime = RuntimeModule(path, threads=torch.get_num_threads(), target=contest.resolved)
+            runtime = RuntimeModule(
+                path, threads=torch.get_num_threads(), like=like, target=contest.resolved
+            )
             known[key] = {
                 split: score(runtime, contest.task, batches, low_precision=False)
                 for split, batches in (("val", splits.val), ("test", splits.test))
@@ -146,6 +151,7 @@ def measure(contest: Contest, cells: Sequence[Mapping[str, Any]], *, seconds: fl
             latency_ms=latency.median_ms,
             latency_ci95_ms=latency.ci95_ms,
             reference_ms=latencies[0].median_ms,
+            ratio_ci95=latency.ratio_ci95,
             file_bytes=sum(part.stat().st_size for part in _parts(path)),
         )
         for (cell, name), path, latency in zip(listed, paths, latencies, strict=True)
@@ -176,12 +182,20 @@ def write_comparison(
     return record
 
 
-def _claim(contest: Contest) -> None:
-    """Refuse a folder that another model, target or budget was compared in."""
+def claim(contest: Contest) -> None:
+    """Refuse a folder that another model, target or budget was compared in.
+
+    Raises:
+        StudyError: With what differs.
+    """
     path = contest.folder / "contest.json"
+    splits = make_splits(contest.judged, seed=0)
     mine = {
         "weights": weights_digest(contest.model),
-        "data": [data_digest(split) for split in (contest.judged.val, contest.judged.test or ())],
+        "teachers": [weights_digest(teacher) for teacher in contest.teachers],
+        "data": [data_digest(split) for split in (splits.val, splits.test)],
+        "train": data_digest(splits.calibration),
+        "device": contest.device,
         "minutes": contest.minutes,
         "trials": contest.trials,
         "finalists": contest.finalists,
@@ -196,7 +210,7 @@ def _claim(contest: Contest) -> None:
         write_json(path, mine)
         return
     kept = read_json(path)
-    changed = [key for key in mine if kept.get(key) != mine[key]]
+    changed = [key for key in kept if kept[key] != mine.get(key)]
     if changed:
         raise StudyError(
             explain(

@@ -8,10 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import autocompress as ac
 from autocompress import api, comparison
-from autocompress.comparison import benchmark
+from autocompress.comparison import benchmark, claim
 from autocompress.contest import Contest, export_original
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.methods import METHODS
@@ -164,3 +167,47 @@ def test_another_budget_or_method_is_refused(contest: Contest, searches: Searche
     with pytest.raises(InvalidInputError, match="did you mean 'joint'"):
         benchmark(contest, methods=("joins",))
     assert json.loads((contest.folder / "contest.json").read_text())["minutes"] == 1.0
+
+
+class _Several(nn.Module):
+    """Returns features beside what is scored."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"features": -x, "logits": self.inner(x)}
+
+
+def test_of_several_outputs_the_right_one_is_scored(tmp_path: Path, contest: Contest) -> None:
+    expected = benchmark(contest, methods=("int8",), measuring_seconds=0.1)["points"][0]
+    task = ac.Task(
+        train=contest.task.train,
+        val=contest.task.val,
+        test=contest.task.test,
+        forward=lambda model, batch: model(batch[0])["logits"],
+    )
+    several = dataclasses.replace(
+        contest, model=_Several(contest.model).eval(), task=task, folder=tmp_path
+    )
+    found = benchmark(several, methods=("int8",), measuring_seconds=0.1)
+    assert found["points"][0]["accuracy"] == expected["accuracy"] > 0.5
+    assert found["points"][1]["accuracy"] > 0.5
+    assert found["points"][1]["ratio_ci95"] is not None
+
+
+def test_loaders_that_shuffle_are_known_again_and_other_training_data_is_refused(
+    tmp_path: Path, contest: Contest
+) -> None:
+    inputs, labels = (torch.cat(parts) for parts in zip(*contest.task.val, strict=True))
+    loader = DataLoader(TensorDataset(inputs, labels), batch_size=64, shuffle=True)
+    task = ac.Task(train=contest.task.train, val=loader, test=loader)
+    shuffled = dataclasses.replace(contest, task=task, folder=tmp_path)
+    claim(shuffled)
+    claim(dataclasses.replace(shuffled))
+    other = ac.Task(train=contest.task.val, val=loader, test=loader)
+    with pytest.raises(StudyError, match="another train"):
+        claim(dataclasses.replace(shuffled, task=other))
+    with pytest.raises(StudyError, match="another teachers"):
+        claim(dataclasses.replace(shuffled, teachers=(contest.model,)))

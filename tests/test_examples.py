@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+import torch
 
 import autocompress as ac
 from autocompress.core.comparison import Point
 from autocompress.core.files import write_json
+from benchmarks.evidence.bundle import Bundle
 from benchmarks.evidence.contend import run_contender
 
 ROOT = Path(__file__).parents[1]
@@ -200,8 +203,45 @@ def test_a_failed_contender_is_told_by_its_first_error(tmp_path: Path) -> None:
         python.write_text(f"#!/bin/sh\ncat <<'END'\n{printed}END\nexit 3\n")
         python.chmod(0o755)
         record = run_contender(
-            "nncf", "net", tmp_path, tmp_path / "environments", seed=0, minutes=0.1
+            "nncf", "net", tmp_path, tmp_path / "environments", seed=0, minutes=0.1, threads=1
         )
         assert record["error"] == f"exit code 3: {told}"
         assert record["files"] == []
         assert json.loads((tmp_path / "contenders/nncf/0/cell.json").read_text()) == record
+
+
+def test_a_file_of_a_contender_that_cannot_be_made_int8_is_left_out(tmp_path: Path) -> None:
+    python = tmp_path / "environments" / "nncf" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    (tmp_path / "bundle").mkdir()
+    np.save(tmp_path / "bundle" / "calibration.npy", np.zeros((8, 3), np.float32))
+    listed = [{"path": "whole.onnx"}, {"path": "broken.onnx", "quantise": True}]
+    for files, error in ((listed, ""), (listed[1:], "broken.onnx: ")):
+        python.write_text(
+            '#!/bin/sh\nprintf "threads $OMP_NUM_THREADS"\n'
+            f'echo no > "$3/broken.onnx"\necho \'{json.dumps(files)}\' > "$3/files.json"\n'
+        )
+        python.chmod(0o755)
+        out = tmp_path / "contenders" / "nncf" / "0"
+        (out / "cell.json").unlink(missing_ok=True)
+        record = run_contender(
+            "nncf", "net", tmp_path, tmp_path / "environments", seed=0, minutes=0.1, threads=3
+        )
+        assert record["error"].startswith(error)
+        assert bool(record["error"]) is bool(error)
+        assert [file["path"] for file in record["files"]] == [
+            str(out / file["path"]) for file in files if "quantise" not in file
+        ]
+        assert (out / "log.txt").read_text() == "threads 3"
+
+
+def test_every_image_of_a_batch_is_shifted_on_its_own() -> None:
+    bundle = Bundle.__new__(Bundle)
+    bundle.is_image = True
+    torch.manual_seed(0)
+    images = torch.arange(32.0).expand(64, 3, 32, 32)
+    found = bundle._augmented(images)
+    assert found.shape == images.shape
+    middles = {tuple(image[0, 16, 10:14].tolist()) for image in found}
+    assert len(middles) > 10  # nine shifts, flipped or not
+    assert all(torch.equal(image[0, 8:24], image[2, 8:24]) for image in found)

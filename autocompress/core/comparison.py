@@ -16,6 +16,9 @@ FREE = "int8"
 ACCURACY_ROOM = 0.05
 """Accuracy below the original's at which the reference point lies."""
 
+NOISY = 0.03
+"""Width of an interval, as a share of what it is of, from which a measurement is called noisy."""
+
 LATENCY_ROOM = 1.1
 """Latency of the reference point, as a multiple of the original's."""
 
@@ -36,6 +39,8 @@ class Point:
         reference_ms: Median latency of the original in the same interleaved run. Points of
             several runs are compared by the ratio to it.
         file_bytes: Size of the file that runs.
+        ratio_ci95: 95 % confidence interval of the ratio to the original's latency, round by
+            round of that run; None where it was not kept.
     """
 
     method: str
@@ -48,29 +53,44 @@ class Point:
     latency_ci95_ms: tuple[float, float]
     reference_ms: float
     file_bytes: int
+    ratio_ci95: tuple[float, float] | None = None
 
     @property
     def latency_ratio(self) -> float:
         """Latency as a multiple of the original's in the same run."""
         return self.latency_ms / self.reference_ms
 
+    @property
+    def ratio_interval(self) -> tuple[float, float]:
+        """Interval of the ratio: that of the rounds, or of the latency alone."""
+        low, high = self.latency_ci95_ms
+        return self.ratio_ci95 or (low / self.reference_ms, high / self.reference_ms)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether its interval is too wide to tell files a few per cent apart."""
+        low, high = self.ratio_interval
+        return high - low > NOISY * self.latency_ratio
+
     def beats(self, other: "Point") -> bool:
         """Tell whether this is no less accurate on `test`, and faster beyond both intervals."""
-        slowest = self.latency_ci95_ms[1] / self.reference_ms
-        fastest = other.latency_ci95_ms[0] / other.reference_ms
-        return self.accuracy >= other.accuracy and slowest < fastest
+        faster = self.ratio_interval[1] < other.ratio_interval[0]
+        return self.accuracy >= other.accuracy and faster
 
     def to_json(self) -> dict[str, Any]:
         """Return the point as a JSON object."""
-        return asdict(self) | {"latency_ci95_ms": list(self.latency_ci95_ms)}
+        ends = self.ratio_ci95 and list(self.ratio_ci95)
+        return asdict(self) | {"latency_ci95_ms": list(self.latency_ci95_ms), "ratio_ci95": ends}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Point":
         """Read a point from what `to_json` returned."""
         keys = [field.name for field in fields(cls)]
-        values = dict(check_record(record, what="point", keys=keys, required=keys))
+        needed = [key for key in keys if key != "ratio_ci95"]
+        values = dict(check_record(record, what="point", keys=keys, required=needed))
         low, high = values.pop("latency_ci95_ms")
-        return cls(**values, latency_ci95_ms=(low, high))
+        ends = values.pop("ratio_ci95", None)
+        return cls(**values, latency_ci95_ms=(low, high), ratio_ci95=ends and (ends[0], ends[1]))
 
 
 def chosen(points: Sequence[Point]) -> list[Point]:

@@ -7,7 +7,9 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from autocompress.core.comparison import Point, chosen
+from autocompress.core.comparison import FREE, NOISY, Point, chosen
+
+CAPTION = "latency as a multiple of the original's, test accuracy in %"
 
 DROPS = (0.0, 0.01, 0.02)
 """Losses of accuracy on `val` that the table tells the fastest file for."""
@@ -21,7 +23,7 @@ def comparison_table(record: Mapping[str, Any]) -> Table:
     """
     points = [Point.from_json(point) for point in record["points"]]
     baseline, rest = points[0], points[1:]
-    table = Table(width=None, caption="latency as a multiple of the original's, test accuracy in %")
+    table = Table(width=None, caption=f"{CAPTION}; {noise(points)}")
     compared = any(record["joint_minus"].values())  # nothing where there is one seed
     table.add_column("method", overflow="fold", max_width=34)
     table.add_column("hypervolume (quartiles)", justify="right", no_wrap=True)
@@ -30,7 +32,7 @@ def comparison_table(record: Mapping[str, Any]) -> Table:
     for drop in DROPS:
         table.add_column(f"val -{100 * drop:.0f} pt", justify="right", no_wrap=True)
     for name, values in record["hypervolume"].items():
-        made = [point for point in rest if point.method == name]
+        made = with_free([point for point in rest if point.method == name], rest, baseline)
         table.add_row(
             record["titles"].get(name, name),
             spread(values),
@@ -41,6 +43,18 @@ def comparison_table(record: Mapping[str, Any]) -> Table:
         words = f"{cell['method']}, seed {cell['seed']}: {cell['error']}"
         table.add_row(Text(words), "failed")  # brackets in it are no markup
     return table
+
+
+def with_free(made: Sequence[Point], every: Sequence[Point], baseline: Point) -> list[Point]:
+    """Add to the files of a method what everyone has: the original, and int8 of its seeds."""
+    seeds = {point.seed for point in made}
+    return [baseline, *made, *(p for p in every if p.method == FREE and p.seed in seeds)]
+
+
+def noise(points: Sequence[Point]) -> str:
+    """Say how many files were measured less exactly than files are told apart."""
+    noisy = sum(point.noisy for point in points)
+    return f"{noisy} of {len(points)} latencies are uncertain by more than {100 * NOISY:.0f} %"
 
 
 def spread(values: Sequence[float]) -> str:

@@ -115,10 +115,12 @@ def sensitivity_figure(
     table = np.full((len(parts), len(choices)), np.nan)
     for record in sensitivities:
         row, column = parts.index(record["part"]), choices.index(record["choice"])
-        table[row, column] = record["divergence"]
+        if np.isfinite(record["divergence"]):
+            table[row, column] = record["divergence"]
     floor = 1e-6
     logs = np.log10(np.maximum(table, floor))
-    ends = np.floor(np.nanmin(logs)), np.ceil(np.nanmax(logs))
+    known = logs[np.isfinite(logs)] if np.isfinite(logs).any() else np.zeros(1)
+    ends = np.floor(known.min()), np.ceil(known.max())
     ticks = list(np.arange(ends[0], ends[1] + 1))
     figure = go.Figure()
     figure.add_heatmap(

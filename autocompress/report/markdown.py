@@ -86,8 +86,7 @@ def _artifacts(rows: Sequence[ArtifactRow], costs: Sequence[str]) -> list[str]:
         ]
         for cost in shown:
             scale = cost_axis(cost)[1]
-            cells += [_number(row.predicted.get(cost), scale, ".4g")]
-            cells += [_number(row.measured.get(cost), scale, ".4g")]
+            cells += [_cost(row.predicted.get(cost), scale), _cost(row.measured.get(cost), scale)]
         cells += [_number(row.latency_ratio, 1.0, ".2f"), row.done]
         table.append(cells)
     return _table(heads, table)
@@ -103,6 +102,12 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
 
 def _number(value: float | None, scale: float, digits: str) -> str:
     return "" if value is None else f"{scale * value:{digits}}"
+
+
+def _cost(value: float | None, scale: float) -> str:
+    """Write four digits, or all before the point."""
+    large = value is not None and abs(scale * value) >= 1000
+    return _number(value, scale, ".0f" if large else ".4g")
 
 
 def _cell(text: object) -> str:

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import autocompress as ac
-from autocompress.comparison import measure, run_cell
+from autocompress.comparison import claim, measure, run_cell
 from autocompress.contest import Contest, export_original
 from autocompress.controller.methods import METHODS
 from autocompress.core.comparison import Point
@@ -55,7 +55,9 @@ def main() -> None:
     task = make_random_task() if options.smoke else make_task(options.data / "cifar10_jpeg.npz")
     small = contest_of(20, task, options)
     contest = contest_of(56, task, options)
-    export_original(small), export_original(contest)
+    for given in (small, contest):
+        claim(given)
+        export_original(given)
     console = Console(width=110)
     [reference] = run_cell(small, "int8", 0, console.print)["files"]
     limit = f"{100 * share_of(small.folder / reference, contest):.2f}%"

@@ -96,7 +96,7 @@ def test_a_comparison_in_which_all_fails_has_failed(
 def test_an_unknown_method_is_exit_code_2(
     monkeypatch: pytest.MonkeyPatch, config: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(comparison, "_claim", lambda _: pytest.fail("nothing is written"))
+    monkeypatch.setattr(comparison, "claim", lambda _: pytest.fail("nothing is written"))
     words = ("benchmark", config, "--folder", tmp_path / "all", "--methods", "jiont")
     result = invoke(*words)
     assert result.exit_code == 2

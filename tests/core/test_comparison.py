@@ -36,6 +36,26 @@ def point(val: float, test: float, ms: float, method: str = "a", seed: int = 0) 
 BASELINE = point(0.9, 0.9, 2.0, method="original")
 
 
+def test_a_file_beats_another_beyond_the_intervals_of_their_ratios() -> None:
+    slow, quick = point(0.9, 0.9, 2.0), point(0.9, 0.9, 1.9)
+    assert not quick.beats(slow)  # the latencies' own intervals overlap
+    assert quick.noisy
+    exact = [
+        replace(p, ratio_ci95=(0.99 * p.latency_ratio, p.latency_ratio)) for p in (slow, quick)
+    ]
+    assert exact[1].beats(exact[0])
+    assert not exact[0].beats(exact[1])
+    assert not exact[1].noisy
+    for one in (slow, exact[0]):
+        assert Point.from_json(json.loads(json.dumps(one.to_json()))) == one
+
+
+def test_points_of_older_files_have_no_interval_of_the_ratio() -> None:
+    record = point(0.9, 0.9, 2.0).to_json()
+    del record["ratio_ci95"]
+    assert Point.from_json(record).ratio_interval == pytest.approx((0.9, 1.1))
+
+
 def test_val_chooses_and_test_does_not() -> None:
     lucky = point(0.80, 0.99, 1.5)  # the best on test, beaten on val
     kept = [point(0.85, 0.84, 1.0), point(0.90, 0.89, 1.4)]

@@ -8,7 +8,9 @@ const limits = new Map(); // name of a slider -> the limit that it stands at
 const value = (member, name) => (name === "accuracy" ? member.accuracy : member.costs[name]);
 const shown = (name, number) => {
   const slider = study.sliders.find((one) => one.name === name);
-  return name === "accuracy" ? (100 * number).toFixed(2) + " %" : (slider.scale * number).toPrecision(4);
+  if (name === "accuracy") return (100 * number).toFixed(2) + " %";
+  const scaled = slider.scale * number;
+  return Math.abs(scaled) < 1000 ? scaled.toPrecision(4) : scaled.toFixed(0);
 };
 
 function pick() {

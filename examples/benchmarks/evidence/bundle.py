@@ -23,7 +23,7 @@ CALIBRATION = 1024
 
 
 class Bundle:
-    """A trained network, its training data and its `val`; images are flipped and shifted."""
+    """A trained network, its training data and its `val`; each image is flipped and shifted."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -66,10 +66,17 @@ class Bundle:
     def _augmented(self, images: Tensor) -> Tensor:
         if not self.is_image:
             return images
-        flip = (torch.rand(len(images)) < 0.5).view(-1, 1, 1, 1)
-        images = F.pad(torch.where(flip, images.flip(3), images), (4, 4, 4, 4))
-        top, left = torch.randint(0, 9, (2,)).tolist()  # one shift for a batch is quick
-        return images[:, :, top : top + 32, left : left + 32]
+        count, channels, height, width = images.shape
+        flip = (torch.rand(count) < 0.5).view(-1, 1, 1, 1)
+        padded = F.pad(torch.where(flip, images.flip(3), images), (4, 4, 4, 4))
+        top, left = torch.randint(0, 9, (2, count, 1))
+        rows = (top + torch.arange(height)).view(count, 1, height, 1)
+        columns = (left + torch.arange(width)).view(count, 1, 1, width)
+        image, channel = (
+            torch.arange(count).view(-1, 1, 1, 1),
+            torch.arange(channels).view(-1, 1, 1),
+        )
+        return padded[image, channel, rows, columns]
 
 
 def contender_options(description: str) -> argparse.Namespace:

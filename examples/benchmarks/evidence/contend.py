@@ -16,7 +16,7 @@ from autocompress.artifact.saturation import saturates
 from autocompress.artifact.static_int8 import static_int8
 from autocompress.core.files import read_json, write_json
 from autocompress.core.target import Target
-from autocompress.errors import AutocompressError
+from autocompress.errors import describe
 
 HERE = Path(__file__).parent
 
@@ -68,7 +68,14 @@ CONTENDERS = {
 
 
 def run_contender(
-    name: str, subject: str, root: Path, environments: Path, *, seed: int, minutes: float
+    name: str,
+    subject: str,
+    root: Path,
+    environments: Path,
+    *,
+    seed: int,
+    minutes: float,
+    threads: int,
 ) -> dict[str, Any]:
     """Run a contender on a subject unless it has been; return its record.
 
@@ -79,6 +86,7 @@ def run_contender(
         environments: Folder of the virtual environments.
         seed: The seed.
         minutes: Time for all that it trains.
+        threads: Threads that it computes with.
     """
     contender, out = CONTENDERS[name], root / "contenders" / name / str(seed)
     path = out / "cell.json"
@@ -89,8 +97,11 @@ def run_contender(
     if contender.only and subject not in contender.only:
         error = f"does not apply: made for {', '.join(contender.only)}"
     else:
-        error = _run(contender, root / "bundle", out, environments, seed=seed, minutes=minutes)
-    files = [] if error else _finished(out, root / "bundle", name)
+        asked = ["--minutes", str(minutes), "--seed", str(seed)]
+        error = _run(contender, root / "bundle", out, environments, asked, minutes, threads)
+    files = []
+    if not error:
+        files, error = _finished(out, root / "bundle")
     record = {
         "schema_version": 1,
         "method": name,
@@ -104,7 +115,13 @@ def run_contender(
 
 
 def _run(
-    contender: Contender, bundle: Path, out: Path, environments: Path, *, seed: int, minutes: float
+    contender: Contender,
+    bundle: Path,
+    out: Path,
+    environments: Path,
+    asked: list[str],
+    minutes: float,
+    threads: int,
 ) -> str:
     """Start a contender and wait; return why it failed, or nothing."""
     python = Path(sys.executable)
@@ -113,8 +130,9 @@ def _run(
     if not python.exists():
         return f"its environment is missing: python environments.py {environments}"
     command = [str(python), str(HERE / "contenders" / f"{contender.script}.py"), str(bundle)]
-    command += [str(out), "--minutes", str(minutes), "--seed", str(seed)]
+    command += [str(out), *asked]
     inherited = {key: os.environ[key] for key in os.environ if not key.startswith("PYTHON")}
+    inherited |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     with (out / "log.txt").open("w") as log:
         try:
             limit = 60 * (10 * minutes + 10)
@@ -134,9 +152,9 @@ def _cause(log: str) -> str:
     return raised[0] if raised else (log.strip().splitlines() or ["no output"])[-1]
 
 
-def _finished(out: Path, bundle: Path, method: str) -> list[dict[str, Any]]:
-    """Make int8 what is to be int8; return every file with its targets."""
-    calibration, files = np.load(bundle / "calibration.npy"), []
+def _finished(out: Path, bundle: Path) -> tuple[list[dict[str, Any]], str]:
+    """Make int8 what is to be int8; return every file with its targets, or why there is none."""
+    calibration, files, refused = np.load(bundle / "calibration.npy"), [], ""
     for entry in json.loads((out / "files.json").read_text()):
         path, targets = out / entry["path"], entry.get("targets")
         if entry.get("quantise"):
@@ -148,11 +166,13 @@ def _finished(out: Path, bundle: Path, method: str) -> list[dict[str, Any]]:
                     feeds(path, calibration),
                     reduce_range=saturates(Target.named("onnxruntime-cpu")),
                 )
-            except AutocompressError as error:
-                raise SystemExit(f"{method}, {path.name}: {error}") from error
+            except Exception as error:  # whatever is wrong with a file of another tool
+                refused = f"{path.name}: {describe(error)}"
+                print(refused, file=sys.stderr)
+                continue
             path = quantised
         files.append({"path": str(path), "targets": targets})
-    return files
+    return files, "" if files else refused or "it wrote no files"
 
 
 def feeds(path: Path, calibration: np.ndarray) -> list[dict[str, np.ndarray]]:

@@ -32,7 +32,7 @@ from contend import CONTENDERS, cells_for, run_contender
 
 import autocompress as ac
 from autocompress.artifact.saturation import saturates
-from autocompress.comparison import measure, run_cell, write_comparison
+from autocompress.comparison import claim, measure, run_cell, write_comparison
 from autocompress.contest import Contest, export_original
 from autocompress.controller.methods import METHODS
 from autocompress.core.comparison import (
@@ -129,7 +129,7 @@ def check_setting(kept: dict[str, Any], options: argparse.Namespace) -> None:
                 raise SystemExit(
                     f"--json: {options.json} holds {network} on {target}, seeds {seeds}, from "
                     f"{host}; expected {here}: such figures do not compare. Name other seeds, or, "
-                    "for other minutes or threads, another file."
+                    "for other minutes or threads, another file and another --work."
                 )
 
 
@@ -175,6 +175,7 @@ def make_place(network: str, target: str, options: argparse.Namespace) -> Place:
         trials=options.trials,
         constraints={"accuracy_drop": ACCURACY_ROOM},
     )
+    claim(contest)
     return Place(subject=subject, root=root, contest=contest)
 
 
@@ -237,7 +238,15 @@ def run_cells(
             console.print(f"{name}, seed {seed}: {CONTENDERS[name].title}")
             environments = options.environments
             others.append(
-                run_contender(name, network, root, environments, seed=seed, minutes=options.minutes)
+                run_contender(
+                    name,
+                    network,
+                    root,
+                    environments,
+                    seed=seed,
+                    minutes=options.minutes,
+                    threads=options.threads,
+                )
             )
     return cells, cells_for(contest.resolved.name, others, contest.folder)
 
