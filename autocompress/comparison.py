@@ -34,13 +34,16 @@ from autocompress.space.preset import SearchSpace
 
 Say = Callable[[str], None]
 
+FILE_SECONDS, LEAST_SECONDS = 4.0, 60.0
+"""Time that the latency of a file is measured for, and of all files at least."""
+
 
 def benchmark(
     contest: Contest,
     *,
     methods: Sequence[str] = USUAL,
     seeds: Sequence[int] = (0,),
-    measuring_seconds: float = 60.0,
+    measuring_seconds: float | None = None,
     on_message: Say = lambda _: None,
 ) -> dict[str, Any]:
     """Run methods on one model at equal minutes, and measure all their files together.
@@ -52,7 +55,8 @@ def benchmark(
         contest: What every method is given.
         methods: Keys of `METHODS`.
         seeds: Seeds; every method runs once with each.
-        measuring_seconds: Time for the interleaved run of all files.
+        measuring_seconds: Time for the interleaved run of all files; None takes `FILE_SECONDS`
+            for each, and `LEAST_SECONDS` at least.
         on_message: Told of every step.
 
     Returns:
@@ -73,8 +77,10 @@ def benchmark(
         for name in methods:
             run_cell(contest, name, seed, on_message)
     cells = _cells(contest)
-    on_message(f"measuring {sum(len(c['files']) for c in cells)} files in one interleaved run")
-    points = measure(contest, cells, seconds=measuring_seconds)
+    files = 1 + sum(len(cell["files"]) for cell in cells)
+    on_message(f"measuring {files} files in one interleaved run")
+    seconds = max(LEAST_SECONDS, FILE_SECONDS * files)
+    points = measure(contest, cells, seconds=measuring_seconds or seconds)
     return write_comparison(contest, cells, points)
 
 
