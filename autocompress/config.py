@@ -18,8 +18,8 @@ from autocompress.config_sections import (
     Section,
     TargetSection,
 )
+from autocompress.core.addresses import absolute_storage
 from autocompress.core.budget import Budget
-from autocompress.core.environment import absolute_storage
 from autocompress.core.executor import Executor
 from autocompress.core.objective import cost_names, parse_constraints, parse_objectives
 from autocompress.core.quantisation import QuantisationConfig

@@ -12,7 +12,8 @@ import sqlalchemy
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
-from autocompress.core.environment import JOURNAL, STORAGE_PASSWORD
+from autocompress.core.addresses import JOURNAL
+from autocompress.core.environment import STORAGE_PASSWORD
 from autocompress.core.files import read_json, write_json
 from autocompress.core.schema import SCHEMA_VERSION, check_record
 from autocompress.errors import (

@@ -1,27 +1,4 @@
-"""What addresses of a study and its environment are made of, for those who only read them."""
-
-from pathlib import Path
+"""Environment variables that mean something to us besides keys of a configuration."""
 
 STORAGE_PASSWORD = "AUTOCOMPRESS_STORAGE_PASSWORD"
 """The password of a database server; it is read when needed and never written."""
-
-JOURNAL = "journal:"
-"""What the address of a journal begins with; the path of its file follows."""
-
-
-def absolute_storage(url: object, folder: Path) -> object:
-    """Make the path of a journal absolute, which is to be found from any folder.
-
-    Args:
-        url: An address, or what may be none and is returned as it is.
-        folder: Where a relative path begins.
-
-    Example:
-        >>> absolute_storage("journal:trials.log", Path("/runs"))
-        'journal:/runs/trials.log'
-        >>> absolute_storage("mysql://me@host/trials", Path("/runs"))
-        'mysql://me@host/trials'
-    """
-    if not isinstance(url, str) or not url.removeprefix(JOURNAL) or not url.startswith(JOURNAL):
-        return url
-    return JOURNAL + str(folder / url.removeprefix(JOURNAL))

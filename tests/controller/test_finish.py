@@ -167,7 +167,7 @@ def test_failures_are_kept_and_another_budget_has_further_finalists(
     monkeypatch.setattr(finish, "refit_profile", lambda _, profile: profile)
     forecast: Any = SimpleNamespace(profile=None)
     train_finalists(run, forecast)
-    assert run.ledger["finalist_failures"] == {"0001": "no such operator"}
+    assert run.ledger["finalist_failures"] == {"0001": "ValueError: no such operator"}
     assert rooms == [2, 1, 0]
     run.ledger["finalists"] = ["0000"]
     run.schedule = Schedule(budget=Budget(trials=20), epoch_images=10, spent_before=0.0)
