@@ -103,13 +103,7 @@ class Forecast:
         own = [e for e in evaluations if e.slot >= 0]  # weights of earlier studies are not here
         full = [e.fidelities[2].trained_images for e in own if 2 in e.fidelities]
         self.most_images = max(full, default=0)  # which the next one inherits
-        both = [e for e in evaluations if {1, 2} <= e.fidelities.keys()]
-        seen = [[e.fidelities[f].trained_images for f in (1, 2)] for e in both]
-        self.curve = LearningCurve.fit(
-            np.array([self._lost(e, 1) for e in both]),
-            np.array([self._lost(e, 2) for e in both]),
-            np.array([min(1.0, short / full) for short, full in seen]),
-        )
+        self.curve = self._learning_curve(evaluations)
         rows, lost = [], []
         for evaluation in evaluations:
             if 0 in evaluation.fidelities and max(evaluation.fidelities) > 0:
@@ -117,6 +111,30 @@ class Forecast:
                 lost.append(max(0.0, self.baseline["accuracy"] - self.accuracy(evaluation)))
         if rows:
             self.recovery = RecoveryModel.fit(np.array(rows), np.array(lost))
+
+    def _learning_curve(self, evaluations: Sequence[Evaluation]) -> LearningCurve:
+        """Fit the curve to finalists; what one was never trained shortly for is predicted."""
+        full = [e for e in evaluations if 2 in e.fidelities]
+        short = [e for e in evaluations if {0, 1} <= e.fidelities.keys()]
+        known = [e for e in full if 1 in e.fidelities]
+        begun = [(self._lost(e, 1), e.fidelities[1].trained_images) for e in known]
+        if short:
+            others = [e for e in full if 0 in e.fidelities and 1 not in e.fidelities]
+            table = [np.array([self._features(e) for e in group]) for group in (short, others)]
+            model = RecoveryModel.fit(table[0], np.array([self._lost(e, 1) for e in short]))
+            images = int(np.median([e.fidelities[1].trained_images for e in short]))
+            losses = model.predict(table[1])[0].tolist() if others else []
+            known, begun = [*known, *others], [*begun, *((lost, images) for lost in losses)]
+        return LearningCurve.fit(
+            np.array([lost for lost, _ in begun]),
+            np.array([self._lost(e, 2) for e in known]),
+            np.array(
+                [
+                    min(1.0, images / e.fidelities[2].trained_images)
+                    for e, (_, images) in zip(known, begun, strict=True)
+                ]
+            ),
+        )
 
     def accuracy(self, evaluation: Evaluation, caution: float = 0.0) -> float:
         """Predict accuracy on `val` after full fine-tuning, [0, 1].

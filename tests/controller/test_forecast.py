@@ -1,5 +1,7 @@
 """The forecast on a hand-made profile: costs, learning, violations."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -77,6 +79,21 @@ def test_finalists_teach_what_a_full_fine_tune_wins_back(forecast: Forecast) -> 
     forecast.learn([_trial(slot, 0.5, 0.8, 0.89) for slot in range(4)])
     assert forecast.curve.exponent > 1.0
     assert forecast.accuracy(_trial(9, 0.5, 0.8)) == pytest.approx(0.885, abs=0.001)
+
+
+def test_finalists_that_were_never_trained_shortly_teach_it_too(forecast: Forecast) -> None:
+    short = [_trial(slot, 0.5 - 0.01 * slot, 0.80 - 0.01 * slot) for slot in range(4)]
+    proxied, full = (
+        _trial(9, 0.45),
+        FidelityResult(accuracy=0.895, images=100, trained_images=4000, seconds=1.0),
+    )
+    finalist = replace(proxied, fidelities={**proxied.fidelities, 2: full})
+    forecast.learn(short)
+    assert forecast.curve == LearningCurve()
+    before = forecast.accuracy(short[0])
+    forecast.learn([*short, finalist])
+    assert forecast.curve.left(100 / 4000) < 0.5 * LearningCurve().left(100 / 4000)
+    assert before < forecast.accuracy(short[0]) < 0.9
 
 
 def test_a_full_fine_tune_goes_on_from_the_images_of_the_longest_one(forecast: Forecast) -> None:
