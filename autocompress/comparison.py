@@ -28,7 +28,7 @@ from autocompress.errors import (
 )
 from autocompress.evaluation.original import check_device, frozen_copy, weights_digest
 from autocompress.evaluation.proxy import score
-from autocompress.evaluation.splits import data_digest, example_inputs, make_splits
+from autocompress.evaluation.splits import data_digest, epoch_images, example_inputs, make_splits
 from autocompress.report.environment import environment
 from autocompress.space.preset import SearchSpace
 
@@ -132,7 +132,7 @@ def measure(contest: Contest, cells: Sequence[Mapping[str, Any]], *, seconds: fl
     with torch.inference_mode():
         like = model(*args, **kwargs)  # which of a file's outputs is what
     store = MemberStore(contest.folder, model, contest.task, splits, contest.resolved)
-    known_path = contest.folder / "accuracies.json"
+    known_path = contest.folder / "scores.json"
     known: dict[str, dict[str, float]] = read_json(known_path) if known_path.is_file() else {}
     for path in paths:
         key = _digest(path)
@@ -200,7 +200,7 @@ def claim(contest: Contest) -> None:
         "weights": weights_digest(contest.model),
         "teachers": [weights_digest(teacher) for teacher in contest.teachers],
         "data": [data_digest(split) for split in (splits.val, splits.test)],
-        "train": data_digest(splits.calibration),
+        "train": f"{epoch_images(contest.task)} examples",
         "device": contest.device,
         "minutes": contest.minutes,
         "trials": contest.trials,

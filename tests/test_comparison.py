@@ -206,7 +206,7 @@ def test_loaders_that_shuffle_are_known_again_and_other_training_data_is_refused
     shuffled = dataclasses.replace(contest, task=task, folder=tmp_path)
     claim(shuffled)
     claim(dataclasses.replace(shuffled))
-    other = ac.Task(train=contest.task.val, val=loader, test=loader)
+    other = ac.Task(train=contest.task.train[:3], val=loader, test=loader)
     with pytest.raises(StudyError, match="another train"):
         claim(dataclasses.replace(shuffled, task=other))
     with pytest.raises(StudyError, match="another teachers"):

@@ -68,7 +68,10 @@ def room_for(executor: Executor) -> int:
     fitting = 0
     for node in _alive():
         shares = [node.get("CPU", 0.0) / executor.cpus]
-        shares += [node.get("GPU", 0.0) / executor.gpus] if executor.gpus else []
+        if executor.gpus >= 1:
+            shares.append(node.get("GPU", 0.0) / executor.gpus)
+        elif executor.gpus:  # a part of one
+            shares.append(node.get("GPU", 0.0) * int(1.0 / executor.gpus + 1e-9))
         fitting += int(min(shares) + 1e-9)
     return max(1, fitting)
 

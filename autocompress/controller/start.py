@@ -1,6 +1,7 @@
 """What a search begins with: the baseline's artifacts, and a profile of the target."""
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 from autocompress.controller.designs import ladder_start, plain_int8, unmodified
@@ -11,7 +12,7 @@ from autocompress.core.objective import known_costs
 from autocompress.cost.profile import DeviceProfile, profile_device
 from autocompress.cost.resolve import Profile, load_profile
 from autocompress.cost.simulated import SimulatedProfile
-from autocompress.errors import ExportError
+from autocompress.errors import ExportError, InvalidInputError
 from autocompress.evaluation.networks import measure_networks
 from autocompress.evaluation.proxy import score
 from autocompress.graph.inputs import ModelInputs
@@ -75,8 +76,9 @@ def keep_given_profile(run: Run) -> None:
     if given is None:
         return
     if path.exists():
-        if load_profile(path) == given:
-            return
+        with suppress(InvalidInputError):  # a damaged one is replaced, too
+            if load_profile(path) == given:
+                return
         run.say("profile", "predicting with the given profile from now on, not with the kept one")
     given.save(path)
 

@@ -282,6 +282,8 @@ def check_identity(path: Path, *, expected: Mapping[str, str], found: Mapping[st
     Raises:
         StudyError: With the names and values that differ.
     """
+    told = {"hardware": expected.get("hardware", "")}  # which older studies do not keep
+    expected, found = {**told, **expected}, {**told, **found}
     differing = [key for key in {**expected, **found} if expected.get(key) != found.get(key)]
     if differing:
         raise StudyError(
@@ -390,11 +392,7 @@ def _damaged(path: Path, got: str) -> str:
 
 
 def _cannot_write(path: Path, error: BaseException) -> str:
-    locked = "is locked" in str(error)
-    todo = "end what uses it" if locked else "free some space or choose another folder"
-    return explain(
-        f"study '{path}'",
-        expected="to be able to write it",
-        got=str(error).splitlines()[0],
-        remedy=f"{todo}, then run the same command again",
-    )
+    space = "free some space or choose another folder"
+    todo = "end what uses it" if "is locked" in str(error) else space
+    remedy, got = f"{todo}, then run the same command again", str(error).splitlines()[0]
+    return explain(f"study '{path}'", expected="to be able to write it", got=got, remedy=remedy)

@@ -90,6 +90,9 @@ def count_all_costs(
     size = np.full(len(population), HEADER_BYTES)
     configs = population.configs
     bits = np.array([[c.weight_bits, c.weight_bits * c.activation_bits] for c in configs])
+    sharing: dict[str, list[str]] = {}
+    for layer in graph.layers:
+        sharing.setdefault(layer.tied or layer.name, []).append(layer.name)
     for name, width in widths.items():
         layer, codes = graph.layer_by_name[name], _codes(population, name)
         biases = width.out_channels * (layer.parameters > math.prod(layer.weight_shape))
@@ -97,13 +100,15 @@ def count_all_costs(
         per_weight = np.zeros(len(configs))
         for code in np.flatnonzero(np.bincount(codes)):
             per_weight[code] = (stored or _plain_bits)(name, configs[code])
+        there = [widths[other].standing for other in sharing.get(name, ()) if other in widths]
+        held = np.max([width.standing, *there], axis=0)  # a weight that others share stays for them
         bytes_left = ENTRY_BYTES + FLOAT_BYTES * biases
-        bytes_left += np.ceil(weights * per_weight[codes] / 8).astype(np.int64)
+        size += held * np.ceil(weights * per_weight[codes] / 8).astype(np.int64)
         grids = SITE_BYTES + _grid_bytes(layer, width, configs, codes)
         bytes_left += np.where(bits[codes, 0] < FLOAT, grids, 0)
         macs += width.standing * width.macs
         bops += width.standing * width.macs * bits[codes, 1]
-        parameters += width.standing * (weights + biases)
+        parameters += held * weights + width.standing * biases
         size += width.standing * bytes_left
     whole, left = _norm_channels(graph, population)
     tied = sum(math.prod(layer.weight_shape) for layer in graph.layers if layer.tied)

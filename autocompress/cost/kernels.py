@@ -38,7 +38,7 @@ def executed_kernels(
     plan = KernelPlan(graph, target)
     counts: Counter[KernelKey] = Counter()
     for site in plan.sites(candidate):
-        counts[plan.kernel(site)] += plan.runs(site)
+        counts[plan.kernel(site)] += max(1, round(plan.runs(site)))
     return dict(counts)
 
 
@@ -123,10 +123,10 @@ class KernelPlan:
         """Return the layer or what else runs at a site."""
         return self._places[site[0]]
 
-    def runs(self, site: Site) -> int:
+    def runs(self, site: Site) -> float:
         """Return how often a site's kernel runs: that of a shared layer several times."""
         place = self._places[site[0]]
-        return place.runs if isinstance(place, Layer) else 1
+        return place.runs if isinstance(place, Layer) else 1.0
 
     def sites(self, candidate: Candidate) -> list[Site]:
         """List what a candidate runs, in a form that is quick to make and to look up."""

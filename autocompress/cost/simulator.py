@@ -32,7 +32,7 @@ class LayerCost:
     latency_ms: float
     energy_mj: float = 0.0
 
-    def repeated(self, runs: int) -> "LayerCost":
+    def repeated(self, runs: float) -> "LayerCost":
         """Return the cost of several runs."""
         return LayerCost(latency_ms=runs * self.latency_ms, energy_mj=runs * self.energy_mj)
 

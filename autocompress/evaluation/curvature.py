@@ -58,7 +58,7 @@ def hessian_traces(
         loss = form.divergence(rows.detach(), rows)
         found = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
         used = [at for at, gradient in enumerate(found) if gradient is not None]
-        for probe in range(PROBES):
+        for probe in range(PROBES if used else 0):
             signs = [_signs(weight, generator) for weight in weights]
             products = torch.autograd.grad(
                 [found[at] for at in used],

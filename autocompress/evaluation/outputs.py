@@ -12,6 +12,9 @@ from torch import Tensor
 CLASSES, INDEPENDENT, VALUES = "classes", "independent", "values"
 """Kinds of outputs: logits of classes that exclude each other; each a logit of its own; numbers."""
 
+SUM_ERROR = 0.01
+"""What probabilities of few digits may lack to 1."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutputForm:
@@ -29,10 +32,12 @@ class OutputForm:
     def of(cls, outputs: Tensor, targets: Any = None) -> "OutputForm":
         """Tell the form of outputs, as far as it can be told, by the targets that they have.
 
-        Targets of as many numbers as there are outputs make each a logit of
-        its own if they lie in [0, 1], and predicted numbers otherwise;
-        probabilities that add up to 1 are those of classes. Classes are on
-        axis 1 where `cross_entropy` wants them there, and last otherwise.
+        Targets of the outputs' shape make each a logit of its own if they lie
+        in [0, 1], but for one whole number that is ignored, and predicted
+        numbers otherwise; probabilities that add up to 1 are those of classes.
+        Fractions of another shape are predicted numbers, too. Classes are on
+        axis 1 where `cross_entropy` wants them there, and last otherwise. Of
+        several targets, as of mixed images, the first counts.
 
         Args:
             outputs: One row per example.
@@ -44,15 +49,20 @@ class OutputForm:
             >>> OutputForm.of(torch.zeros(2, 1), torch.tensor([0.0, 1.0])).kind
             'independent'
         """
+        if isinstance(targets, (tuple, list)) and targets:
+            targets = targets[0]
         form = cls(axis=_class_axis(outputs, targets))
-        if isinstance(targets, Tensor) and targets.numel() == outputs.numel():
+        if isinstance(targets, Tensor) and targets.squeeze().shape == outputs.squeeze().shape:
             given = targets.detach().float()
-            if bool(((given < 0.0) | (given > 1.0)).any()):
-                return cls(kind=VALUES)
-            sums = given.reshape(outputs.shape).sum(dim=form.axis) if outputs.dim() > 1 else given
-            several = outputs.dim() > 1 and outputs.shape[form.axis] > 1
-            exclusive = several and bool(((sums - 1.0).abs() < 1e-3).all())
-            return form if exclusive else cls(kind=INDEPENDENT)
+            for axis in (1, -1) if outputs.dim() > 1 else ():
+                sums = given.reshape(outputs.shape).sum(dim=axis)
+                if outputs.shape[axis] > 1 and bool(((sums - 1.0).abs() < SUM_ERROR).all()):
+                    return cls(axis=axis if outputs.dim() > 2 else -1)
+            others = torch.unique(given[(given < 0.0) | (given > 1.0)])
+            ignored = len(others) == 1 and not targets.is_floating_point()
+            return cls(kind=INDEPENDENT if ignored or not len(others) else VALUES)
+        if isinstance(targets, Tensor) and targets.is_floating_point():
+            return cls(kind=VALUES)
         single = outputs.dim() < 2 or outputs.shape[form.axis] == 1
         return cls(kind=VALUES) if single else form
 

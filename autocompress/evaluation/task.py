@@ -170,7 +170,9 @@ class Task:
 
     def form(self, outputs: Tensor, batch: Batch) -> OutputForm:
         """Return what outputs stand for, as the first batch shows that is asked about."""
-        if self._form is None:
+        if self._form is None and self._loss is None:
+            self._form = OutputForm()  # what `cross_entropy` of class indices takes
+        elif self._form is None:
             self._form = OutputForm.of(outputs, targets_of(batch) if has_targets(batch) else None)
         return self._form
 

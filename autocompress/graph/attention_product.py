@@ -44,11 +44,12 @@ def attention(
         attn_mask = torch.ones(
             query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device
         ).tril()
-    lowest = torch.finfo(scores.dtype).min  # infinities would make NaN of a row of them
+    # Infinities would make NaN of a row of them.
     if attn_mask is not None and attn_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attn_mask, lowest)
+        scores = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
     elif attn_mask is not None:
-        hindrance = torch.neg(attn_mask).clamp(max=-lowest)
+        most = min(torch.finfo(kind).max for kind in (scores.dtype, attn_mask.dtype))
+        hindrance = torch.neg(attn_mask).clamp(max=most / 2)  # scores are added to it
         scores = scores.sub(hindrance)  # an add would be taken for a residual one
     weights = torch.softmax(scores, dim=-1)
     if dropout_p > 0.0:

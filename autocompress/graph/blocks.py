@@ -125,17 +125,33 @@ class Passthrough(nn.Identity):
 
 
 class Zero(nn.Module):
-    """A branch that adds nothing: the number zero, whatever the arguments are."""
+    """A branch that adds nothing: zero, whatever the arguments are.
+
+    In training it has one axis, which stochastic depth draws along, and the
+    type that autocast would give it, so that sums keep theirs. It is computed
+    by no operation, since operations are numbered.
+    """
 
     zero: Tensor
+    axis: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("zero", torch.zeros(1), persistent=False)
+        self.register_buffer("zero", torch.zeros(()), persistent=False)
+        self.register_buffer("axis", torch.zeros(1), persistent=False)
+        for dtype in (torch.bfloat16, torch.float16):
+            zero = torch.zeros(1, dtype=dtype)
+            self.register_buffer(str(dtype).replace(".", "_"), zero, persistent=False)
 
     def forward(self, *_: object, **__: object) -> Tensor:
-        """Return zero with one axis, which stochastic depth draws along."""
-        return self.zero
+        """Return zero."""
+        if not self.training:
+            return self.zero
+        device = self.zero.device.type
+        if torch.is_autocast_enabled(device):
+            narrow = str(torch.get_autocast_dtype(device)).replace(".", "_")
+            return getattr(self, narrow, self.axis)
+        return self.axis
 
 
 def _inside_any(name: str, modules: Iterable[str]) -> bool:

@@ -146,7 +146,7 @@ def trainable(model: M) -> M:
         True
     """
     for parameter in model.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
+        parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
     return model
 
 

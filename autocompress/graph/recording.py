@@ -25,6 +25,9 @@ LAYER_TYPES = (nn.modules.conv._ConvNd, nn.Linear)
 """The module types that count as layers."""
 
 ADD_FUNCTIONS = frozenset({"add", "add_"})
+FORM_FUNCTIONS = frozenset({"to", "type_as", "expand_as", "view_as", "reshape_as"})
+"""Functions that read the type or the shape of their second argument, not its values."""
+
 JOIN_FUNCTIONS = frozenset({"cat", "concat", "concatenate"})
 
 
@@ -169,8 +172,10 @@ class _Recorder(TorchFunctionMode):
         self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: object
     ) -> None:
         """Note the weights that a tensor is made of, unless by the function of a layer."""
-        if not output_tensors(result):
+        if not output_tensors(result) or name.startswith("new_") or name.endswith("_like"):
             return
+        if name in FORM_FUNCTIONS:
+            args, kwargs = args[:1], {}
         read = [self.owners.get(id(tensor), "") for tensor in tensors_in((args, kwargs))]
         if name in LAYER_FUNCTIONS and any(read):
             args, kwargs = layer_arguments(name, args, kwargs)

@@ -22,8 +22,9 @@ class Layer:
         groups: Convolution groups; 1 for other layers.
         macs: Multiply-accumulates for one example, of all its runs.
         parameters: Number of weights and biases.
-        runs: How often it runs in one inference; the shapes are those of the first.
-        tied: Whether an earlier layer holds the same weight.
+        runs: How often it runs in one inference; the shapes are those of the first run, and
+            others count by their multiply-accumulates.
+        tied: Name of an earlier layer that holds the same weight; "" for none.
         quantisable: Whether bits below 32 can be given.
         reason: Why not, if not; "" otherwise.
     """
@@ -38,8 +39,8 @@ class Layer:
     groups: int = 1
     macs: int = 0
     parameters: int = 0
-    runs: int = 1
-    tied: bool = False
+    runs: float = 1.0
+    tied: str = ""
     quantisable: bool = True
     reason: str = ""
 

@@ -125,14 +125,15 @@ def _layers(recording: Recording, shared: Collection[str]) -> tuple[Layer, ...]:
         if isinstance(call.module, (*LAYER_TYPES, nn.Embedding)):
             computed = call.name in recording.computed
             layer = _layer(call, recording.batch_size, call.name in shared, computed)
-            first = weights.setdefault(id(call.module._parameters.get("weight", call)), call.name)
-            found = (replace(layer, tied=first != call.name),)
+            holder = weights.setdefault(id(call.module._parameters.get("weight", call)), call.name)
+            found = (replace(layer, tied="" if holder == call.name else holder),)
         elif isinstance(call.module, nn.MultiheadAttention) and call.module._qkv_same_embed_dim:
             found = _attention_layers(call, call.module, recording.batch_size)
         for layer in found:
             known = layers.get(layer.name)
             if known is not None:
-                layer = replace(known, macs=known.macs + layer.macs, runs=known.runs + 1)
+                macs, first = known.macs + layer.macs, known.macs / known.runs
+                layer = replace(known, macs=macs, runs=macs / first if first else 1.0)
             layers[layer.name] = layer
     return tuple(layers.values())
 

@@ -54,7 +54,7 @@ def with_free(made: Sequence[Point], every: Sequence[Point], baseline: Point) ->
 def noise(points: Sequence[Point]) -> str:
     """Say how many files were measured less exactly than files are told apart."""
     noisy = sum(point.noisy for point in points)
-    return f"{noisy} of {len(points)} latencies are uncertain by more than {100 * NOISY:.0f} %"
+    return f"{noisy} of {len(points)} latencies have intervals wider than {100 * NOISY:.0f} %"
 
 
 def spread(values: Sequence[float]) -> str:

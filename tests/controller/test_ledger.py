@@ -16,6 +16,7 @@ import pytest
 from autocompress.controller import ledger as ledger_module
 from autocompress.controller.ledger import MAX_ATTEMPTS, Ledger
 from autocompress.controller.sampler import make_sampler
+from autocompress.controller.study_file import check_identity
 from autocompress.controller.ticket import Ticket
 from autocompress.core.evaluation import FidelityResult
 from autocompress.errors import InvalidInputError, MissingFileError, StorageError, StudyError
@@ -198,6 +199,15 @@ def test_ctrl_c_right_after_a_trial_ended_is_told_as_such(path, monkeypatch):
     ledger = opened(path)
     assert ledger.finished == 1
     ledger.close()
+
+
+def test_what_an_older_study_does_not_tell_of_its_hardware_is_taken_for_granted(path):
+    opened(path).close()
+    check_identity(path, expected={"model": "a", "hardware": "x"}, found={"model": "a"})
+    with pytest.raises(StudyError, match="hardware"):
+        check_identity(path, expected={"hardware": "x"}, found={"hardware": "y"})
+    with pytest.raises(StudyError, match="hardware"):
+        check_identity(path, expected={}, found={"hardware": "y"})
 
 
 def test_reap_leaves_the_trials_of_this_process_alone(ledger):

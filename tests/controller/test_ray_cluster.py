@@ -69,7 +69,7 @@ def test_a_worker_that_fits_on_a_node_is_not_spoken_of(
 
 @pytest.mark.parametrize(
     ("needs", "workers"),
-    [({}, 3), ({"cpus": 2}, 1), ({"gpus": 1}, 1), ({"gpus": 0.1}, 1), ({"cpus": 3}, 1)],
+    [({}, 3), ({"cpus": 2}, 1), ({"gpus": 1}, 1), ({"gpus": 0.4}, 1), ({"cpus": 3}, 1)],
 )
 def test_there_are_as_many_workers_as_nodes_have_room_for(
     ended: list[bool], needs: dict[str, Any], workers: int

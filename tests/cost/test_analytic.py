@@ -204,9 +204,9 @@ def test_a_weight_that_two_layers_share_counts_once(tmp_path: Path) -> None:
     model, ids = Tied().eval(), torch.zeros(2, 3, dtype=torch.long)
     graph = trace(model, ids)
     assert {layer.name: layer.tied for layer in graph.layers} == {
-        "table": False,
-        "fc": False,
-        "head": True,
+        "table": "",
+        "fc": "",
+        "head": "table",
     }
     costs = count_costs(graph, Candidate())
     assert costs["parameters"] == sum(p.numel() for p in model.parameters())
@@ -217,3 +217,26 @@ def test_a_weight_that_two_layers_share_counts_once(tmp_path: Path) -> None:
     with torch.no_grad():
         torch.testing.assert_close(rebuilt(ids), model(ids), rtol=0, atol=0)
     assert rebuilt.network.head.weight is rebuilt.network.table.weight
+
+
+def test_a_shared_weight_stays_as_long_as_one_block_that_holds_it() -> None:
+    class Block(nn.Module):
+        def __init__(self, conv: nn.Module) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(8, 8, 3, padding=1)
+            self.conv.weight = conv.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.conv(x).relu()
+
+    first = nn.Conv2d(8, 8, 3)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 1), *(Block(first) for _ in range(2)), nn.Flatten(), nn.Linear(128, 2)
+    )
+    graph = trace(model, torch.randn(2, 3, 4, 4))
+    whole = count_costs(graph, Candidate())["parameters"]
+    assert whole == sum(p.numel() for p in model.parameters())
+    for dropped in (("1",), ("2",)):
+        assert count_costs(graph, Candidate(dropped_blocks=dropped))["parameters"] == whole - 8
+    both = count_costs(graph, Candidate(dropped_blocks=("1", "2")))["parameters"]
+    assert both == whole - 16 - first.weight.numel()

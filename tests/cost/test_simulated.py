@@ -144,3 +144,21 @@ def test_a_table_has_the_cycles_of_all_runs_of_a_layer() -> None:
     profile = SimulatedProfile(target=Target(name="npu", simulation=table))
     whole = profile.predict_costs(graph, Candidate())["latency_ms"]
     assert whole == pytest.approx(0.6 * WIDE * WIDE)
+
+
+def test_runs_on_smaller_tensors_count_by_their_operations() -> None:
+    class Pyramid(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.stem(x)
+            return self.head(x).mean((2, 3)) + self.head(x[:, :, ::2, ::2]).mean((2, 3))
+
+    graph = trace(Pyramid(), torch.randn(2, 3, 16, 16))
+    assert graph.layer("head").runs == 1.25
+    table = LookupTable(cycles=(((100.0,),), ((200.0,),)), clock_mhz=1.0)
+    profile = SimulatedProfile(target=Target(name="npu", simulation=table))
+    whole = profile.predict_costs(graph, Candidate())["latency_ms"]
+    assert whole == pytest.approx(0.3 * WIDE * WIDE)

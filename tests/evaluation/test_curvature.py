@@ -88,3 +88,7 @@ def test_predicted_numbers_have_a_curvature_too() -> None:
     found = hessian_traces(model, ["0"], batches, _run, seed=0, form=form)
     inputs = torch.cat([x for x, _ in batches])
     assert found["0"] == pytest.approx(2.0 * float(inputs.square().sum(dim=1).mean()), rel=0.1)
+
+
+def test_nothing_that_the_outputs_depend_on_has_no_curvature() -> None:
+    assert hessian_traces(_Attending(), ["other"], _batches(1), _run, seed=0) == {"other": 0.0}

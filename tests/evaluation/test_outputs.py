@@ -26,6 +26,12 @@ from autocompress.evaluation.outputs import CLASSES, INDEPENDENT, VALUES, Output
         ((4, 6, 3), torch.zeros(4, 6, dtype=torch.long), CLASSES, -1),
         ((4, 3, 6), torch.zeros(4, 6, dtype=torch.long), CLASSES, 1),
         ((4, 6, 3), None, CLASSES, -1),
+        ((4, 3, 6), torch.full((4, 3, 6), 1 / 3), CLASSES, 1),
+        ((4, 3), (torch.tensor([0, 1, 2, 0]), torch.tensor([1, 1, 0, 0]), 0.4), CLASSES, -1),
+        ((4, 1), (torch.tensor([0.0, 1.0, 1.0, 0.0]), 0.4), INDEPENDENT, -1),
+        ((2, 1, 2, 2), torch.tensor([[[0, 1], [255, 1]]] * 2), INDEPENDENT, -1),
+        ((4, 2), torch.tensor([0.5, 2.0, -1.0, 3.0]), VALUES, -1),
+        ((4, 8, 2, 2), torch.zeros(4, 8, 4, dtype=torch.long), CLASSES, 1),
     ],
 )
 def test_the_form_is_told_by_the_targets(

@@ -106,3 +106,18 @@ def test_a_query_that_attends_to_nothing_stays_finite(added: bool) -> None:
     torch.testing.assert_close(found[0, :, 3], value[0].mean(dim=1, keepdim=False))
     found[0, :, 3] = expected[0, :, 3] = 0.0
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "added"),
+    [
+        (torch.float16, torch.float16),
+        (torch.bfloat16, torch.bfloat16),
+        (torch.float32, torch.float32),
+        (torch.float32, torch.float16),
+    ],
+)
+def test_infinite_masks_stay_finite_in_all_types(kind: torch.dtype, added: torch.dtype) -> None:
+    query, key, value = (tensor.to(kind) for tensor in _qkv())
+    mask = torch.full((2, 1, 5, 7), -torch.inf, dtype=added)
+    assert attention(query.abs(), -key.abs(), value, attn_mask=mask).isfinite().all()

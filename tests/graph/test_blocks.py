@@ -103,7 +103,7 @@ def test_only_the_innermost_block_is_listed() -> None:
 
 
 def test_the_model_itself_is_no_block_but_its_branches_are() -> None:
-    """Zero has one number, so that nothing can be added to it in place."""
+    """Zero has no axes, so that nothing can be added to it in place."""
     assert {n: b.droppable for n, b in _blocks(Residual(Add()), 2, 4).items()} == {"fc": True}
     block = _blocks(Residual(), 2, 4)["fc"]
     assert not block.droppable
@@ -311,3 +311,16 @@ def test_a_branch_without_which_a_model_cannot_be_trained_stays() -> None:
     block = _blocks(Deep(picky=True), 2, 4)["branch"]
     assert not block.droppable
     assert "the model cannot be trained without it (IndexError" in block.reason
+
+
+def test_zeros_keep_the_type_of_sums_under_autocast() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Identity())
+    drop_blocks(model, ["1"], ["1"])
+    model.train()
+    x = torch.randn(2, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        x = model[0](x)
+        assert (x + model[1](x)).dtype == torch.bfloat16
+    assert model[1](x).shape == (1,)
+    assert model.eval()[1](x).shape == ()
+    assert not model[1].state_dict()

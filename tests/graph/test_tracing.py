@@ -212,3 +212,21 @@ def test_weights_that_something_else_is_made_of_are_not_quantised() -> None:
     }
     found = {layer.name: layer.reason for layer in trace(_Tied(), torch.zeros(2, 3).long()).layers}
     assert found == {"embedding": "computed weights", "table": "", "fc": ""}
+
+
+class _Metadata(nn.Module):
+    """Reads the types and shapes of weights, never their values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        start = self.a.weight.new_zeros(len(x), 4) + torch.zeros_like(self.b.weight).sum()
+        x = x.to(self.a.weight).type_as(self.b.weight)
+        return self.b(self.a(x + start))
+
+
+def test_weights_of_which_only_the_form_is_read_are_quantised() -> None:
+    graph = trace(_Metadata(), torch.randn(2, 4))
+    assert {layer.name: layer.reason for layer in graph.layers} == {"a": "", "b": ""}
