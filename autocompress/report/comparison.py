@@ -32,7 +32,10 @@ def comparison_table(record: Mapping[str, Any]) -> Table:
     for drop in DROPS:
         table.add_column(f"val -{100 * drop:.0f} pt", justify="right", no_wrap=True)
     for name, values in record["hypervolume"].items():
-        made = with_free([point for point in rest if point.method == name], rest, baseline)
+        made = [point for point in rest if point.method == name]
+        if not made:  # several methods together
+            made = [point for point in rest if point.method in record.get("contenders", ())]
+        made = with_free(made, rest, baseline)
         table.add_row(
             record["titles"].get(name, name),
             spread(values),
