@@ -4,6 +4,8 @@ import json
 import math
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ from autocompress.errors import InvalidInputError, MissingFileError, StorageErro
 
 MOST_TEXT = 256 * 2**20
 """Bytes that a file of text may have."""
+
+UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged file of arrays raises, beside mistakes in its content."""
 
 MOST_INTEGER = 2**63 - 1
 """Largest whole number that a file may hold."""

@@ -1,8 +1,6 @@
 """Hardware that is described rather than measured: what a simulated target consists of."""
 
 import math
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from autocompress.core.files import read_json
+from autocompress.core.files import UNREADABLE, read_json
 from autocompress.core.schema import check_name, check_record
 from autocompress.errors import (
     InvalidInputError,
@@ -22,9 +20,6 @@ from autocompress.errors import (
 
 FLOAT = 32
 """Bit-width that stands for unquantised floating point."""
-
-UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error)
-"""What reading a damaged file of arrays raises, beside mistakes in its content."""
 
 WIDE = 16
 """Bits in which an accelerator without floating point runs unquantised layers."""
@@ -277,8 +272,8 @@ def parse_simulation(record: object, folder: Path | None = None) -> Simulation:
     for name in ("weight_bits", "activation_bits"):
         if name in values:
             widths = values[name]
-            kind_of = tuple if isinstance(widths, tuple) else list
-            values[name] = tuple(check_type(f"'{name}'", widths, kind_of))
+            listed = widths if isinstance(widths, tuple) else check_type(f"'{name}'", widths, list)
+            values[name] = tuple(listed)
     if "peak_gmacs" in values:
         values["peak_gmacs"] = _peaks(values["peak_gmacs"])
     if "cycles" in values:

@@ -3,8 +3,6 @@
 import json
 import logging
 import math
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from scipy.stats import t as student_t
 from sklearn.ensemble import GradientBoostingRegressor
 from sklearn.linear_model import Ridge, RidgeCV
 
+from autocompress.core.files import UNREADABLE
 from autocompress.core.schema import SCHEMA_VERSION, check_record
 from autocompress.errors import InvalidInputError, MissingFileError, StudyError, explain
 from autocompress.predictor.columns import Columns
@@ -286,7 +285,7 @@ class AccuracyPredictor:
             raise MissingFileError(
                 explain(str(path), expected="a saved predictor", got="no file", remedy="save one")
             ) from error
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (ValueError, KeyError, *UNREADABLE) as error:
             raise StudyError(
                 explain(
                     str(path),
