@@ -132,7 +132,11 @@ def test_the_page_of_the_evidence_is_written_anew(tmp_path: Path) -> None:
     mine, theirs = ["| method", "| joint search"], ["| NNCF <int8>", f"| {UNION}"]
     other = "| random"
     old_rows, all_rows = [mine[0], *theirs, mine[1], other], [*mine, *theirs, other]
-    assert rows == 2 * old_rows + 2 * mine + all_rows
+    glance = ["| network", "| net", "| net"]
+    assert rows == glance + 2 * old_rows + 2 * mine + all_rows
+    both = "0.500 (1) | 0.600 (1) | -16.7% |  |  | 1 of 1 |"
+    assert f"| net | onnxruntime-cpu | An Old Processor, AVX2 | {both}" in text
+    assert "| net | onnxruntime-cpu | A New One, AVX512 | 0.800 (1) |  |  |  |  | 0 of 1 |" in text
     assert f"* `{joint['path']}` by `nncf/0/int8.onnx`" in text
     assert "mct: not run. exit code 1: no" in text
     assert "### net on onnxruntime-cpu, An Old Processor with AVX2" in text

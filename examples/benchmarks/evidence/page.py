@@ -27,6 +27,13 @@ CAPTION = (
     "times its latency; lines join the files of a method that none of its others beats on `test`."
 )
 
+GLANCE = (
+    "Hypervolumes of the joint search, of all contenders together and of `sequential`, with how "
+    "many seeds; by how much the joint search's is more with the seeds that both have; and how "
+    "many files of joint searches, of all that were exported, are on their fronts and beaten by a "
+    "contender's."
+)
+
 ALL = (
     "A file's worth depends on the processor, so that values of a method differ by more than its "
     "luck; differences are those of the same seed on the same processor."
@@ -55,6 +62,9 @@ def written(record: Mapping[str, Any], folder: Path, page: Path) -> Iterator[str
     """Yield the lines of all networks and targets; write their plots on the way."""
     if not record["models"]:
         yield "No figures yet.\n"
+        return
+    yield "## All figures\n"
+    yield from glance(record)
     for network, targets in record["models"].items():
         for target, whole in targets.items():
             name = f"{network} on {target}"
@@ -75,6 +85,43 @@ def written(record: Mapping[str, Any], folder: Path, page: Path) -> Iterator[str
                 yield wrapped(ALL) + "\n"
                 yield from volume_table(whole)
                 yield ""
+
+
+def glance(record: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a table with a row per network, target and processor: joint beside all others."""
+    yield wrapped(GLANCE) + "\n"
+    yield "| network | target | processor | joint | contenders | | sequential | | beaten |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for network, targets in record["models"].items():
+        for target, whole in targets.items():
+            for place in whole["settings"]:
+                found = with_seeds(whole, place["seeds"])
+                joint = by_seed(found, "joint")
+                cells = [network, target, f"{place['processor']}, {place['vectors']}"]
+                cells += [f"{median(joint.values()):.3f} ({len(joint)})"]
+                for name in ("union_of_contenders", "sequential"):
+                    ours, other, seeds = beside(found, name)
+                    cells += (
+                        [f"{other:.3f} ({len(seeds)})", more(ours, other)] if seeds else ["", ""]
+                    )
+                members = [p for p in found["points"] if p["method"] == "joint"]
+                cells.append(f"{len(found['dominated'])} of {len(members)}")
+                yield "| " + " | ".join(cells) + " |"
+    yield ""
+
+
+def beside(found: Mapping[str, Any], name: str) -> tuple[float, float, list[int]]:
+    """Return hypervolumes of the joint search and of a method, with the seeds of both."""
+    ours, theirs = by_seed(found, "joint"), by_seed(found, name)
+    seeds = sorted(ours.keys() & theirs.keys())
+    if not seeds:
+        return 0.0, 0.0, []
+    return median(ours[seed] for seed in seeds), median(theirs[seed] for seed in seeds), seeds
+
+
+def more(joint: float, union: float) -> str:
+    """Say by how much the first is more than the second."""
+    return f"{joint / union - 1.0:+.1%}" if union else ""
 
 
 def plots(found: Mapping[str, Any]) -> dict[str, Sequence[str]]:
@@ -184,14 +231,13 @@ def median_seed(points: Sequence[Point], baseline: Point, drop: float) -> list[P
 def verdict(found: Mapping[str, Any], points: Sequence[Point]) -> Iterator[str]:
     """Yield where others win, and what could not be run."""
     beaten, members = found["dominated"], [p for p in points if p.method == "joint"]
-    ours, theirs = by_seed(found, "joint"), by_seed(found, "union_of_contenders")
-    if common := sorted(ours.keys() & theirs.keys()):
-        joint, union = (median(values[seed] for seed in common) for values in (ours, theirs))
-        more = f" ({joint / union - 1.0:+.0%})" if union else ""
+    joint, union, common = beside(found, "union_of_contenders")
+    if common:
         seeds = ", ".join(map(str, common))
+        gain = f" ({more(joint, union)})" if union else ""
         yield wrapped(
             f"With the seeds of both ({seeds}) the joint front's hypervolume is {joint:.3f}, "
-            f"that of all contenders together {union:.3f}{more}."
+            f"that of all contenders together {union:.3f}{gain}."
         )
         yield ""
     if beaten or common:
