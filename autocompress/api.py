@@ -53,6 +53,7 @@ from autocompress.cost.resolve import resolve_target
 from autocompress.cost.simulated import SimulatedProfile
 from autocompress.devices import measure_latency, profile, warn_of_mismatches
 from autocompress.errors import SearchFailedError, check_type
+from autocompress.evaluation.batches import place
 from autocompress.evaluation.original import check_device, frozen_copy, weights_digest
 from autocompress.evaluation.splits import (
     Splits,
@@ -61,7 +62,6 @@ from autocompress.evaluation.splits import (
     epoch_images,
     example_inputs,
     make_splits,
-    place,
     take,
 )
 from autocompress.evaluation.synthesis import synthesise

@@ -137,7 +137,7 @@ def measure_latency(
     resolved = resolve_target(target)[0]
     path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
     inputs, size = ModelInputs.of(example_inputs), resolved.batch_size
-    tensors = [t[torch.arange(size) % len(t)] for t in inputs.tensors]
+    tensors = [t[torch.arange(size) % len(t)] if t.dim() else t for t in inputs.tensors]
 
     def first() -> tuple[Session, dict[str, NDArray[Any]]]:
         session = open_model(path, resolved)

@@ -13,6 +13,7 @@ from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.target import TARGET_NAMES, Target
+from autocompress.core.training import TrainingConfig
 from autocompress.cost.resolve import resolve_target
 from autocompress.errors import check_type
 from autocompress.evaluation.calibration import compress_on
@@ -32,6 +33,7 @@ def check(
     space: str | Path | Mapping[str, Any] | SearchSpace = "cnn",
     task: Task | None = None,
     budget: Budget | None = None,
+    training: TrainingConfig | None = None,
 ) -> CheckReport:
     """Find what can be compressed in a model, what cannot and why, and what it could give.
 
@@ -42,6 +44,7 @@ def check(
             leaves out is listed with that reason.
         task: Tried as `search` would; with `budget`, tells how long a search takes.
         budget: With `task`, likewise.
+        training: Lengths of trainings, for the same; None for the defaults.
 
     Returns:
         `.groups`, `.blocks`, `.layers`, `.savings`, `.search_seconds` and `.accuracy`;
@@ -51,7 +54,8 @@ def check(
         TraceError: If the model does not run on the inputs.
         InvalidInputError: If a search would refuse the task.
     """
-    return CheckReport.of(check_model(model, example_inputs, SearchSpace.load(space), task, budget))
+    found = check_model(model, example_inputs, SearchSpace.load(space), task, budget, training)
+    return CheckReport.of(found)
 
 
 def compress(

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 import autocompress as ac
+from autocompress.controller import members
+from autocompress.core.candidate import Candidate
 from autocompress.errors import (
     ExportError,
     InvalidInputError,
@@ -81,6 +83,25 @@ def test_a_model_goes_to_the_runtime_and_back(tmp_path: Path) -> None:
         low, high = latency.ci95_ms
         assert 0 < low <= latency.median_ms <= high
         assert len(latency.samples) > 0
+
+
+class _Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        return self.fc(x) * factor
+
+
+def test_one_number_for_all_examples_is_an_input_too(tmp_path: Path) -> None:
+    inputs = (torch.randn(8, 16), torch.tensor(0.5))
+    result = ac.compress(_Scaled(), Candidate(), inputs)
+    artifact = ac.export(result, tmp_path / "model.onnx", inputs)
+    target = ac.Target.named("onnxruntime-cpu", batch_size=3)
+    assert ac.measure_latency(artifact, target, inputs, seconds=0.2).batch_size == 3
+    one, number = (members._of_size(tensor, 20) for tensor in inputs)
+    assert (one.shape, number.shape) == ((20, 16), ())
 
 
 def test_a_task_settles_what_compress_returns() -> None:

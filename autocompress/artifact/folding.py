@@ -13,6 +13,10 @@ INTEGER_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 """Layers that have an integer kernel."""
 
 
+MOST_STEPS = 2**31 - 2**11
+"""Steps of a bias in int32 at most, less what scales in float32 are inexact by."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoldedLayer:
     """What one quantised layer multiplies with and adds.
@@ -51,9 +55,12 @@ class FoldedLayer:
 def fold_layer(compressed: CompressedModel, name: str) -> FoldedLayer:
     """Compute the integers of a layer, with the batch norm after it folded in.
 
-    Codes never change size: a norm multiplies the scales of its channel, and a
+    Codes do not change size: a norm multiplies the scales of its channel, and a
     negative factor flips the signs, which a symmetric, narrow grid allows; a
-    factor of zero clears the codes.
+    factor of zero clears the codes. Only where next to nothing is left of a
+    channel beside its bias, its scale grows until the bias fits into 32 bits:
+    codes then become smaller, and what that rounds away is less than 2^-24 of
+    the bias for each input.
 
     Args:
         compressed: A calibrated model.
@@ -79,10 +86,19 @@ def fold_layer(compressed: CompressedModel, name: str) -> FoldedLayer:
     steps = None
     whole = isinstance(layer, INTEGER_LAYERS) and scales.shape[1] == 1
     if isinstance(quantiser, TensorQuantiser) and whole:
+        least = (bias.abs() / (MOST_STEPS * quantiser.scale)).unsqueeze(1)
+        wider = scales.maximum(least)
+        codes = layout.unrows(_coarser(layout.rows(codes), scales / wider))
+        scales = wider
         steps = (scales[:, 0] * quantiser.scale).clamp_min(torch.finfo(torch.float32).tiny)
     return FoldedLayer(
         codes=codes, scales=scales.float(), layout=layout, bias=bias, bias_scales=steps
     )
+
+
+def _coarser(codes: Tensor, shrunk: Tensor) -> Tensor:
+    """Round codes to larger steps, of which the old ones are a fraction; the same where it is 1."""
+    return torch.round(codes.double() * shrunk.double()).to(codes.dtype)
 
 
 def norm_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:

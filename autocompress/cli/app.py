@@ -1,11 +1,13 @@
 """The command line's application: shared options, output and exit codes."""
 
+import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextvars import ContextVar
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -38,6 +40,10 @@ VERBS = (
     *("report", "export", "benchmark", "schema"),
 )
 """In the order in which one needs them."""
+
+
+_output: ContextVar[TextIO | None] = ContextVar("output", default=None)
+"""Where the JSON document of the running command goes."""
 
 
 class _Verbs(TyperGroup):
@@ -109,11 +115,24 @@ def make_console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr) if terminal else Console(width=100, stderr=stderr)
 
 
+def print_json(document: object) -> None:
+    """Write the JSON document of a command to standard output."""
+    typer.echo(json.dumps(document, indent=2), file=_output.get())
+
+
 @contextmanager
-def exit_codes() -> Iterator[None]:
-    """Turn errors into one line on standard error and the fitting exit code."""
+def exit_codes(*, as_json: bool = False) -> Iterator[None]:
+    """Turn errors into one line on standard error and the fitting exit code.
+
+    Args:
+        as_json: What is printed by anyone, such as the user's factories, goes to standard
+            error; `print_json` alone writes to standard output.
+    """
+    aside = redirect_stdout(sys.stderr) if as_json else nullcontext()
+    token = _output.set(sys.stdout)
     try:
-        yield
+        with aside:
+            yield
     except WRONG_INPUT_ERRORS as error:
         raise _stopped(error, WRONG_INPUT) from error
     except (AutocompressError, OSError) as error:
@@ -121,6 +140,8 @@ def exit_codes() -> Iterator[None]:
     except KeyboardInterrupt as error:
         typer.echo("interrupted; run the same command again", err=True)
         raise typer.Exit(INTERRUPTED) from error
+    finally:
+        _output.reset(token)
 
 
 def _stopped(error: Exception, code: int) -> typer.Exit:

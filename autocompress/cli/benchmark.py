@@ -1,6 +1,5 @@
 """The verb that compares joint search with what one would do instead."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +14,7 @@ from autocompress.cli.app import (
     examples,
     exit_codes,
     make_console,
+    print_json,
     say,
 )
 
@@ -48,12 +48,12 @@ def benchmark(
     Every file is measured in one interleaved run; the same command
     continues what was stopped.
     """
-    with exit_codes():
+    with exit_codes(as_json=as_json):
         from autocompress.comparison import benchmark as compare
         from autocompress.config import load_config
         from autocompress.contest import contest_of
         from autocompress.controller.methods import USUAL
-        from autocompress.report.comparison import comparison_table
+        from autocompress.report.comparison import comparison_tables
 
         console, progress = make_console(), make_console(stderr=as_json)
         place = folder or Path("runs") / f"{config.stem}-benchmark"
@@ -64,9 +64,9 @@ def benchmark(
             on_message=(lambda _: None) if quiet else lambda line: say(progress, line),
         )
         if as_json:
-            typer.echo(json.dumps(found, indent=2))
+            print_json(found)
         else:
-            console.print(comparison_table(found))
+            console.print(comparison_tables(found))
             say(console, f"files and figures: {place / 'comparison.json'}")
         if len(found["points"]) == 1:  # that of the original
             raise typer.Exit(FAILED)

@@ -1,6 +1,5 @@
 """The verbs that look at a model and a target before a search: `check` and `profile`."""
 
-import json
 import shlex
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,6 +15,7 @@ from autocompress.cli.app import (
     examples,
     exit_codes,
     make_console,
+    print_json,
     say,
 )
 
@@ -38,7 +38,7 @@ def check(
     cannot be exported, or of which nothing can vary, at the end. Whether the
     target is here is asked by search --dry-run.
     """
-    with exit_codes():
+    with exit_codes(as_json=as_json):
         from autocompress import api
         from autocompress.artifact.onnx_file import check_exportable
         from autocompress.config import load_config
@@ -55,9 +55,10 @@ def check(
             space=loaded.space_name_or_path(),
             task=task,
             budget=loaded.make_budget(),
+            training=loaded.make_training(),
         )
         if as_json:
-            typer.echo(json.dumps(found.to_dict(), indent=2))
+            print_json(found.to_dict())
         else:
             console = make_console()
             for table in found.tables():

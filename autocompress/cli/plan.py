@@ -1,12 +1,13 @@
 """What a search would do, without doing it: stages, time and disk."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from autocompress.cli.app import make_console, say
+from autocompress.cli.app import (
+    make_console,
+    print_json,
+    say,
+)
 from autocompress.cli.model import load_parts
 
 if TYPE_CHECKING:
@@ -27,10 +28,11 @@ def show_plan(config: "SearchConfig", *, as_json: bool) -> None:
     model, task, inputs = load_parts(config)
     _check_host(config)
     space, budget = config.space_name_or_path(), config.make_budget()
-    found = api.check(model, inputs, space=space, task=task, budget=budget)
+    training = config.make_training()
+    found = api.check(model, inputs, space=space, task=task, budget=budget, training=training)
     plan = SearchPlan.of(found, budget, config.study_dir)
     if as_json:
-        typer.echo(json.dumps(plan.to_dict(), indent=2))
+        print_json(plan.to_dict())
         return
     console = make_console()
     console.print(plan.table())

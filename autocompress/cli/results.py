@@ -1,11 +1,16 @@
 """What a study found, shown in a shell."""
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from autocompress.cli.app import INFEASIBLE, make_console, say
+from autocompress.cli.app import (
+    INFEASIBLE,
+    make_console,
+    print_json,
+    say,
+)
+from autocompress.errors import StorageError
 
 if TYPE_CHECKING:
     from autocompress.api import SearchResult
@@ -19,12 +24,17 @@ def show(result: "SearchResult", *, as_json: bool = False, feasible_only: bool =
         as_json: Write JSON, not tables.
         feasible_only: Exit with `INFEASIBLE` where members are there, but none is feasible.
     """
-    page = result.report()
+    page: str | None = None
+    try:
+        page = str(result.report())
+    except StorageError as error:  # what is known can be shown all the same
+        typer.echo(f"no report: {error}", err=True)
     if as_json:
-        typer.echo(json.dumps(result_json(result) | {"report": str(page)}, indent=2))
+        print_json(result_json(result) | {"report": page})
     else:
         _show_tables(result)
-        say(make_console(), f"report: {page}")
+        if page is not None:
+            say(make_console(), f"report: {page}")
     if feasible_only and result.members and not result.front:
         from autocompress.core.objective import parse_constraints
 

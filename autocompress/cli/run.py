@@ -91,7 +91,7 @@ def search(
     Ctrl-C stops after the running trial, a second one at once; the same
     command continues.
     """
-    with exit_codes():
+    with exit_codes(as_json=as_json):
         from autocompress.config import load_config
 
         loaded = load_config(
@@ -123,7 +123,7 @@ def resume(
     as_json: JsonOption = False,
 ) -> None:
     """Continue a study with the configuration that it keeps, or with a larger budget."""
-    with exit_codes():
+    with exit_codes(as_json=as_json):
         from autocompress.kept_config import load_kept_config
 
         config = load_kept_config(study_dir, trials=trials, minutes=minutes, trust=trust)

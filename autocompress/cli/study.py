@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @app.command(epilog=examples("autocompress report runs/digits --json"))
 def report(study_dir: StudyArgument, as_json: JsonOption = False) -> None:
     """Show the front of a study, and write its HTML page again."""
-    with exit_codes():
+    with exit_codes(as_json=as_json):
         from autocompress import api
 
         show(api.open(study_dir), as_json=as_json)
@@ -141,9 +141,13 @@ def _copy(member: "FrontMember", folder: Path) -> Path:
         )
     folder.absolute().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=".export-") as near:
-        whole = Path(near) / folder.name  # an interrupted copy leaves nothing behind
+        whole = Path(near) / "whole"  # an interrupted copy leaves nothing behind
         shutil.copytree(member.path.parent, whole)
-        whole.replace(folder)
+        if folder.exists():  # empty, and perhaps where the caller stands
+            for file in whole.iterdir():
+                file.replace(folder / file.name)
+        else:
+            whole.replace(folder)
     return folder
 
 

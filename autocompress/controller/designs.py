@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import qmc
 
+from autocompress.controller.current import EARLIER
 from autocompress.controller.ladder import Rung
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.target import FLOAT
@@ -173,6 +174,23 @@ def given_designs(space: BoundSpace, candidates: Sequence[Candidate]) -> list[De
     """
     given = [Design(candidate=candidate, origin=GIVEN) for candidate in candidates]
     return _unique([*_baselines(space), *given])
+
+
+def with_earlier(
+    space: BoundSpace, designs: Sequence[Design], candidates: Sequence[Candidate]
+) -> list[Design]:
+    """Add the best candidates of earlier studies: after baselines and given ones, before others.
+
+    Args:
+        space: The space bound to the model.
+        designs: The first trials.
+        candidates: Of this space; what is among the designs is no second one.
+    """
+    known = {design.candidate for design in designs}
+    earlier = [Design(candidate=c, origin=EARLIER) for c in candidates if c not in known]
+    firm = {design.candidate for design in _baselines(space)}
+    first = [d for d in designs if d.candidate in firm or d.origin == GIVEN]
+    return [*first, *earlier, *(design for design in designs if design not in first)]
 
 
 def _baselines(space: BoundSpace) -> list[Design]:

@@ -41,8 +41,8 @@ def choose_finalists(
 ) -> list[Finalist]:
     """Choose the candidates that span the most predicted hypervolume.
 
-    Feasible ones, each adding the most. Where none is predicted to add
-    anything, the least infeasible of the best rank are chosen: a search with
+    Feasible ones, each adding the most to the feasible members. Where none is
+    predicted to add anything, the least infeasible of the best rank are chosen: a search with
     hard constraints still shows how near it came, and predictions may err.
     Time is shared by the root of the accuracy that is expected to stay lost:
     none where nothing is lost already.
@@ -62,11 +62,10 @@ def choose_finalists(
         Finalists from the least compressed to the most, so that a later one
         can start from the weights of an earlier one.
     """
-    done = tuple(i for i, e in enumerate(evaluations) if e.slot in members)
-    feasible = [i for i in range(len(evaluations)) if violations[i] <= 0.0 or i in done]
-    local = greedy_hypervolume(
-        losses[feasible], reference, count, tuple(feasible.index(i) for i in done)
-    )
+    done = [i for i, e in enumerate(evaluations) if e.slot in members]
+    feasible = [i for i in range(len(evaluations)) if violations[i] <= 0.0]
+    kept = tuple(feasible.index(i) for i in done if i in feasible)
+    local = greedy_hypervolume(losses[feasible], reference, count, kept)
     picked = [feasible[i] for i in local]
     if not picked:
         ranks = non_dominated_rank(losses)

@@ -113,18 +113,23 @@ def _worthwhile(run: Run, seconds: float, over: int) -> int:
     asked = run.schedule.budget.finalists
     if asked is not None or run.evaluator.seconds_per_image == 0.0:
         return (asked or FEWEST_FINALISTS) - over
-    each = run.schedule.worthwhile_images * run.evaluator.seconds_per_image
+    speed = run.evaluator.seconds_per_image * run.usual_pace
+    each = run.schedule.worthwhile_images * speed
     trained_well = int(seconds // (each + run.seconds_per_member))
     return min(MOST_FINALISTS - over, max(FEWEST_FINALISTS - over, trained_well, 0))
 
 
-def finalist_images(run: Run) -> int:
+def finalist_images(run: Run, pace: float) -> int:
     """Return how many training images are expected behind a finalist.
 
     Each goes on from the weights of an earlier one, so that the last has seen
     the images of all, and one in the middle those of half of them.
+
+    Args:
+        run: The search.
+        pace: Of the finalist, and of those before it; it counts where minutes are budgeted.
     """
-    total, each = run.schedule.total_seconds, run.evaluator.seconds_per_image
+    total, each = run.schedule.total_seconds, run.evaluator.seconds_per_image * pace
     if total is None or each == 0.0:
         return run.schedule.full_images
     seconds = FINALIST_SHARE * total

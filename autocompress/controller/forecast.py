@@ -12,6 +12,7 @@ from autocompress.core.objective import ACCURACIES, DEVICE_COSTS, Constraint, Ob
 from autocompress.core.population import Candidates, Population
 from autocompress.core.target import FLOAT
 from autocompress.cost.analytic import StoredWeights, count_all_costs
+from autocompress.cost.pace import pace
 from autocompress.cost.resolve import Profile
 from autocompress.graph.structure import ModelGraph
 from autocompress.graph.widths import pruned_widths
@@ -43,8 +44,8 @@ class Forecast:
             and costs of the original's artifact. Its latency is predicted
             too: trials are judged by predictions against predictions, so that
             the same profile leads to the same decisions.
-        full_images: Tells how many training images are expected behind a full fine-tune,
-            inherited ones included; at least 1.
+        full_images: Tells how many training images are expected behind a full fine-tune of
+            a candidate of some `pace`, inherited ones included; at least 1.
         stored: Bits per stored weight; see `count_costs`.
     """
 
@@ -55,7 +56,7 @@ class Forecast:
         objectives: Sequence[Objective],
         constraints: Sequence[Constraint],
         baseline: Mapping[str, float],
-        full_images: Callable[[], int],
+        full_images: Callable[[float], int],
         stored: StoredWeights | None = None,
     ) -> None:
         self.graph, self.profile, self.stored = graph, profile, stored
@@ -66,6 +67,8 @@ class Forecast:
         self.recovery = RecoveryModel()
         self.curve = LearningCurve()
         self.most_images = 0
+        self._usual = (0.0, 0.0)
+        self._paces: dict[Candidate, float] = {}
         self._known: dict[Candidate, dict[str, float]] = {}
         self._known_by = profile
 
@@ -104,11 +107,13 @@ class Forecast:
         full = [e.fidelities[2].trained_images for e in own if 2 in e.fidelities]
         self.most_images = max(full, default=0)  # which the next one inherits
         self.curve = self._learning_curve(evaluations)
+        self._usual = self._usual_images(evaluations)
         rows, lost = [], []
         for evaluation in evaluations:
             if 0 in evaluation.fidelities and max(evaluation.fidelities) > 0:
                 rows.append(self._features(evaluation))
-                lost.append(max(0.0, self.baseline["accuracy"] - self.accuracy(evaluation)))
+                left = max(0.0, self.baseline["accuracy"] - self.accuracy(evaluation))
+                lost.append(left / self._handicap(evaluation.candidate))
         if rows:
             self.recovery = RecoveryModel.fit(np.array(rows), np.array(lost))
 
@@ -141,7 +146,8 @@ class Forecast:
 
         A candidate that had one is predicted at what it reached. One that was
         trained shortly or only proxied is predicted at the original's
-        accuracy, less the part of its loss that training is expected to leave.
+        accuracy, less the part of its loss that training is expected to leave:
+        where minutes are budgeted, candidates that train quickly see more images.
 
         Args:
             evaluation: What is known of it.
@@ -152,13 +158,42 @@ class Forecast:
             return evaluation.fidelities[2].accuracy
         if highest == 1:
             short = evaluation.fidelities[1]
-            full = max(self.full_images(), self.most_images)
-            ratio = min(1.0, short.trained_images / full)
+            ratio = min(1.0, short.trained_images / self._images(evaluation.candidate))
             left = self._lost(evaluation, 1) * self.curve.left(ratio)
             return max(self.baseline["accuracy"] - left, short.accuracy)
         mean, deviation = self.recovery.predict(np.array([self._features(evaluation)]))
-        lost = float(mean[0] + caution * deviation[0])
+        lost = float(mean[0] + caution * deviation[0]) * self._handicap(evaluation.candidate)
         return max(0.0, self.baseline["accuracy"] - lost)
+
+    def _images(self, candidate: Candidate) -> int:
+        """Return the training images that are expected behind a full fine-tune."""
+        if candidate not in self._paces:
+            self._paces[candidate] = pace(self.graph, candidate)
+        return max(self.full_images(self._paces[candidate]), self.most_images)
+
+    def _usual_images(self, evaluations: Sequence[Evaluation]) -> tuple[float, float]:
+        """Return the medians of images behind short fine-tunes, and behind full ones of the same.
+
+        Both are 0 where there was none.
+        """
+        short = [e for e in evaluations if 1 in e.fidelities]
+        if not short:
+            return 0.0, 0.0
+        begun = [e.fidelities[1].trained_images for e in short]
+        return float(np.median(begun)), float(np.median([self._images(e.candidate) for e in short]))
+
+    def _handicap(self, candidate: Candidate) -> float:
+        """Return how much more of a loss stays than of the usual candidate that was trained.
+
+        Where minutes are budgeted, full fine-tunes of slower ones see fewer images.
+        """
+        begun, usual = self._usual
+        if not begun:
+            return 1.0
+        own, other = (
+            self.curve.left(min(1.0, begun / images)) for images in (self._images(candidate), usual)
+        )
+        return own / other
 
     def gap(self, evaluation: Evaluation, fidelity: int | None = None) -> float:
         """Return the accuracy lost against the original, at the highest fidelity by default."""

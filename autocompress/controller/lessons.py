@@ -143,7 +143,7 @@ def _has_time(run: Run) -> bool:
     key = f"lessons within {total:g} s"
     if run.ledger.get(key) is None:
         finalists = min(FEWEST_FINALISTS, run.schedule.budget.finalists or FEWEST_FINALISTS)
-        needed = finalists * run.schedule.worthwhile_images * speed
+        needed = finalists * run.schedule.worthwhile_images * speed * run.usual_pace
         enough = FINALIST_SHARE * total >= needed
         run.ledger.set(key, bool(enough))
     return bool(run.ledger.get(key))

@@ -21,8 +21,9 @@ from autocompress.core.pareto import non_dominated_mask
 from autocompress.core.target import Target
 from autocompress.cost.measurement import LatencyMeasurement, measure_interleaved
 from autocompress.errors import ExportError, explain
+from autocompress.evaluation.batches import count, place
 from autocompress.evaluation.proxy import score
-from autocompress.evaluation.splits import Splits, count, example_inputs, place
+from autocompress.evaluation.splits import Splits, example_inputs
 from autocompress.evaluation.task import Batch, Task
 from autocompress.transform.compressed import CompressedModel
 
@@ -158,7 +159,7 @@ class MemberStore:
         paths = [self.study_dir / member.path for member in members]
         measurements = self.time(paths, seconds=seconds)
         measured = [
-            replace(member, measured={**member.measured, **_latency(measurement)})
+            replace(member, measured={**member.measured, **_latency(measurement, measurements[0])})
             for member, measurement in zip(members, measurements, strict=True)
         ]
         for member in measured:
@@ -265,6 +266,28 @@ def read_members(study_dir: Path) -> list[MeasuredMember]:
     return [MeasuredMember.from_json(read_json(path)) for path in paths]
 
 
+def timed_with(member: MeasuredMember, original: MeasuredMember) -> MeasuredMember:
+    """Scale a latency to the run that the original was last measured in.
+
+    A host has another speed in every run. The scale, what the original took
+    in that run over what it took in the member's, is kept as "latency_scale".
+
+    Args:
+        member: Measured in some run, together with the original.
+        original: The same model's original, as it was measured last.
+
+    Returns:
+        The member itself where both are from one run, or nothing was timed.
+    """
+    before, now = member.measured.get("latency_reference_ms"), original.measured.get("latency_ms")
+    if before is None or now is None or before == now:
+        return member
+    scale, measured = now / before, dict(member.measured)
+    measured |= {"latency_ms": scale * measured["latency_ms"], "latency_scale": scale}
+    measured["latency_ci95_ms"] = [scale * end for end in measured["latency_ci95_ms"]]
+    return replace(member, measured=measured)
+
+
 def split_front(
     members: Sequence[MeasuredMember],
     objectives: Sequence[Objective],
@@ -323,12 +346,13 @@ def _allowed(examples: int) -> float:
     return max(ACCURACY_TOLERANCE * examples, 2.0)
 
 
-def _latency(measurement: LatencyMeasurement) -> dict[str, Any]:
+def _latency(measurement: LatencyMeasurement, reference: LatencyMeasurement) -> dict[str, Any]:
     return {
         "latency_ms": measurement.median_ms,
         "latency_ci95_ms": list(measurement.ci95_ms),
         "latency_ratio": measurement.ratio,
         "latency_ratio_ci95": list(measurement.ratio_ci95),
+        "latency_reference_ms": reference.median_ms,
         "latency_noisy": measurement.noisy,
         "latency_samples_ms": list(measurement.samples[-200:]),
         "device": measurement.device,
@@ -338,6 +362,8 @@ def _latency(measurement: LatencyMeasurement) -> dict[str, Any]:
 
 
 def _of_size(tensor: torch.Tensor, batch_size: int) -> np.ndarray[Any, Any]:
+    if not tensor.dim():  # one number for all examples
+        return tensor.cpu().numpy()
     repeats = -(-batch_size // len(tensor))
     rows = tensor.repeat(repeats, *([1] * (tensor.dim() - 1)))[:batch_size]
     return rows.cpu().contiguous().numpy()

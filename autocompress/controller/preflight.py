@@ -13,7 +13,9 @@ from autocompress.controller.schedule import Schedule
 from autocompress.controller.trials import EARLY_MEMBERS, PROMOTED_SHARE
 from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate, LayerConfig
+from autocompress.core.training import TrainingConfig
 from autocompress.cost.analytic import count_costs
+from autocompress.evaluation.batches import count
 from autocompress.evaluation.original import frozen_copy
 from autocompress.evaluation.proxy import score
 from autocompress.evaluation.splits import (
@@ -21,7 +23,6 @@ from autocompress.evaluation.splits import (
     PROXY_IMAGES,
     SENSITIVITY_IMAGES,
     check_splits,
-    count,
     epoch_images,
     make_splits,
     take,
@@ -97,6 +98,7 @@ def check_model(
     space: SearchSpace,
     task: Task | None = None,
     budget: Budget | None = None,
+    training: TrainingConfig | None = None,
 ) -> Preflight:
     """Trace a model, say what its parts could give, and try its task.
 
@@ -106,6 +108,7 @@ def check_model(
         space: Which groups and blocks may be cut, and how far.
         task: Tried as a search would; with `budget`, tells how long one takes.
         budget: With `task`, likewise.
+        training: Lengths of trainings; None for the defaults.
 
     Raises:
         InvalidInputError: If a search would refuse the task: a loader is
@@ -125,7 +128,9 @@ def check_model(
     if budget is not None:
         once = seconds_per_image(original, inputs)
         images = epoch_images(task)
-        estimate = estimate_seconds(budget, graph, epoch_images=images, image_seconds=once)
+        estimate = estimate_seconds(
+            budget, graph, epoch_images=images, image_seconds=once, training=training
+        )
     found = report_on(graph, space, estimate)
     return replace(found, accuracy=accuracy, accuracy_images=count(batches))
 
@@ -188,7 +193,12 @@ def seconds_per_image(model: nn.Module, inputs: ModelInputs) -> float:
 
 
 def estimate_seconds(
-    budget: Budget, graph: ModelGraph, *, epoch_images: int, image_seconds: float
+    budget: Budget,
+    graph: ModelGraph,
+    *,
+    epoch_images: int,
+    image_seconds: float,
+    training: TrainingConfig | None = None,
 ) -> float:
     """Estimate how long a search takes, roughly: a factor of two off is usual.
 
@@ -197,6 +207,7 @@ def estimate_seconds(
         graph: Structure of the model; each of its parts is tried alone first.
         epoch_images: Training images of one epoch.
         image_seconds: Seconds of one forward pass per image.
+        training: Lengths of trainings; None for the defaults.
 
     Returns:
         Seconds, those of finalists included.
@@ -204,7 +215,14 @@ def estimate_seconds(
     limit = None if budget.minutes is None else 60.0 * budget.minutes
     if budget.trials is None:
         return float(limit or 0.0)
-    schedule = Schedule(budget=budget, epoch_images=epoch_images, spent_before=0.0)
+    training = training or TrainingConfig()
+    schedule = Schedule(
+        budget=budget,
+        epoch_images=epoch_images,
+        spent_before=0.0,
+        short_epochs=training.short_epochs,
+        full_epochs=training.full_epochs,
+    )
     parts = len(graph.layers) + len(graph.groups) + len(graph.blocks)
     proxy = TRIAL_PASSES * (2 * PROXY_IMAGES + CALIBRATION_IMAGES)
     images = TRIAL_PASSES * parts * SENSITIVITY_IMAGES + budget.trials * proxy

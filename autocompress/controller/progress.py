@@ -13,6 +13,10 @@ FIRST_LOOK = 10
 """Trials after the designs before a search may end early."""
 
 
+LOOKED_AFTER = 0.05
+"""Share by which trials have grown when it is asked again whether there are enough."""
+
+
 class Progress:
     """Tells of the trials, and whether more are worth it."""
 
@@ -25,6 +29,7 @@ class Progress:
         """
         self._run, self._forecast = run, forecast
         self._told = len(run.ledger.rounds())
+        self._enough, self._looked = False, 0
 
     def tell(self) -> None:
         """Say what the sampler's predictors were found to be worth, if they were fitted anew."""
@@ -34,16 +39,19 @@ class Progress:
         self._told = len(rounds)
 
     def is_enough(self) -> bool:
-        """Tell whether the trials to come promise less than the budget asks of them."""
-        least = self._run.setup.budget.least_gain
-        begun = self._run.ledger.finished - len(self._run.ledger.designs())
-        if least is None or begun < FIRST_LOOK:
+        """Tell whether the trials to come promise less than the budget asks of them.
+
+        That is found out anew after each trial at first, and ever more seldom later.
+        """
+        least, finished = self._run.setup.budget.least_gain, self._run.ledger.finished
+        if least is None or finished - len(self._run.ledger.designs()) < FIRST_LOOK:
             return False
-        outlook = self._outlook()
-        if outlook.is_worth(least):
-            return False
-        self._run.say("trials", f"no more trials: {outlook.words()}")
-        return True
+        if not self._enough and finished >= self._looked * (1.0 + LOOKED_AFTER):
+            self._looked, outlook = finished, self._outlook()
+            self._enough = not outlook.is_worth(least)
+            if self._enough:
+                self._run.say("trials", f"no more trials: {outlook.words()}")
+        return self._enough
 
     def conclude(self) -> None:
         """Keep the curve, and say what as many trials again would add."""

@@ -12,6 +12,7 @@ from autocompress.controller.members import (
     MemberStore,
     read_members,
     split_front,
+    timed_with,
     write_front,
 )
 from autocompress.controller.schedule import Schedule
@@ -19,6 +20,7 @@ from autocompress.controller.setup import SearchSetup
 from autocompress.core.evaluation import Evaluation, MeasuredMember
 from autocompress.core.events import Callback, Event, Stop
 from autocompress.cost.analytic import count_costs
+from autocompress.cost.pace import pace
 from autocompress.cost.simulated import SimulatedProfile
 from autocompress.evaluation.evaluator import Evaluator
 from autocompress.transform.compressed import CompressedModel
@@ -84,7 +86,7 @@ class Run:
             setup.study_dir, setup.model, setup.task, setup.splits, setup.target
         )
         self.seconds_per_member = float(ledger.get("member_s", MEMBER_SECONDS))
-        self._speed = self.evaluator.seconds_per_image = float(ledger.get("image_s", 0.0))
+        self._speed = self.evaluator.seconds_per_image = float(ledger.get("original_image_s", 0.0))
         self.added_seconds = self.schedule.at_most(ADDED_SECONDS, 0.003)
 
     def say(self, stage: str, message: str, **details: Any) -> None:
@@ -110,7 +112,7 @@ class Run:
         self.ledger.set("elapsed_s", self.schedule.elapsed)
         if self._speed != self.evaluator.seconds_per_image:
             self._speed = self.evaluator.seconds_per_image
-            self.ledger.set("image_s", self._speed)
+            self.ledger.set("original_image_s", self._speed)
 
     def note_member(self, seconds: float) -> None:
         """Keep how long a member took to settle and to write."""
@@ -141,6 +143,13 @@ class Run:
     def evaluations(self) -> list[Evaluation]:
         """Return what is known of candidates, by this study and by earlier ones of the model."""
         return [*self.setup.earlier.evaluations, *self.ledger.evaluations()]
+
+    @property
+    def usual_pace(self) -> float:
+        """The median `pace` of the candidates that were trained; 1 before there are any."""
+        trained = [e for e in self.ledger.evaluations() if max(e.fidelities, default=0) > 0]
+        paces = [pace(self.setup.graph, evaluation.candidate) for evaluation in trained]
+        return float(np.median(paces)) if paces else 1.0
 
     def members(self) -> list[MeasuredMember]:
         """Read the members on disk, the original first."""
@@ -194,7 +203,8 @@ class Run:
 
     def update_front(self) -> None:
         """Write `front.json` anew from the members on disk."""
-        members = self.members()
+        first, *others = self.members()
+        members = [first, *(timed_with(member, first) for member in others)]
         baseline: dict[str, Any] = dict(members[0].measured)
         found = [member for member in members if member.id != CONTENDER]
         front, others = split_front(

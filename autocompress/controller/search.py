@@ -7,14 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.controller.allocated import allocated, even_budgets
-from autocompress.controller.current import EARLIER
 from autocompress.controller.designs import (
-    Design,
     counts,
     first_designs,
     given_designs,
     ladder_start,
     sobol_points,
+    with_earlier,
 )
 from autocompress.controller.finish import finalist_images, measure_members, train_finalists
 from autocompress.controller.forecast import Forecast
@@ -105,9 +104,7 @@ def _queue_designs(run: Run, forecast: Forecast) -> None:
             "sobol": sobol_points(space, points, derive_seed(run.setup.seed, -1, "sobol")),
         }
         designs = first_designs(space, ladders, allowance, scores, rungs=rungs, others=others)
-    known = {design.candidate for design in designs}
-    earlier = [c for c in run.setup.earlier.designs if c not in known]
-    designs += [Design(candidate=candidate, origin=EARLIER) for candidate in earlier]
+    designs = with_earlier(space, designs, run.setup.earlier.designs)
     for design in designs:
         ledger.enqueue(
             space.to_params(design.candidate), design.origin, {"promote": design.promote}

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
+import torch
 from optuna.samplers import BaseSampler
 
 from autocompress.controller.computed import joint_sampler
@@ -183,7 +184,7 @@ class _Flight:
         run, forecast = self._run, self._forecast
         self._diverged.clear()
         if self._pool.is_remote:
-            run.evaluator.seconds_per_image = outcome.seconds_per_image
+            run.evaluator.seconds_per_image = outcome.seconds_per_image / _threads_ratio(run)
             write_bytes(run.evaluator.checkpoint(evaluation.slot), outcome.weights)
         forecast.learn([*run.evaluations(), evaluation])
         if not self._pool.is_remote:  # nothing is measured while workers keep the host busy
@@ -284,6 +285,16 @@ def _guide(run: Run, forecast: Forecast) -> Guide:
     ranks = non_dominated_rank(np.array(table))
     best = [e.candidate for e, rank in zip(known, ranks, strict=True) if rank <= PARENT_RANK]
     return Guide(affordable=affordable, parents=tuple(best), judge=judge, earlier=earlier)
+
+
+def _threads_ratio(run: Run) -> float:
+    """Return how many threads this process computes with for each of a worker's.
+
+    Trainings here are taken to be so many times as fast; 1 where a GPU does the work.
+    """
+    if run.evaluator.device != "cpu" or run.setup.executor.gpus > 0.0:
+        return 1.0
+    return torch.get_num_threads() / run.setup.executor.cpus
 
 
 def _promoted(

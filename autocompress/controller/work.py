@@ -45,7 +45,7 @@ class Outcome:
         result: What was found; None where it failed.
         weights: The checkpoint that was trained, where the worker cannot
             write to the study.
-        seconds_per_image: Of the training; 0 where there was none.
+        seconds_per_image: As of the evaluator that trained; 0 where there was no training.
         failure: Why there is no result; "" where there is.
         lasting: Whether another attempt would fail alike.
     """

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from autocompress.evaluation.batches import size
 from autocompress.evaluation.outputs import OutputForm
-from autocompress.evaluation.splits import size
 from autocompress.transform.compressed import CompressedModel
 
 Batch = TypeVar("Batch")

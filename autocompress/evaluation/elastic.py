@@ -19,12 +19,12 @@ from autocompress.core.recipe import RATES, Recipe
 from autocompress.errors import TrainingError, explain
 from autocompress.evaluation.answers import own_epoch_seed
 from autocompress.evaluation.averaging import weights_of
+from autocompress.evaluation.batches import size
 from autocompress.evaluation.distillation import distillation_loss
 from autocompress.evaluation.feed import Feed
 from autocompress.evaluation.finetune import begin_steps, seeded
 from autocompress.evaluation.optimisation import rate_factor
 from autocompress.evaluation.precision import arithmetic
-from autocompress.evaluation.splits import size
 from autocompress.evaluation.task import Task, has_targets
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.surgery import cut_model
@@ -123,7 +123,8 @@ class Member:
         full = weights_of(self.shared.network)
         with torch.no_grad():
             for name, tensor in weights_of(self.student.network).items():
-                tensor.copy_(full[name].flatten()[self.places[name]].reshape(tensor.shape))
+                if name in full:  # a zero in place of a branch is nobody's weight
+                    tensor.copy_(full[name].flatten()[self.places[name]].reshape(tensor.shape))
             for layer in self.student.record.sparse:
                 weight = self.student.network.get_submodule(layer).get_parameter("weight")
                 weight.masked_fill_(~self.student.mask(layer), 0.0)

@@ -14,8 +14,10 @@ from autocompress.core.evaluation import FidelityResult
 from autocompress.core.quantisation import HESSIAN, QuantisationConfig
 from autocompress.core.seeds import derive_seed
 from autocompress.core.training import TrainingConfig
+from autocompress.cost.pace import pace
 from autocompress.errors import TrainingError
 from autocompress.evaluation.answers import Answers
+from autocompress.evaluation.batches import count
 from autocompress.evaluation.checkpoints import (
     find_ancestor,
     list_checkpoints,
@@ -33,7 +35,7 @@ from autocompress.evaluation.proxy import (
     settle,
 )
 from autocompress.evaluation.snapshot import Snapshots
-from autocompress.evaluation.splits import Splits, count, epoch_images, example_inputs
+from autocompress.evaluation.splits import Splits, epoch_images, example_inputs
 from autocompress.evaluation.stages import plan_stages
 from autocompress.evaluation.task import Task
 from autocompress.graph.structure import ModelGraph
@@ -58,7 +60,8 @@ class Evaluator:
         teachers: Teachers beside the original.
 
     Attributes:
-        seconds_per_image: Of the latest training; 0 before the first.
+        seconds_per_image: What the latest training took over the `pace` of its candidate, so
+            what the original would; 0 before the first.
         traces: What `hessian_traces` returns; None before the first call.
         shared: Elastic weights that proxies use; None for the original's.
         answers: What teachers have said of batches in trainings at fidelity 2.
@@ -95,7 +98,7 @@ class Evaluator:
             seed=seed,
             quantisation=quantisation,
         )
-        self._form = output_form(model, task, splits.sensitivity[0])
+        self._form = output_form(model, task, splits.val[0])  # whose targets tell
         self._reference = predictions(model, task, splits.sensitivity, device=device)
         outputs = 4 * self._reference.numel() // count(splits.sensitivity)  # bytes an image
         self.answers = Answers(seed, training.recipe.views, outputs * epoch_images(task))
@@ -281,12 +284,15 @@ class Evaluator:
             assistants=self.checkpoints / "assistants",
             answers=self.answers if fidelity == 2 else None,
         )
+        known = snapshots.images()
         try:
             model, trained = course.run(model)
         except TrainingError:
             snapshots.drop()
             raise
-        self.seconds_per_image = (time.monotonic() - begun) / max(1, trained)
+        if trained > known:
+            taken = (time.monotonic() - begun) / (trained - known)
+            self.seconds_per_image = taken / pace(self.graph, candidate)
         return model, trained
 
     def forget(self, slot: int) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from autocompress.evaluation.answers import fingerprint
-from autocompress.evaluation.splits import place
+from autocompress.evaluation.batches import place
 from autocompress.evaluation.task import Batch
 
 CPU, DEVICE = "state", "state of the device"

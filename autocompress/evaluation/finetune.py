@@ -23,6 +23,7 @@ from autocompress.evaluation.averaging import (
     set_weights,
     weights_of,
 )
+from autocompress.evaluation.batches import size
 from autocompress.evaluation.compiling import worth_compiling
 from autocompress.evaluation.feed import Feed
 from autocompress.evaluation.optimisation import (
@@ -35,7 +36,7 @@ from autocompress.evaluation.penalties import group_lasso, norm_scales_l1
 from autocompress.evaluation.precision import arithmetic
 from autocompress.evaluation.proxy import score, settle
 from autocompress.evaluation.snapshot import Snapshots, prefixed, under
-from autocompress.evaluation.splits import CALIBRATION_IMAGES, size, take
+from autocompress.evaluation.splits import CALIBRATION_IMAGES, take
 from autocompress.evaluation.task import Batch, Task
 from autocompress.evaluation.teaching import BOTH, LABELS, Teaching
 from autocompress.graph.operations import record_operations
@@ -136,7 +137,10 @@ def fine_tune(
         student.forget_steps()
     student.eval()
     narrow = config.quantised and any(bits < 8 for bits in student.record.quantised.values())
-    if config.learned_steps and config.quantised:
+    found = None if snapshots is None else snapshots.read_stage()
+    if found is not None:
+        _restore(student, *found)
+    elif config.learned_steps and config.quantised:
         begin_steps(student, task, seed, device)
     average = None
     if config.self_taught or config.recipe.ema > 0.0:
@@ -164,7 +168,7 @@ def fine_tune(
         training = _Training(
             student, teaching, config, average, seed=seed, device=device, doomed=doomed, val=val
         )
-        if snapshots is not None and (found := snapshots.read_stage()) is not None:
+        if found is not None:
             training.go_on(*found)
         try:
             training.run(on_step, snapshots)
@@ -233,8 +237,7 @@ class _Training:
                     snapshots.offer(self._numbers(), self._tensors)
 
     def go_on(self, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Take the place of a training that was interrupted."""
-        self.student.load_state_dict(under("student", tensors))
+        """Take the place of a training that was interrupted; the student has its own already."""
         for name, module in self._beside().items():
             set_weights(module, under(name, tensors))
         restore_optimiser(self.optimiser, under("optimiser", tensors))
@@ -318,6 +321,7 @@ class _Training:
             "looked": self.looked,
             "waited": self.waited,
             "averaged": 0 if self.average is None else self.average.steps,
+            "steps": [*self.student.steps],
         }
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -326,6 +330,14 @@ class _Training:
             found |= prefixed(name, weights_of(module))
         found |= prefixed("optimiser", optimiser_tensors(self.optimiser))
         return found | prefixed("feed", self.feed.position()) | prefixed("best", self.best)
+
+
+def _restore(student: CompressedModel, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Give a student weights, grids and exactly the learned steps that it had, in their order."""
+    state = under("student", tensors)
+    student.forget_steps()
+    student.set_steps({key: state[f"steps.{key}"] for key in numbers["steps"]}, {})
+    student.load_state_dict(state)
 
 
 @contextmanager

@@ -58,6 +58,11 @@ class Snapshots:
         found = self.read()
         return found if found is not None and found[0]["stage"] == self.stage else None
 
+    def images(self) -> int:
+        """Return the training images behind the latest write; 0 if there is none."""
+        found = self.read()
+        return 0 if found is None else found[0]["stage"]["trained"] + found[0]["seen"]
+
     def offer(self, numbers: Mapping[str, Any], tensors: Callable[[], dict[str, Tensor]]) -> None:
         """Write a state if the last one is old enough.
 

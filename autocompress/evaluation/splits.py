@@ -1,7 +1,7 @@
 """The fixed batches that a search evaluates on, read once and kept in memory."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.core.seeds import derive_seed
-from autocompress.errors import AutocompressError, InvalidInputError, WrongTypeError, explain
+from autocompress.errors import AutocompressError, InvalidInputError, explain
+from autocompress.evaluation.batches import count, first, part, place, size, spread
 from autocompress.evaluation.task import Batch, Task, has_targets, inputs_of, targets_of
 from autocompress.graph.inputs import one_line
-from autocompress.graph.operations import like
 
 PROXY_IMAGES = 2000
 """Images of `train` that recalibrate batch norms, and of `val` that score the proxy."""
@@ -38,7 +38,7 @@ class Splits:
         recalibration: Training batches for batch-norm statistics.
         calibration: The first of them, for activation grids.
         sensitivity: The first of those, for deviations from the original.
-        proxy: The first validation batches, for fidelity 0.
+        proxy: Examples spread over `val`, for fidelity 0.
         val: All validation batches.
         test: All test batches.
         note: How `test` came about, for log and report; "" if it was given.
@@ -81,9 +81,9 @@ def make_splits(task: Task, *, seed: int, device: str = "cpu") -> Splits:
         )
     return Splits(
         recalibration=recalibration,
-        calibration=tuple(_first(recalibration, CALIBRATION_IMAGES)),
-        sensitivity=tuple(_first(recalibration, SENSITIVITY_IMAGES)),
-        proxy=tuple(_first(val, PROXY_IMAGES)),
+        calibration=tuple(first(recalibration, CALIBRATION_IMAGES)),
+        sensitivity=tuple(first(recalibration, SENSITIVITY_IMAGES)),
+        proxy=spread(val, PROXY_IMAGES),
         val=val,
         test=test,
         note=note,
@@ -97,7 +97,7 @@ def take(loader: Iterable[Batch], limit: int | None, name: str, device: str) -> 
         placed = place(batch, device)
         check_finite(placed, name)
         if limit is not None and seen + size(placed) > limit:
-            placed = _slice(placed, slice(0, limit - seen))
+            placed = part(placed, range(limit - seen))
         seen += size(placed)
         yield placed
         if limit is not None and seen >= limit:
@@ -135,35 +135,6 @@ def _read(loader: Iterable[Batch], name: str) -> Iterator[Batch]:
         yield batch
 
 
-def place(batch: Batch, device: str) -> Batch:
-    """Move a batch to a device."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, Mapping):
-        return {key: place(value, device) for key, value in batch.items()}
-    if isinstance(batch, (tuple, list)):
-        return like(batch, [place(value, device) for value in batch])
-    return batch
-
-
-def size(batch: Batch) -> int:
-    """Return the number of examples in a batch."""
-    args, kwargs = inputs_of(batch)
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, Tensor) and value.dim():
-            return len(value)
-    raise WrongTypeError(
-        explain(
-            "batch", expected="a tensor input", got=type(batch).__name__, remedy="check the loader"
-        )
-    )
-
-
-def count(batches: Iterable[Batch]) -> int:
-    """Return the number of examples in batches."""
-    return sum(size(batch) for batch in batches)
-
-
 def check_finite(batch: Batch, name: str) -> None:
     """Refuse a batch with NaN or infinities among its inputs."""
     args, kwargs = inputs_of(batch)
@@ -185,7 +156,7 @@ def example_inputs(
     task: Task, model: nn.Module, batches: tuple[Batch, ...], examples: int = 2
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return what the model is called with on the first examples."""
-    return task.arguments(model, _slice(batches[0], slice(0, examples)))
+    return task.arguments(model, next(first(batches, examples)))
 
 
 def odd_batches(batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -243,14 +214,14 @@ def check_splits(task: Task, model: nn.Module, splits: Splits) -> None:
 
 def check_shapes(splits: Splits) -> None:
     """Refuse examples of several shapes: a file takes one, whatever the model takes."""
-    first: dict[int, torch.Size] = {}
+    shapes: dict[int, torch.Size] = {}
     for name, batches in (("val", splits.val), ("test", splits.test)):
         for batch in batches:
             args, kwargs = inputs_of(batch)
-            for place, value in enumerate((*args, *kwargs.values())):
+            for number, value in enumerate((*args, *kwargs.values())):
                 if not isinstance(value, Tensor):
                     continue
-                expected = first.setdefault(place, value.shape[1:])
+                expected = shapes.setdefault(number, value.shape[1:])
                 if value.shape[1:] != expected:
                     raise InvalidInputError(
                         explain(
@@ -279,11 +250,11 @@ def _halve(batches: tuple[Batch, ...], seed: int) -> tuple[tuple[Batch, ...], tu
     generator = torch.Generator().manual_seed(derive_seed(seed, -1, "test split"))
     guide, report = [], []
     for batch in batches:
-        order = torch.randperm(size(batch), generator=generator)
+        order = torch.randperm(size(batch), generator=generator).tolist()
         middle = (len(order) + 1) // 2
-        guide.append(_slice(batch, order[:middle]))
+        guide.append(part(batch, order[:middle]))
         if len(order) > middle:
-            report.append(_slice(batch, order[middle:]))
+            report.append(part(batch, order[middle:]))
     if not report:
         raise InvalidInputError(
             explain(
@@ -294,26 +265,6 @@ def _halve(batches: tuple[Batch, ...], seed: int) -> tuple[tuple[Batch, ...], tu
             )
         )
     return tuple(guide), tuple(report)
-
-
-def _first(batches: tuple[Batch, ...], limit: int) -> Iterator[Batch]:
-    seen = 0
-    for batch in batches:
-        if seen >= limit:
-            return
-        room = limit - seen
-        yield _slice(batch, slice(0, room)) if size(batch) > room else batch
-        seen += size(batch)
-
-
-def _slice(batch: Batch, index: slice | Tensor) -> Batch:
-    if isinstance(batch, Tensor):
-        return batch[index] if batch.dim() else batch
-    if isinstance(batch, Mapping):
-        return {key: _slice(value, index) for key, value in batch.items()}
-    if isinstance(batch, (tuple, list)):
-        return like(batch, [_slice(value, index) for value in batch])
-    return batch
 
 
 def data_digest(batches: Iterable[Batch]) -> str:

@@ -169,12 +169,15 @@ class Task:
         return F.cross_entropy(outputs.float(), targets)
 
     def form(self, outputs: Tensor, batch: Batch) -> OutputForm:
-        """Return what outputs stand for, as the first batch shows that is asked about."""
+        """Return what outputs stand for, as the first batch with targets shows that is asked about.
+
+        Until then, it is what can be told without any.
+        """
         if self._form is None and self._loss is None:
             self._form = OutputForm()  # what `cross_entropy` of class indices takes
-        elif self._form is None:
-            self._form = OutputForm.of(outputs, targets_of(batch) if has_targets(batch) else None)
-        return self._form
+        elif self._form is None and has_targets(batch):
+            self._form = OutputForm.of(outputs, targets_of(batch))
+        return self._form or OutputForm.of(outputs)
 
     def loss_on(self, batches: Iterable[Batch]) -> Callable[[Tensor, Batch], Tensor] | None:
         """Return `loss`, or None if some batch has no targets."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from autocompress.core.candidate import DistillConfig
 from autocompress.errors import InvalidInputError, explain
 from autocompress.evaluation.answers import Answers
+from autocompress.evaluation.batches import size
 from autocompress.evaluation.compiling import Compiled
 from autocompress.evaluation.distillation import (
     attention_loss,
@@ -19,7 +20,6 @@ from autocompress.evaluation.distillation import (
 )
 from autocompress.evaluation.features import FeatureTap, aligned, feature_points
 from autocompress.evaluation.folding import folded
-from autocompress.evaluation.splits import size
 from autocompress.evaluation.task import Batch, Task
 from autocompress.transform.compressed import CompressedModel
 
@@ -65,7 +65,7 @@ class Teaching:
         for teacher in self.teachers:
             teacher.eval()
         self.regressors = nn.ModuleDict()
-        self.points: tuple[str, ...] = ()
+        self.points: dict[str, bool] = {}
         self._taps: tuple[FeatureTap, ...] = ()
         self._moving = moving or lesson == CO_STUDY
         self._first: Batch | None = None
@@ -175,7 +175,7 @@ class Teaching:
             )
         self.points = points
         self._taps = tuple(
-            FeatureTap(network, points) for network in (self.student.network, self._network())
+            FeatureTap(network, [*points]) for network in (self.student.network, self._network())
         )
         if self.distill.method != "features":
             return
@@ -195,7 +195,7 @@ class Teaching:
         teacher = self.teachers[0]
         return teacher.network if isinstance(teacher, CompressedModel) else teacher
 
-    def _points(self, example: Batch) -> tuple[str, ...]:
+    def _points(self, example: Batch) -> dict[str, bool]:
         training = self.student.training
         self.student.eval()
         dropped = self.student.record.dropped_blocks
@@ -206,16 +206,16 @@ class Teaching:
             positions=self.distill.method == "attention",
         )
         self.student.train(training)
-        return tuple(name for name in found if name not in dropped)
+        return {name: first for name, first in found.items() if name not in dropped}
 
     def _features(self, name: str) -> tuple[Tensor, Tensor]:
         student, teacher = (tap.features[name] for tap in self._taps)
-        return aligned(student, teacher.detach())
+        return aligned(student, teacher.detach(), channels_first=self.points[name])
 
     def _feature_loss(self) -> Tensor:
         """Return the sum over the points; relations are those of the last one alone."""
         if self.distill.method == "relation":
-            student, teacher = self._features(self.points[-1])
+            student, teacher = self._features([*self.points][-1])
             return relation_loss(student.mean(dim=1), teacher.mean(dim=1))
         terms = []
         for name in self.points:

@@ -3,6 +3,7 @@
 import copy
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from types import SimpleNamespace
 
 import torch
@@ -103,7 +104,10 @@ def drop_blocks(model: nn.Module, names: Sequence[str], branches: Collection[str
 
 def replacement(module: nn.Module, *, is_branch: bool) -> nn.Module:
     """Return what stands for a dropped block: zero for a branch, else the identity."""
-    return (Zero() if is_branch else Passthrough(module)).train(module.training)
+    if not is_branch:
+        return Passthrough(module).train(module.training)
+    tensor = next(chain(module.parameters(), module.buffers()), torch.empty(0))
+    return Zero().to(tensor.device).train(module.training)
 
 
 class Passthrough(nn.Identity):

@@ -262,6 +262,7 @@ class AccuracyPredictor:
             "schema_version": SCHEMA_VERSION,
             "seed": self.seed,
             "common_scale": list(self.common_scale),
+            "limit": self.limit,
             "versions": _versions(),
         }
         with Path(path).open("wb") as file:
@@ -295,10 +296,11 @@ class AccuracyPredictor:
                 )
             ) from error
         keys = ("seed", "common_scale", "versions")
-        record = check_record(decoded, what=str(path), keys=keys, required=keys)
+        record = check_record(decoded, what=str(path), keys=(*keys, "limit"), required=keys)
         if record["versions"] != _versions():
             _log.warning("%s was fitted with %s; now %s", path, record["versions"], _versions())
-        return cls(record["seed"], common_scale=record["common_scale"]).fit(table, values)
+        scale, limit = record["common_scale"], record.get("limit")
+        return cls(record["seed"], common_scale=scale, limit=limit).fit(table, values)
 
     def _trees(self, columns: int) -> GradientBoostingRegressor:
         """Make trees that see a part of many columns at a time."""

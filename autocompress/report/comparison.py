@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -15,37 +16,39 @@ DROPS = (0.0, 0.01, 0.02)
 """Losses of accuracy on `val` that the table tells the fastest file for."""
 
 
-def comparison_table(record: Mapping[str, Any]) -> Table:
-    """Lay out hypervolumes, and the fastest file within some points of accuracy.
+def comparison_tables(record: Mapping[str, Any]) -> Group:
+    """Lay out hypervolumes, the fastest files within some points of accuracy, and failures.
 
     Args:
         record: The content of `comparison.json`.
     """
     points = [Point.from_json(point) for point in record["points"]]
     baseline, rest = points[0], points[1:]
-    table = Table(width=None, caption=f"{CAPTION}; {noise(points)}")
     compared = any(record["joint_minus"].values())  # nothing where there is one seed
-    table.add_column("method", overflow="fold", max_width=34)
-    table.add_column("hypervolume (quartiles)", justify="right", no_wrap=True)
+    volumes = Table("method")
+    volumes.add_column("hypervolume (quartiles)", justify="right", no_wrap=True)
     if compared:
-        table.add_column("joint minus it, 95 %", justify="right", no_wrap=True)
+        volumes.add_column("joint minus it, 95 %", justify="right", no_wrap=True)
+    files = Table("method", caption=f"{CAPTION}; {noise(points)}")
     for drop in DROPS:
-        table.add_column(f"val -{100 * drop:.0f} pt", justify="right", no_wrap=True)
+        files.add_column(f"val -{100 * drop:.0f} pt", justify="right", no_wrap=True)
     for name, values in record["hypervolume"].items():
+        title = record["titles"].get(name, name)
+        difference = [interval(record["joint_minus"].get(name))] if compared else []
+        volumes.add_row(title, spread(values), *difference)
         made = [point for point in rest if point.method == name]
         if not made:  # several methods together
             made = [point for point in rest if point.method in record.get("contenders", ())]
         made = with_free(made, rest, baseline)
-        table.add_row(
-            record["titles"].get(name, name),
-            spread(values),
-            *([interval(record["joint_minus"].get(name))] if compared else []),
-            *(fastest(made, baseline, drop) for drop in DROPS),
+        files.add_row(
+            title,
+            *(fastest(median_seed(made, baseline, drop), baseline, drop) for drop in DROPS),
         )
-    for cell in record["failed"]:
-        words = f"{cell['method']}, seed {cell['seed']}: {cell['error']}"
-        table.add_row(Text(words), "failed")  # brackets in it are no markup
-    return table
+    lines = [
+        Text(f"{cell['method']}, seed {cell['seed']}, failed: {cell['error']}")  # no markup
+        for cell in record["failed"]
+    ]
+    return Group(volumes, files, *lines)
 
 
 def with_free(made: Sequence[Point], every: Sequence[Point], baseline: Point) -> list[Point]:
@@ -84,3 +87,16 @@ def fastest(points: Sequence[Point], baseline: Point, drop: float) -> str:
     if not within:
         return "none"
     return f"{within[0].latency_ratio:.2f}x {100 * within[0].accuracy:.1f}"
+
+
+def median_seed(points: Sequence[Point], baseline: Point, drop: float) -> list[Point]:
+    """Return the points of one seed: the median one by its fastest within a loss on `val`."""
+
+    def latency(seed: int) -> float:
+        kept = [p for p in points if p is baseline or p.seed == seed]
+        within = [p for p in kept if p.val_accuracy >= baseline.val_accuracy - drop - 1e-9]
+        return min((p.latency_ratio for p in within), default=float("inf"))
+
+    seeds = sorted({p.seed for p in points if p is not baseline}, key=latency)
+    middle = seeds[len(seeds) // 2] if seeds else None
+    return [p for p in points if p is baseline or p.seed == middle]

@@ -5,6 +5,7 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import Any
 
+import onnxruntime
 import torch
 
 from autocompress.core.target import Target
@@ -13,7 +14,7 @@ from autocompress.cost.measurement import device_name
 
 def environment(target: Target, device: str, seed: int) -> dict[str, Any]:
     """Describe the host, the versions and the settings that figures depend on."""
-    packages = ("autocompress", "torch", "optuna", "onnx", "onnxruntime", "numpy")
+    packages = ("autocompress", "torch", "optuna", "onnx", "numpy")
     return {
         "processor": device_name(),
         "platform": platform.platform(),
@@ -24,4 +25,5 @@ def environment(target: Target, device: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **{name: version(name) for name in packages},
+        "onnxruntime": onnxruntime.__version__,  # of a package that may have another name
     }

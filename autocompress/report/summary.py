@@ -135,7 +135,7 @@ def timing_notes(rows: Sequence[ArtifactRow]) -> list[str]:
         >>> timing_notes([])
         []
     """
-    return [note for note in (_noise(rows), _drift(rows)) if note]
+    return [note for note in (_noise(rows), _runs(rows), _drift(rows)) if note]
 
 
 def _noise(rows: Sequence[ArtifactRow]) -> str:
@@ -149,6 +149,16 @@ def _noise(rows: Sequence[ArtifactRow]) -> str:
     )
 
 
+def _runs(rows: Sequence[ArtifactRow]) -> str:
+    scaled = sum("latency_scale" in row.measured for row in rows)
+    if not scaled:
+        return ""
+    return (
+        f"The search has not ended: {scaled} of {len(rows)} latencies are from other runs than the "
+        "original's last one, and scaled by what the original took in both."
+    )
+
+
 def _drift(rows: Sequence[ArtifactRow]) -> str:
     """Tell of a host that was all along slower or faster than when it was profiled."""
     errors = [row.latency_error for row in rows if row.latency_error is not None]
@@ -159,7 +169,7 @@ def _drift(rows: Sequence[ArtifactRow]) -> str:
         f"All latencies are {'above' if middle > 0 else 'below'} what was predicted, half of them "
         f"by {abs(middle):.0%} or more: the host was probably "
         f"{'slower' if middle > 0 else 'faster'} than when it was profiled. Ratios to fp32 hold, "
-        "since all files were timed in one run."
+        "since each file was timed in one run with it."
     )
 
 

@@ -180,6 +180,7 @@ class CompressedModel(nn.Module):
         self._points = site_points(plan)
         self.quantisers = nn.ModuleList(TensorQuantiser(site.bits) for site in plan.sites)
         self.release_grids()
+        self._known.clear()
         for site, quantiser in self.sites():
             quantiser.observer = seen.get(site.points[0], quantiser.observer)
             quantiser.fit(self._observer)

@@ -124,6 +124,26 @@ def test_convolutions_run_in_integers_whatever_reads_them(
     assert (kinds["QLinearConv"], kinds["QGemm"], kinds["Conv"]) == (2, 1, 0)
 
 
+def test_a_channel_that_is_almost_off_does_not_make_floats_of_its_layer(
+    tmp_path: Path, optimised: Optimised
+) -> None:
+    model, inputs = seasoned("ResidualNet")
+    with torch.no_grad():
+        model.get_submodule("layer1.0.bn1").weight[3] = 1e-9
+        model.get_submodule("layer1.0.bn1").bias[3] = 0.5
+        model.get_submodule("layer1.0.conv2").weight[2] = 0.0
+    graph = trace(model, inputs)
+    result = compressed(model, inputs, Candidate(layers=uniform(graph, 8)))
+    artifact = export_artifact(result, tmp_path / "model.onnx", ((inputs,), {}), target=TARGET)
+    kinds = optimised(artifact.path)
+    assert kinds["QLinearConv"] == sum(layer.type == "Conv2d" for layer in graph.layers)
+    assert kinds["Conv"] == 0
+    with torch.no_grad():
+        expected = result(inputs)
+    got = RuntimeModule(artifact.path)(inputs)
+    assert (got - expected).abs().mean() <= 0.02 * expected.abs().mean()
+
+
 def test_the_runtime_fuses_convolutions_and_residual_adds_to_integers(
     tmp_path: Path, optimised: Optimised
 ) -> None:

@@ -69,6 +69,28 @@ def test_integer_biases_step_by_input_times_weight_scale() -> None:
     assert fold_layer(_pair(8, activation_bits=32)[0], "0").bias_codes() is None
 
 
+@pytest.mark.parametrize("factor", [1e-6, 1e-9, 1e-30])
+def test_a_channel_that_is_almost_off_leaves_its_bias_an_integer(factor: float) -> None:
+    model, inputs = _pair(8)
+    before = fold_layer(model, "0")
+    with torch.no_grad():
+        model.network[1].weight[1] = factor
+    folded = fold_layer(model, "0")
+    codes = folded.bias_codes()
+    assert codes is not None
+    assert folded.bias_scales is not None
+    error = (codes.double() * folded.bias_scales.double() - folded.bias.double()).abs()
+    assert bool((error <= 0.51 * folded.bias_scales).all())
+    others = [0, 2, 3]
+    assert torch.equal(folded.codes[others], before.codes[others])
+    assert torch.equal(folded.scales[others], before.scales[others])
+    with torch.no_grad():
+        weight = folded.codes.double() * _wide(folded.scales)
+        got = functional.conv2d(inputs.double(), weight, folded.bias.double())
+        expected = model.network.double()(inputs.double())
+    torch.testing.assert_close(got[:, 1], expected[:, 1], rtol=1e-4, atol=1e-7)
+
+
 def test_a_bias_that_overflows_stays_float() -> None:
     layer = FoldedLayer(
         codes=torch.zeros(1, 1, dtype=torch.int8),

@@ -54,6 +54,17 @@ def test_check_writes_json(api: FakeApi, config: Path) -> None:
     assert record["savings"] == []
 
 
+def test_what_factories_print_is_no_part_of_the_json(
+    api: FakeApi, config: Path, user_folder: Path
+) -> None:
+    source = (user_folder / "cli_user.py").read_text()
+    (user_folder / "cli_talker.py").write_text(f"print('files already there')\n{source}")
+    config.write_text(config.read_text().replace("cli_user:make_model", "cli_talker:make_model"))
+    found = invoke("check", config, "--json")
+    assert json.loads(found.stdout)["layers"][0]["type"] == "Linear"
+    assert "files already there" in found.stderr
+
+
 def test_a_check_needs_no_training_data_where_a_search_needs_none() -> None:
     batch = (torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64))
     config: Any = SimpleNamespace(

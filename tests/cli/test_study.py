@@ -7,6 +7,8 @@ from autocompress.controller.ledger import Ledger
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import MeasuredMember, front_document
 from autocompress.core.files import write_json, write_text
+from autocompress.errors import StorageError
+from autocompress.result import SearchResult
 from stand_in import FakeApi, invoke
 
 FP32 = {"val_accuracy": 0.90, "accuracy": 0.91, "latency_ms": 1.0, "size_bytes": 1000.0}
@@ -48,6 +50,19 @@ def test_a_member_is_copied_with_all_its_files(study: Path) -> None:
     assert result.stdout == "member 0002: deployed\n"
     assert Path("deployed/model.onnx").read_text() == "0002"
     assert Path("deployed/candidate.json").is_file()
+
+
+def test_a_member_is_copied_to_where_one_stands(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    result = invoke("export", tmp_path / study, "0002", "--out", ".")
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in Path().iterdir()} >= {"model.onnx", "candidate.json"}
+    assert not list(tmp_path.glob(".export-*"))
 
 
 def test_an_interrupted_export_leaves_nothing(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +132,22 @@ def test_a_report_is_written_as_json_without_raw_samples(study: Path) -> None:
     assert "latency_samples_ms" not in record["front"][0]["measured"]
     assert Path(record["report"]).is_file()
     assert (study / "report.md").is_file()
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_study_that_cannot_be_written_is_shown_all_the_same(
+    study: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StorageError("report.html: expected a file that can be written")
+
+    monkeypatch.setattr(SearchResult, "report", refuse)
+    result = invoke("report", study, *options)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == "no report: report.html: expected a file that can be written\n"
+    assert "0002" in result.stdout
+    if options:
+        assert json.loads(result.stdout)["report"] is None
 
 
 def test_report_writes_the_page_again(api: FakeApi, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def forecast(**constraints: float | str) -> Forecast:
         parse_objectives(["accuracy", "latency_ms", "size_bytes"]),
         parse_constraints(constraints),
         whole | {"accuracy": 0.9, "proxy_accuracy": 0.9, "latency_ms": 1.0},
-        lambda: 100,
+        lambda pace: 100,
     )
 
 
@@ -185,7 +185,7 @@ def test_a_resumed_search_proposes_what_an_undisturbed_one_does(tmp_path: Path) 
         parse_objectives(["accuracy", "latency_ms"]),
         (),
         whole | {"accuracy": 0.9, "proxy_accuracy": 0.9, "latency_ms": 1.0},
-        lambda: 100,
+        lambda pace: 100,
     )
 
     def go(ledger: Ledger, count: int, dies: bool = False) -> list[Candidate]:

@@ -10,6 +10,7 @@ from autocompress.controller.designs import (
     plain_int8,
     sobol_points,
     unmodified,
+    with_earlier,
 )
 from autocompress.controller.ladder import Rung
 from autocompress.core.candidate import Candidate
@@ -137,3 +138,19 @@ def test_sobol_points_spread_from_mild_to_strong(space: BoundSpace) -> None:
         bits = {config.weight_bits for config in point.layers.values()}
         assert max(bits) <= max(config.weight_bits for config in start.layers.values())
     assert sobol_points(space, 0, seed=0) == []
+
+
+def test_candidates_of_earlier_studies_come_after_baselines_and_given_ones(
+    space: BoundSpace,
+) -> None:
+    designs = first_designs(space, {"latency_ms": _ladder(space)})
+    known, new = designs[3].candidate, space.uniform(4, 8, 0.3)
+    found = with_earlier(space, designs, [known, new])
+    assert [d.candidate for d in found[:3]] == [*(d.candidate for d in designs[:2]), new]
+    assert found[2].origin == "earlier study"
+    assert found[3:] == designs[2:]
+    given = given_designs(space, [known])
+    assert [d.candidate for d in with_earlier(space, given, [new])] == [
+        *(design.candidate for design in given),
+        new,
+    ]

@@ -61,6 +61,15 @@ def test_infeasible_candidates_do_not_displace_feasible_ones() -> None:
     assert _slots(_choose([0.0, 0.0, 0.5, 0.0, 0.5], 5)) == [1, 3]
 
 
+def test_members_that_miss_a_constraint_win_nothing() -> None:
+    feasible = [0.5, 0.5, 0.0, 0.0, 0.0]
+    assert _slots(_choose(feasible, 1)) == _slots(_choose(feasible, 1, members=(0, 1))) == [2]
+    missed = _choose([0.0, 0.0, 0.1, 0.0, 0.0], 1, members=(2,), gaps=(0.1,) * 5)
+    assert _slots(missed) == [1], "and are not chosen again"
+    among = _choose([0.5, 0.5, 0.5, 0.0, 0.5], 5, members=(0, 1, 2))
+    assert _slots(among) == [3], "which a member dominates that may not be kept"
+
+
 def test_the_nearest_are_chosen_where_only_baselines_are_feasible() -> None:
     violations = [0.0, 0.0, 0.3, 0.2, 0.1]
     points = _choose(violations, 2, members=(0, 1))

@@ -27,6 +27,7 @@ def _run(seconds_per_image: float, budget: Budget = Budget(minutes=60)) -> Any: 
         evaluator=SimpleNamespace(seconds_per_image=seconds_per_image),
         setup=SimpleNamespace(epoch_images=10_000),
         seconds_per_member=5.0,
+        usual_pace=1.0,
     )
 
 
@@ -51,6 +52,13 @@ def test_the_time_is_for_as_many_as_it_can_train_well(
     assert _worthwhile(_run(0.01), seconds, over) == expected
 
 
+def test_candidates_that_train_quickly_leave_time_for_more_of_them() -> None:
+    run = _run(0.02)
+    assert _worthwhile(run, 1_020.0, over=0) == FEWEST_FINALISTS
+    run.usual_pace = 0.5
+    assert _worthwhile(run, 1_020.0, over=0) == 4
+
+
 @pytest.mark.parametrize("seconds", [10.0, 9_000.0])
 def test_as_many_as_the_budget_says(seconds: float) -> None:
     run = _run(0.01, Budget(minutes=60, finalists=2))
@@ -61,12 +69,13 @@ def test_as_many_as_the_budget_says(seconds: float) -> None:
 def test_a_finalist_in_the_middle_has_seen_the_images_of_half_of_them() -> None:
     run = _run(0.01, Budget(minutes=1_020.0 / 60 / 0.4))
     each = (1_020.0 / 4 - 5.0) / 0.01  # of four finalists
-    assert finalist_images(run) == pytest.approx(each * (1 + 2 + 3 + 4) / 4, abs=1)
+    assert finalist_images(run, 1.0) == pytest.approx(each * (1 + 2 + 3 + 4) / 4, abs=1)
+    assert finalist_images(run, 0.5) == pytest.approx(2 * finalist_images(run, 1.0), abs=2)
 
 
 def test_without_a_limit_of_time_a_finalist_sees_what_is_planned() -> None:
     run = _run(0.01, Budget(trials=5))
-    assert finalist_images(run) == run.schedule.full_images
+    assert finalist_images(run, 0.5) == run.schedule.full_images
 
 
 class _Ledger(dict[str, Any]):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autocompress.controller.forecast import Forecast
-from autocompress.core.candidate import Candidate, LayerConfig
+from autocompress.core.candidate import Candidate, DistillConfig, LayerConfig
 from autocompress.core.evaluation import Evaluation, FidelityResult
 from autocompress.core.objective import parse_constraints, parse_objectives
 from autocompress.core.target import Target
@@ -40,7 +40,7 @@ def forecast() -> Forecast:
         parse_objectives(["accuracy", "latency_ms"]),
         parse_constraints({"accuracy_drop": 0.02, "latency_ms": "50%"}),
         BASELINE,
-        lambda: 400,
+        lambda pace: 400,
     )
 
 
@@ -145,3 +145,29 @@ def test_nearer_reference_points_lose_less_accuracy(forecast: Forecast) -> None:
     whole, half = forecast.reference(), forecast.reference(0.5)
     assert half[0] - 0.1 == pytest.approx((whole[0] - 0.1) / 2)  # the original loses 0.1
     assert half[1] == whole[1]
+
+
+def test_what_trains_quickly_is_expected_to_lose_less_where_minutes_are_budgeted(
+    forecast: Forecast,
+) -> None:
+    """The same losses so far; without the block, training takes three quarters of the time."""
+    slow, quick = Candidate(), Candidate(dropped_blocks=(GRAPH.blocks[-1].name,))
+    short = {
+        0: FidelityResult(accuracy=0.4, images=100, trained_images=0, seconds=1.0),
+        1: FidelityResult(accuracy=0.6, images=100, trained_images=100, seconds=1.0),
+    }
+    trials = [
+        Evaluation(slot=slot, candidate=candidate, origin="x", fidelities=short)
+        for slot, candidate in enumerate((slow, quick))
+    ]
+    forecast.learn(trials)
+    assert forecast.accuracy(trials[0]) == forecast.accuracy(trials[1])
+    forecast.full_images = lambda pace: int(4000 / pace)
+    forecast.learn(trials)
+    assert forecast.accuracy(trials[1]) > forecast.accuracy(trials[0]) + 0.001
+    other = replace(slow, distill=DistillConfig(kd_weight=0.0))
+    alike = [
+        Evaluation(slot=9, candidate=candidate, origin="x", fidelities={0: short[0]})
+        for candidate in (slow, other)
+    ]
+    assert forecast.accuracy(alike[1]) > forecast.accuracy(alike[0]), "no teacher to ask"

@@ -92,6 +92,7 @@ def _run(
         ledger=Ledger(evaluations),
         schedule=Schedule(budget=budget, epoch_images=10, spent_before=0.0),
         evaluator=Evaluator(seconds_per_image),
+        usual_pace=1.0,
         said=said,
         say=lambda stage, text: said.append(text),
         watch=lambda *_: None,

@@ -12,6 +12,7 @@ from autocompress.controller.members import (
     MemberStore,
     read_members,
     split_front,
+    timed_with,
     write_front,
 )
 from autocompress.core.candidate import Candidate
@@ -62,6 +63,22 @@ def test_where_nothing_is_feasible_the_nearest_comes_first() -> None:
     assert [member.id for member in others] == ["a", "b", "c", "d"]
 
 
+def test_a_latency_of_another_run_is_scaled_by_the_originals() -> None:
+    """The original took 2 ms beside the member, and takes 3 ms now: the host is slower."""
+    timed = {"latency_ci95_ms": [0.9, 1.2], "latency_reference_ms": 2.0}
+    found = _member("m", 0.9, 1.0)
+    found = dataclasses.replace(found, measured={**found.measured, **timed})
+    original = _member("0000", 0.9, 3.0)
+    scaled = timed_with(found, original).measured
+    assert scaled["latency_ms"] == pytest.approx(1.5)
+    assert scaled["latency_ci95_ms"] == pytest.approx([1.35, 1.8])
+    assert scaled["latency_scale"] == pytest.approx(1.5)
+    assert found.measured["latency_ms"] == 1.0
+    assert timed_with(found, _member("0000", 0.9, 2.0)) is found
+    untimed = _member("m", 0.9, 1.0)
+    assert timed_with(untimed, original) is untimed
+
+
 def test_front_json_holds_both(tmp_path: Path) -> None:
     write_front(tmp_path, {"latency_ms": 1.0}, MEMBERS[:2], MEMBERS[2:])
     document = read_json(tmp_path / "front.json")
@@ -93,6 +110,7 @@ def test_a_member_is_written_measured_and_read_back(
     assert read_members(tmp_path) == [measured]
     low, high = measured.measured["latency_ci95_ms"]
     assert 0.0 < low <= measured.measured["latency_ms"] <= high
+    assert measured.measured["latency_reference_ms"] == measured.measured["latency_ms"]
     size = (tmp_path / "front" / "0000" / "weights.packed").stat().st_size
     assert measured.measured["size_bytes"] == size
 

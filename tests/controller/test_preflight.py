@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from autocompress.controller.preflight import (
     seconds_per_image,
 )
 from autocompress.core.budget import Budget
+from autocompress.core.training import TrainingConfig
 from autocompress.errors import InvalidInputError
 from autocompress.evaluation.task import Task
 from autocompress.graph.inputs import ModelInputs
@@ -99,8 +101,10 @@ def test_a_check_tries_the_task_as_a_search_does(
 def test_the_estimate_grows_with_the_budget_and_ends_at_its_minutes() -> None:
     graph = residual_graph(3, 32)
 
-    def estimate(budget: Budget, image_seconds: float = 0.001) -> float:
-        return estimate_seconds(budget, graph, epoch_images=10_000, image_seconds=image_seconds)
+    def estimate(budget: Budget, image_seconds: float = 0.001, **options: Any) -> float:
+        return estimate_seconds(
+            budget, graph, epoch_images=10_000, image_seconds=image_seconds, **options
+        )
 
     few, many = estimate(Budget(trials=20)), estimate(Budget(trials=200))
     assert 0 < few < many
@@ -108,6 +112,8 @@ def test_the_estimate_grows_with_the_budget_and_ends_at_its_minutes() -> None:
     # each trial more costs its proxy, and a third of a short fine-tune
     per_trial = 0.001 * (1.5 * (2 * 2000 + 1024) + 4.0 * 6000 / 3)
     assert (many - few) / 180 == pytest.approx(per_trial)
+    longer = estimate(Budget(trials=20), training=TrainingConfig(full_epochs=9.0))
+    assert longer - few == pytest.approx(0.001 * 4.0 * 6 * (9.0 - 4.0) * 10_000)
     assert estimate(Budget(minutes=3)) == 180.0
     assert estimate(Budget(trials=200, minutes=3)) == 180.0
 

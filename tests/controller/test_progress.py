@@ -56,6 +56,26 @@ def test_a_flat_curve_ends_the_trials_and_a_rising_one_does_not() -> None:
         assert len(run.said) == enough
 
 
+def test_many_trials_are_not_looked_at_again_after_each_one() -> None:
+    run = _Run(RISING, Budget(trials=600, least_gain=0.01))
+    looks: list[int] = []
+    run.ledger.evaluations = lambda: looks.append(0) or [run._evaluation(a) for a in RISING]
+    progress = Progress(run, forecast())  # type: ignore[arg-type]
+    for finished in range(100, 121):
+        run.ledger.finished = finished
+        assert not progress.is_enough()
+    assert len(looks) == 4  # at 100, 105, 111 and 117
+
+
+def test_what_is_enough_stays_enough_and_is_said_once() -> None:
+    run = _Run(FLAT, Budget(trials=60, least_gain=0.01))
+    progress = Progress(run, forecast())  # type: ignore[arg-type]
+    for finished in range(40, 50):
+        run.ledger.finished = finished
+        assert progress.is_enough()
+    assert len(run.said) == 1
+
+
 def test_without_a_limit_and_right_after_the_designs_the_trials_go_on() -> None:
     whole = _Run(FLAT, Budget(trials=60))
     early = _Run(FLAT, Budget(trials=60, least_gain=0.01), designs=len(FLAT) - FIRST_LOOK + 1)

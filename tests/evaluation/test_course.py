@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,42 @@ def test_an_interrupted_course_ends_as_it_would_have(name: str, tmp_path: Path) 
     (undisturbed, accuracy, whole), (resumed, again, last) = ends
     assert last < whole - 8
     assert accuracy == again
+    for key, tensor in undisturbed.items():
+        assert torch.equal(tensor, resumed[key]), key
+
+
+@pytest.mark.parametrize("recipe", [{}, {"ema": 0.9}])
+def test_an_interrupted_course_keeps_the_steps_of_a_relative(
+    recipe: dict[str, float], tmp_path: Path
+) -> None:
+    """Steps of other bits come along from stage to stage, in their order."""
+    training = TrainingConfig.from_mapping(
+        {"teach": "last", "recipe": {"checkpoint_seconds": 1e-3, **recipe}}
+    )
+    ends = []
+    for folder, kill in (("a", None), ("b", 18)):
+        evaluator = _evaluator(tmp_path / folder, training)
+        other = replace(_candidate(evaluator), layers=uniform(evaluator.graph, 3, 3))
+        evaluator.train(other, slot=1, images=256)
+        steps: list[float] = []
+
+        def step(share: float, kill=kill, steps=steps) -> None:  # type: ignore[no-untyped-def]
+            time.sleep(0.002)
+            steps.append(share)
+            if len(steps) == kill:
+                raise KilledError
+
+        arguments = {"slot": 0, "images": 1536, "fidelity": 2, "on_step": step}
+        if kill is not None:
+            with pytest.raises(KilledError):
+                evaluator.train(_candidate(evaluator), **arguments)
+            evaluator.seconds_per_image = 0.0
+        model, _ = evaluator.train(_candidate(evaluator), **arguments)
+        assert evaluator.seconds_per_image > 0.0
+        ends.append({**model.network.state_dict(), **model.steps})
+    undisturbed, resumed = ends
+    assert any(":3:" in name for name in undisturbed)
+    assert undisturbed.keys() == resumed.keys()
     for key, tensor in undisturbed.items():
         assert torch.equal(tensor, resumed[key]), key
 

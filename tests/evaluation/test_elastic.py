@@ -52,6 +52,19 @@ def test_a_member_has_the_weights_of_its_surgery_and_gives_gradients_back(
         assert int((whole != 0).sum()) <= gradient.numel()
 
 
+def test_a_dropped_branch_leaves_a_member_that_can_be_pulled() -> None:
+    model, inputs = seasoned("BranchNet")
+    student = compressed(model, inputs, Candidate(dropped_blocks=("first",)))
+    member = SharedWeights(model).member(student)
+    member.pull()
+    student.train()
+    torch.autograd.backward(student(inputs).square().sum())
+    member.push()
+    full = dict(member.shared.network.named_parameters())
+    assert full["fc.weight"].grad is not None
+    assert full["first.0.0.weight"].grad is None
+
+
 def test_each_bit_choice_has_one_shared_step() -> None:
     task = make_task()
     model = trained_model(task)

@@ -1,4 +1,5 @@
 from collections import namedtuple
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -6,19 +7,17 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from autocompress.errors import InvalidInputError, WrongTypeError
+from autocompress.evaluation.batches import count, place, size
 from autocompress.evaluation.splits import (
     CALIBRATION_IMAGES,
     PROXY_IMAGES,
     SENSITIVITY_IMAGES,
     Splits,
     check_shapes,
-    count,
     data_digest,
     example_inputs,
     make_splits,
     odd_batches,
-    place,
-    size,
     take,
 )
 from autocompress.evaluation.task import Task
@@ -65,12 +64,24 @@ def test_fixed_batches_are_the_first_of_their_split() -> None:
         ("recalibration", PROXY_IMAGES),
         ("calibration", CALIBRATION_IMAGES),
         ("sensitivity", SENSITIVITY_IMAGES),
-        ("proxy", PROXY_IMAGES),
     ):
         batches = getattr(splits, name)
         assert _points(batches) == [float(i) for i in range(images)], name
         assert count(batches) == images
     assert count(splits.val) == 2500
+
+
+def test_the_proxy_is_spread_over_val() -> None:
+    """Loaders that do not shuffle are often sorted by class."""
+    splits = _splits(val=_numbered(2 * PROXY_IMAGES + 500, 700), test=_numbered(2, 2))
+    points = _points(splits.proxy)
+    assert len(points) == count(splits.proxy) == PROXY_IMAGES
+    steps = [after - before for before, after in pairwise(points)]
+    assert set(steps) == {2.0, 3.0}
+    assert points[-1] > 2 * PROXY_IMAGES + 490
+    assert len(splits.proxy) == 4, "batches are as large as those of val"
+    small = _splits(val=_numbered(30, 8), test=_numbered(2, 2))
+    assert small.proxy == small.val
 
 
 def test_shuffled_loaders_are_read_by_seed_and_leave_the_callers_randomness_alone() -> None:

@@ -10,6 +10,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from autocompress.errors import InvalidInputError, WrongTypeError
+from autocompress.evaluation.outputs import CLASSES, VALUES
 from autocompress.evaluation.task import Task, has_targets, inputs_of, targets_of
 
 X, Y = torch.linspace(-1, 1, 18).reshape(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
@@ -104,6 +105,14 @@ def test_labels_outside_the_classes_are_refused(labels: list[int]) -> None:
 def test_targets_that_are_no_class_indices_are_refused(targets: Any) -> None:
     with pytest.raises(InvalidInputError, match="one class index for each of 6 outputs"):
         _task().score(torch.zeros(6, 3), (X, targets))
+
+
+def test_batches_without_targets_do_not_decide_what_outputs_are() -> None:
+    task = _task(loss=functional.mse_loss, metric=lambda outputs, targets: 1.0)
+    outputs = torch.zeros(6, 3)
+    assert task.form(outputs, (X,)).kind == CLASSES, "as far as it can be told"
+    assert task.form(outputs, (X, 100.0 * X)).kind == VALUES
+    assert task.form(outputs, (X,)).kind == VALUES
 
 
 def test_loaders_must_be_iterable_again_and_again() -> None:

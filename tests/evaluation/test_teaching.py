@@ -48,7 +48,8 @@ def test_the_feature_term_adds_to_the_loss(method: str) -> None:
         value = float(teaching.loss(batch).detach())
         assert len(teaching.points) > 1
         features = [
-            aligned(*(tap.features[name] for tap in teaching._taps)) for name in teaching.points
+            aligned(*(tap.features[name] for tap in teaching._taps), channels_first=first)
+            for name, first in teaching.points.items()
         ]
     if method == "attention":
         expected = sum(float(attention_loss(*pair).detach()) for pair in features)

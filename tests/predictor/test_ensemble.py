@@ -110,14 +110,14 @@ def test_equal_accuracies_and_many_rows_are_no_trouble() -> None:
 
 def test_what_is_saved_predicts_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     X, y = problem(30, 7)  # noqa: N806
-    predictor = ac.AccuracyPredictor(seed=3, common_scale=[0, 1]).fit(X, y)
+    predictor = ac.AccuracyPredictor(seed=3, common_scale=[0, 1], limit=0.6).fit(X, y)
     path = tmp_path / "predictor.npz"
     predictor.save(path)
     with caplog.at_level(logging.WARNING):
         loaded = ac.AccuracyPredictor.load(path)
     assert not caplog.records
     assert (loaded.predict(X) == predictor.predict(X)).all()
-    assert loaded.common_scale == (0, 1)
+    assert (loaded.common_scale, loaded.limit) == ((0, 1), 0.6)
     with np.load(path, allow_pickle=False) as archive:  # no pickles inside
         assert set(archive) == {"X", "y", "record"}
 

@@ -2,14 +2,15 @@
 
 from rich.console import Console
 
+from autocompress.controller.methods import METHODS
 from autocompress.core.comparison import Point
-from autocompress.report.comparison import comparison_table, fastest, interval
+from autocompress.report.comparison import comparison_tables, fastest, interval, median_seed
 
 
-def point(method: str, val: float, test: float, ms: float) -> Point:
+def point(method: str, val: float, test: float, ms: float, seed: int = 0) -> Point:
     return Point(
         method=method,
-        seed=0,
+        seed=seed,
         name="0001",
         path="x.onnx",
         val_accuracy=val,
@@ -31,23 +32,34 @@ def test_the_fastest_within_a_loss_is_told_with_its_accuracy_on_test() -> None:
     assert fastest(points, BASELINE, 0.0) == "none"
 
 
-def test_the_table_shows_every_method_and_every_failure() -> None:
-    points = [BASELINE, point("joint", 0.9, 0.9, 1.0), point("int8", 0.89, 0.9, 1.2)]
+def test_the_tables_show_every_method_and_every_failure_within_100_columns() -> None:
+    names = ["joint", "sequential", "uniform", "int8"]
+    points = [point(name, 0.9, 0.9, 1.0, seed) for name in names for seed in (0, 1)]
     record = {
-        "points": [p.to_json() for p in points],
-        "titles": {"joint": "joint search"},
-        "hypervolume": {"joint": [0.5, 0.6], "int8": [0.4, 0.4]},
-        "joint_minus": {"int8": {"mean": 0.15, "low": 0.1, "high": 0.2}},
-        "failed": [{"method": "uniform", "seed": 0, "error": "ExportError: no"}],
+        "points": [p.to_json() for p in (BASELINE, *points)],
+        "titles": {name: METHODS[name].title for name in names if name in METHODS},
+        "hypervolume": {name: [0.5, 0.6] for name in names},
+        "joint_minus": {name: {"mean": 0.15, "low": 0.1, "high": 0.2} for name in names[1:]},
+        "failed": [{"method": "random", "seed": 0, "error": "ExportError: no [bold]"}],
     }
-    console = Console(width=160, record=True, file=None, quiet=False)
+    console = Console(width=100)
     with console.capture() as shown:
-        console.print(comparison_table(record))
-    text = shown.get()
-    assert "joint search" in text
-    assert "0.550 (0.525 to 0.575)" in text
-    assert "+0.150 (+0.100 to +0.200)" in text
-    assert "uniform, seed 0: ExportError: no" in text
+        console.print(comparison_tables(record))
+    lines = shown.get().splitlines()
+    assert max(map(len, lines)) <= 100
+    assert len(lines) < 30, "a title takes two lines at most"
+    text = "\n".join(lines)
+    assert text.count("0.550 (0.525 to 0.575)") == len(names)
+    assert text.count("+0.150 (+0.100 to +0.200)") == len(names) - 1
+    assert text.count("0.50x 90.0") == 3 * len(names)
+    assert lines[-1] == "random, seed 0, failed: ExportError: no [bold]"
+
+
+def test_the_fastest_file_is_that_of_the_median_seed() -> None:
+    points = [point("joint", 0.9, 0.9, ms, seed) for seed, ms in enumerate((1.2, 0.4, 1.0))]
+    chosen = median_seed([BASELINE, *points], BASELINE, 0.0)
+    assert [(p.method, p.seed) for p in chosen] == [("original", 0), ("joint", 2)]
+    assert median_seed([BASELINE], BASELINE, 0.0) == [BASELINE]
 
 
 def test_no_interval_is_no_text() -> None:

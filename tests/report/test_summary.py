@@ -55,6 +55,14 @@ def test_errors_are_measured_minus_predicted() -> None:
     assert fast.latency_error == pytest.approx(0.5 / 0.4 - 1)
 
 
+def test_latencies_of_other_runs_are_told_of() -> None:
+    one = member("a", 1.0)
+    other = dataclasses.replace(one, measured=dict(one.measured) | {"latency_scale": 1.2})
+    (note,) = timing_notes(member_rows([one, other], "front", BASELINE))
+    assert "1 of 2 latencies are from other runs" in note
+    assert timing_notes(member_rows([one], "front", BASELINE)) == []
+
+
 def test_without_a_latency_there_is_no_ratio_and_no_error() -> None:
     (row,) = baseline_rows({"fp32": {"val_accuracy": 0.9}})
     assert row.latency_ratio is None

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -179,6 +180,20 @@ def test_bits_are_a_setting_of_the_same_module() -> None:
         assert result.record == fresh.record
     for name, tensor in result.network.state_dict().items():
         assert torch.equal(tensor, weights[name]), name
+
+
+def test_another_format_of_the_same_bits_has_another_grid() -> None:
+    result, inputs = _compressed("PlainNet", 4)
+    operations = record_operations(result.network, ((inputs,), {}))
+    layers = uniform(trace(result.network, inputs), 4)
+    before = result.quantised_weight("conv2").grid
+    for other in ({"group_size": 4}, {"weight_format": "codebook"}):
+        changed = {name: replace(config, **other) for name, config in layers.items()}
+        result.set_bits(changed, plan_grids(operations, changed))
+        grid = result.quantised_weight("conv2").grid
+        assert grid.layout != before.layout or grid.codebook is not None
+        fresh = compressed(result.network, inputs, Candidate(layers=changed))
+        assert torch.equal(grid.scales, fresh.quantised_weight("conv2").grid.scales)
 
 
 def test_every_bit_width_has_its_own_learned_step() -> None:

@@ -16,7 +16,15 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from autocompress.core.comparison import ACCURACY_ROOM, Point, mean_difference
 from autocompress.core.files import read_json
-from autocompress.report.comparison import DROPS, fastest, interval, noise, spread, with_free
+from autocompress.report.comparison import (
+    DROPS,
+    fastest,
+    interval,
+    median_seed,
+    noise,
+    spread,
+    with_free,
+)
 from charts import Axis, Series, chart
 
 WAYS = ("joint", "sequential", "random", "pruning-only", "bits-only", "int8")
@@ -214,18 +222,6 @@ def volume_table(found: Mapping[str, Any]) -> Iterator[str]:
 def best_first(found: Mapping[str, Any]) -> list[tuple[str, list[float]]]:
     """Return the hypervolumes of all methods, those of the best one first."""
     return sorted(found["hypervolume"].items(), key=lambda item: -median(item[1]))
-
-
-def median_seed(points: Sequence[Point], baseline: Point, drop: float) -> list[Point]:
-    """Return the points of one seed: the median one by its fastest within a loss on `val`."""
-
-    def latency(seed: int) -> float:
-        kept = [p for p in points if p is baseline or p.seed == seed]
-        within = [p for p in kept if p.val_accuracy >= baseline.val_accuracy - drop - 1e-9]
-        return min((p.latency_ratio for p in within), default=float("inf"))
-
-    seeds = sorted({p.seed for p in points if p is not baseline}, key=latency)
-    return [p for p in points if p is baseline or p.seed == seeds[len(seeds) // 2]]
 
 
 def verdict(found: Mapping[str, Any], points: Sequence[Point]) -> Iterator[str]:

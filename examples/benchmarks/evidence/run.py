@@ -46,7 +46,7 @@ from autocompress.core.comparison import (
 )
 from autocompress.core.files import read_json, write_json
 from autocompress.cost.measurement import device_name
-from autocompress.report.comparison import comparison_table
+from autocompress.report.comparison import comparison_tables
 from subjects import Subject, make_subject
 
 ABLATIONS = {"resnet20": [*METHODS], "resnet56": ["joint", "sequential", "random", "int8"]}
@@ -282,7 +282,7 @@ def summarise(
     record["titles"] |= {name: contender.title for name, contender in CONTENDERS.items()}
     add_union(record, points[0], points[1:])
     write_json(contest.folder / "comparison.json", record)
-    console.print(comparison_table(record))
+    console.print(comparison_tables(record))
     return record
 
 
