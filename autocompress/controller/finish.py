@@ -23,6 +23,10 @@ TRAINED, FAILED, BEGUN = "finalists_trained", "finalist_failures", "finalists_be
 """What the study keeps: slots that are trained, reasons by name, and how many finalists there
 were when those of a budget began, by the budget."""
 
+VIEWS, TEACHERS_SHARE = "views", 0.25
+"""Under which name the study keeps how many epochs finalists draw, and which share of their time
+teachers may take for answers to those."""
+
 MOST_FINALISTS = 10
 """Finalists where the time allows to train that many well."""
 
@@ -39,6 +43,7 @@ def train_finalists(run: Run, forecast: Forecast) -> None:
     """
     done, failed = set(run.ledger.get("finalists", [])), set[int]()
     earlier = _trained_before(run, len(done))
+    _limit_views(run)
     while True:
         forecast.profile = refit_profile(run, forecast.profile)
         waiting = _choose(run, forecast, done, failed, earlier)
@@ -60,6 +65,22 @@ def train_finalists(run: Run, forecast: Forecast) -> None:
             failed.add(slot)
             continue
         done.add(f"{slot:04d}")
+
+
+def _limit_views(run: Run) -> None:
+    """Let epochs come again so soon that teachers take no more than their share of the minutes.
+
+    Decided once in a study, so that an interrupted training draws the same epochs.
+    """
+    total = run.schedule.total_seconds
+    if total is None or run.setup.training.recipe.views is not None:
+        return
+    answers = run.evaluator.answers
+    if run.ledger.get(VIEWS) is None:
+        epoch = run.evaluator.teachers_seconds * run.setup.epoch_images
+        room = int(TEACHERS_SHARE * FINALIST_SHARE * total / max(1e-9, epoch))
+        run.ledger.set(VIEWS, max(1, min(answers.views, room)))
+    answers.views = min(answers.views, run.ledger.get(VIEWS))
 
 
 def _trained_before(run: Run, done: int) -> int:

@@ -41,7 +41,8 @@ class Recipe:
             apart, without a new best, whose weights are kept; 0 looks never.
         views: Epochs that are drawn for full trainings where teachers' outputs teach; they then
             come again as they were, and what the teachers said of them is not computed anew. 0
-            draws without end.
+            draws without end; None takes ten, or so few that the teachers take at most
+            a quarter of the finalists' time where minutes are budgeted.
         checkpoint_seconds: Time between two checkpoints from which an
             interrupted training goes on, > 0.
     """
@@ -58,7 +59,7 @@ class Recipe:
     low_precision: bool = True
     compile: str = "auto"
     patience: int = 0
-    views: int = 10
+    views: int | None = None
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
@@ -77,6 +78,8 @@ class Recipe:
         check_number("recipe 'checkpoint_seconds'", self.checkpoint_seconds, low=1e-3)
         check_type("recipe 'low_precision'", self.low_precision, bool)
         for name, least in (("accumulate", 1), ("patience", 0), ("views", 0)):
+            if name == "views" and self.views is None:
+                continue
             count = check_type(f"recipe '{name}'", getattr(self, name), int)
             if count < least:
                 raise InvalidInputError(

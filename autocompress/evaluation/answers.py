@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from autocompress.core.seeds import derive_seed
 from autocompress.evaluation.task import Batch
 
+MOST_VIEWS = 10
+"""Epochs that are drawn where the recipe names no number of them."""
+
 KEPT_BYTES = 2**29
 """Memory that kept answers take at most, on the device that the batches are on."""
 
@@ -25,16 +28,20 @@ class Answers:
 
     Args:
         seed: The seed of the run.
-        views: How many epochs are drawn before they come again; 0 for no end.
+        views: How many epochs are drawn before they come again; 0 for no end, None for
+            `MOST_VIEWS`, or as many as fit.
         epoch_bytes: Memory that one teacher's answers to an epoch take. Where all views do not
             fit, there are none: no epoch comes again.
 
     Attributes:
+        views: How many there are.
         found: How many answers were not computed again.
     """
 
-    def __init__(self, seed: int, views: int, epoch_bytes: int = 0) -> None:
+    def __init__(self, seed: int, views: int | None, epoch_bytes: int = 0) -> None:
         self.seed, self.found = seed, 0
+        if views is None:
+            views = min(MOST_VIEWS, KEPT_BYTES // max(1, epoch_bytes))
         self.views = views if views * epoch_bytes <= KEPT_BYTES else 0
         self._kept: WeakKeyDictionary[nn.Module, dict[bytes, Tensor]] = WeakKeyDictionary()
         self._bytes: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()

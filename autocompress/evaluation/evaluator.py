@@ -65,6 +65,7 @@ class Evaluator:
         traces: What `hessian_traces` returns; None before the first call.
         shared: Elastic weights that proxies use; None for the original's.
         answers: What teachers have said of batches in trainings at fidelity 2.
+        teachers_seconds: What the teachers' answers take, per image.
     """
 
     def __init__(
@@ -99,7 +100,10 @@ class Evaluator:
             quantisation=quantisation,
         )
         self._form = output_form(model, task, splits.val[0])  # whose targets tell
+        begun = time.monotonic()
         self._reference = predictions(model, task, splits.sensitivity, device=device)
+        asked = (time.monotonic() - begun) / count(splits.sensitivity)
+        self.teachers_seconds = asked * (1 + len(self.teachers))
         outputs = 4 * self._reference.numel() // count(splits.sensitivity)  # bytes an image
         self.answers = Answers(seed, training.recipe.views, outputs * epoch_images(task))
 

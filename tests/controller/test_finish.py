@@ -8,17 +8,22 @@ from autocompress.controller.finalists import Finalist
 from autocompress.controller.finish import (
     FEWEST_FINALISTS,
     MOST_FINALISTS,
+    TEACHERS_SHARE,
     _finalist,
+    _limit_views,
     _worthwhile,
     finalist_images,
     most_finalists,
     train_finalists,
 )
 from autocompress.controller.schedule import Schedule
-from autocompress.core.budget import Budget
+from autocompress.core.budget import FINALIST_SHARE, Budget
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation
 from autocompress.core.events import Stop
+from autocompress.core.recipe import Recipe
+from autocompress.core.training import TrainingConfig
+from autocompress.evaluation.answers import Answers
 
 
 def _run(seconds_per_image: float, budget: Budget = Budget(minutes=60)) -> Any:  # noqa: B008
@@ -76,6 +81,32 @@ def test_a_finalist_in_the_middle_has_seen_the_images_of_half_of_them() -> None:
 def test_without_a_limit_of_time_a_finalist_sees_what_is_planned() -> None:
     run = _run(0.01, Budget(trials=5))
     assert finalist_images(run, 0.5) == run.schedule.full_images
+
+
+@pytest.mark.parametrize(
+    ("minutes", "views"),
+    [(1.0, 1), (10.0, 3), (20.0, 6), (120.0, 10)],  # an epoch of answers takes 20 s
+)
+def test_the_teachers_take_a_part_of_the_finalists_time(minutes: float, views: int) -> None:
+    run = _run(0.01, Budget(minutes=minutes))
+    run.setup.training = TrainingConfig()
+    run.ledger = _Ledger()
+    run.evaluator.teachers_seconds, run.evaluator.answers = 0.002, Answers(0, None)
+    _limit_views(run)
+    assert run.evaluator.answers.views == views
+    taken = views * 20.0
+    assert views == 1 or taken <= TEACHERS_SHARE * FINALIST_SHARE * 60.0 * minutes
+    run.evaluator.teachers_seconds, run.evaluator.answers = 1.0, Answers(0, None)
+    _limit_views(run)  # a process that resumes, on a busy host
+    assert run.evaluator.answers.views == views
+
+
+def test_what_the_recipe_says_of_views_is_kept() -> None:
+    run = _run(0.01, Budget(minutes=1))
+    run.setup.training = TrainingConfig(recipe=Recipe(views=7))
+    run.evaluator.answers = Answers(0, 7)
+    _limit_views(run)
+    assert run.evaluator.answers.views == 7
 
 
 class _Ledger(dict[str, Any]):

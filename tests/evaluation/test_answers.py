@@ -139,6 +139,9 @@ def test_views_whose_answers_do_not_fit_are_not_repeated(monkeypatch: pytest.Mon
     monkeypatch.setattr(answers_module, "KEPT_BYTES", 100)
     assert Answers(0, 10, 10).views == 10
     assert Answers(0, 10, 11).views == 0
+    assert Answers(0, None, 25).views == 4
+    assert Answers(0, None, 101).views == 0
+    assert Answers(0, None).views == 10
 
 
 def test_what_is_kept_is_a_copy_without_a_graph() -> None:
