@@ -1,6 +1,7 @@
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,6 +37,18 @@ def _candidate(evaluator: Evaluator) -> Candidate:
     return Candidate(pruning_ratios=pruned(graph, 0.6), layers=uniform(graph, 4, 4))
 
 
+def _killed_at(stop: int | None, steps: list[float]) -> dict[str, Any]:
+    """Arguments of a full training whose process ends after some steps, which are noted."""
+
+    def step(share: float) -> None:
+        time.sleep(0.002)
+        steps.append(share)
+        if len(steps) == stop:
+            raise KilledError
+
+    return {"slot": 0, "images": 1536, "fidelity": 2, "on_step": step}
+
+
 COURSES = {
     "qkd": {"teach": "qkd"},
     "assistant": {"teacher": "assistant"},
@@ -54,14 +67,7 @@ def test_an_interrupted_course_ends_as_it_would_have(name: str, tmp_path: Path) 
         for stop in (*kills, None):
             evaluator = _evaluator(tmp_path / folder, training)
             steps: list[float] = []
-
-            def step(share: float, stop=stop, steps=steps) -> None:  # type: ignore[no-untyped-def]
-                time.sleep(0.002)
-                steps.append(share)
-                if len(steps) == stop:
-                    raise KilledError
-
-            arguments = {"slot": 0, "images": 1536, "fidelity": 2, "on_step": step}
+            arguments = _killed_at(stop, steps)
             if stop is None:
                 model, result = evaluator.train(_candidate(evaluator), **arguments)
             else:
@@ -89,15 +95,7 @@ def test_an_interrupted_course_keeps_the_steps_of_a_relative(
         evaluator = _evaluator(tmp_path / folder, training)
         other = replace(_candidate(evaluator), layers=uniform(evaluator.graph, 3, 3))
         evaluator.train(other, slot=1, images=256)
-        steps: list[float] = []
-
-        def step(share: float, kill=kill, steps=steps) -> None:  # type: ignore[no-untyped-def]
-            time.sleep(0.002)
-            steps.append(share)
-            if len(steps) == kill:
-                raise KilledError
-
-        arguments = {"slot": 0, "images": 1536, "fidelity": 2, "on_step": step}
+        arguments = _killed_at(kill, [])
         if kill is not None:
             with pytest.raises(KilledError):
                 evaluator.train(_candidate(evaluator), **arguments)
