@@ -11,7 +11,7 @@ FRESH_LOOKS = 3
 """Moves that are evaluated anew at each step; the rest keep earlier estimates."""
 
 LARGEST_DEVIATION = 2.0
-"""Nats from the original at which the ladder ends: predictions are lost by then."""
+"""Nats from the original at which the ladder ends, unless it has to go on: predictions are lost."""
 
 SMALLEST_SAVING = 0.001
 """Share of the starting cost that a move must save to count."""
@@ -32,8 +32,8 @@ class Rung:
 
     Attributes:
         candidate: The candidate.
-        deviation: KL(original || candidate) on calibration images, in nats;
-            a sum of single moves where time for more was short.
+        deviation: KL(original || candidate) on calibration images, in nats; a sum of
+            single moves where time for more was short, or predictions were lost before.
         cost: Cost as a fraction of the ladder's first candidate.
     """
 
@@ -93,6 +93,7 @@ def build_ladder(
     cost: Callable[[Candidate], float],
     *,
     floor: float = 0.25,
+    needed: float = 1.0,
     enough: Callable[[], bool] = lambda: False,
 ) -> list[Rung]:
     """Climb from a candidate down to cheaper ones.
@@ -103,6 +104,8 @@ def build_ladder(
     least added deviation per cost saved until it has saved `STEP`; only the
     few that look best are tried again, since a move hurts about as much as
     before (lazy greedy, Minoux 1978). Where time is short, moves that save most are tried.
+    Where a limit asks for candidates whose predictions are lost, which training brings back,
+    the last rungs are built from what moves do alone to the first candidate.
 
     Args:
         space: The space, whose choices the moves take.
@@ -110,6 +113,7 @@ def build_ladder(
         deviation: Damage of a candidate, in nats.
         cost: Cost of a candidate; what the ladder goes down.
         floor: Fraction of the first cost at which to end.
+        needed: Fraction of the first cost to which the ladder goes whatever it damages.
         enough: Asked before each evaluation; once True, the rest of the ladder
             is built from the damages known so far, which are added up.
 
@@ -119,8 +123,12 @@ def build_ladder(
     full = cost(start)
     rungs = [Rung(candidate=start, deviation=deviation(start), cost=1.0)]
     damage: dict[Move, float] = {}
-    while rungs[-1].cost > floor and rungs[-1].deviation < LARGEST_DEVIATION:
+    while rungs[-1].cost > floor:
         here = rungs[-1]
+        lost = here.deviation >= LARGEST_DEVIATION
+        if lost and here.cost <= needed:
+            break
+        base = rungs[0] if lost else here
         savings = {
             move: here.cost - cost(move.apply(here.candidate)) / full
             for move in _moves(space, here.candidate)
@@ -129,9 +137,9 @@ def build_ladder(
         unseen = [move for move in savings if move not in damage]
         unseen.sort(key=lambda move: -savings[move])
         best = sorted(savings, key=lambda move: damage.get(move, 0.0) / savings[move])
-        for move in dict.fromkeys((*unseen, *best[:FRESH_LOOKS])):
+        for move in dict.fromkeys((*unseen, *best[: 0 if lost else FRESH_LOOKS])):
             if not enough():
-                found = deviation(move.apply(here.candidate)) - here.deviation
+                found = deviation(move.apply(base.candidate)) - base.deviation
                 damage[move] = max(found, SMALLEST_DAMAGE)
         known = [move for move in savings if move in damage]
         candidate, added = here.candidate, 0.0
@@ -142,7 +150,7 @@ def build_ladder(
                 break
         if candidate == here.candidate:
             break
-        found = here.deviation + added if enough() else deviation(candidate)
+        found = here.deviation + added if lost or enough() else deviation(candidate)
         rungs.append(Rung(candidate=candidate, deviation=found, cost=cost(candidate) / full))
     return rungs
 

@@ -25,6 +25,12 @@ KEY_DIGITS = 16
 LADDER_SHARE = 0.08
 """Share of the minutes that the sensitivity pass may take."""
 
+FLOOR = 0.25
+"""Fraction of plain int8's cost at which ladders end, unless a limit asks for less."""
+
+BELOW = 0.6
+"""Fraction of a limit to which ladders go: promoted rungs are spread down to there."""
+
 
 def find_ladders(run: Run, forecast: Forecast) -> dict[str, list[Rung]]:
     """Build, or read, one ladder for each cost that is an objective."""
@@ -137,14 +143,19 @@ def _ladder(
     share: float,
 ) -> list[Rung]:
     total, begun = run.schedule.total_seconds, run.schedule.elapsed
+    start = ladder_start(run.setup.space)
+    limit = forecast.allowance(start).get(name, 1.0)
+    needed = BELOW * limit if limit < 1.0 else 1.0
 
     def enough() -> bool:
         return total is not None and run.schedule.elapsed - begun > share * total
 
     return build_ladder(
         run.setup.space,
-        ladder_start(run.setup.space),
+        start,
         deviation,
         functools.cache(lambda candidate: forecast.costs(candidate)[name]),
+        floor=min(FLOOR, needed),
+        needed=needed,
         enough=enough,
     )

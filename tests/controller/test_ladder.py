@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from autocompress.controller.ladder import Move, build_ladder
+from autocompress.controller.ladder import LARGEST_DEVIATION, Move, build_ladder
 from autocompress.core.candidate import Candidate
 from autocompress.core.target import Target
 from autocompress.space.bound import BoundSpace
@@ -46,6 +46,28 @@ def test_the_move_of_least_damage_per_saving_comes_first(space: BoundSpace) -> N
     rungs = build_ladder(space, space.uniform(8, 8, 0.0), _deviation, _cost)
     assert rungs[1].candidate.dropped_blocks  # 0.1 nats per unit of cost, pruning 0.5
     assert not rungs[1].candidate.pruning_ratios
+
+
+def _losing(candidate: Candidate) -> float:
+    """Lose all predictions with the second move; one more then does nothing."""
+    return min(2.5, 3.0 * _deviation(candidate))
+
+
+def test_a_ladder_ends_where_predictions_are_lost(space: BoundSpace) -> None:
+    first = build_ladder(space, space.uniform(8, 8, 0.0), _losing, _cost)
+    assert first[-1].deviation >= LARGEST_DEVIATION > first[-2].deviation
+    assert first[-1].cost > 0.3
+
+
+def test_a_ladder_goes_on_down_to_a_limit_by_what_moves_do_alone(space: BoundSpace) -> None:
+    first = build_ladder(space, space.uniform(8, 8, 0.0), _losing, _cost)
+    needed = first[-1].cost - 0.05
+    rungs = build_ladder(space, space.uniform(8, 8, 0.0), _losing, _cost, needed=needed)
+    assert rungs[: len(first)] == first
+    assert rungs[-1].cost <= needed < rungs[-2].cost
+    before, after = rungs[len(first) - 1 : len(first) + 1]
+    alone = 3.0 * (_deviation(after.candidate) - _deviation(before.candidate))
+    assert after.deviation == pytest.approx(before.deviation + alone)
 
 
 def test_without_time_the_known_damages_still_make_a_ladder(space: BoundSpace) -> None:

@@ -53,7 +53,7 @@ def test_an_interrupted_pass_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatc
         setup=SimpleNamespace(objectives=[SimpleNamespace(name="latency_ms")], space=None),
     )
     ledger["hessian_traces"] = {"conv1": 2.0}
-    forecast: Any = None
+    forecast: Any = SimpleNamespace(allowance=lambda _: {})
     with pytest.raises(KeyboardInterrupt):
         find_ladders(run, forecast)
     assert run.evaluator.traces == {"conv1": 2.0}
@@ -63,3 +63,32 @@ def test_an_interrupted_pass_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatc
     assert evaluated == candidates[2:]
     assert first == candidates[:2]
     assert found["latency_ms"][0].deviation == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("allowance", "floor", "needed"),
+    [({}, 0.25, 1.0), ({"latency_ms": 1.4}, 0.25, 1.0), ({"latency_ms": 0.3}, 0.18, 0.18)],
+)
+def test_ladders_go_below_limits(
+    monkeypatch: pytest.MonkeyPatch, allowance: dict[str, float], floor: float, needed: float
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def build(*_: Any, **how: Any) -> list[Rung]:
+        asked.update(how)
+        return [Rung(candidate=Candidate(), deviation=0.0, cost=1.0)]
+
+    monkeypatch.setattr(sensitivity, "build_ladder", build)
+    monkeypatch.setattr(sensitivity, "ladder_start", lambda _: None)
+    run: Any = SimpleNamespace(
+        ledger=Kept(),
+        evaluator=SimpleNamespace(traces=None),
+        say=lambda *_: None,
+        note_time=lambda: None,
+        schedule=SimpleNamespace(total_seconds=None, elapsed=0.0),
+        setup=SimpleNamespace(objectives=[SimpleNamespace(name="latency_ms")], space=None),
+    )
+    forecast: Any = SimpleNamespace(allowance=lambda _: allowance)
+    find_ladders(run, forecast)
+    assert asked["floor"] == pytest.approx(floor)
+    assert asked["needed"] == pytest.approx(needed)
