@@ -28,6 +28,7 @@ class Interruption:
         self.stopped = False
         self._wanted = False
         self._stage = ""
+        self._done = 0
         self._before: Any = None
         self._process = os.getpid()
 
@@ -50,7 +51,8 @@ class Interruption:
         from autocompress.core.events import Stop
 
         self._stage = event.stage
-        ended = event.evaluation is not None or event.failure
+        ended = event.evaluation or event.failure or event.trials_done > self._done
+        self._done = event.trials_done
         between = event.stage != "trials" or ended
         if self._wanted and event.progress is None and between:
             self.stopped = True

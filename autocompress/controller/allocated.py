@@ -10,7 +10,7 @@ from autocompress.controller.computed import Sensitivities, effective
 from autocompress.controller.knapsack import allocate
 from autocompress.core.candidate import Candidate
 from autocompress.core.pareto import non_dominated_mask
-from autocompress.errors import InvalidInputError
+from autocompress.errors import InvalidInputError, SearchFailedError
 from autocompress.space.bound import BoundSpace
 
 FloatArray = NDArray[np.float64]
@@ -157,7 +157,7 @@ class _Changes:
         tables = [[added[:, number] for added in self._added] for number in limited]
         try:
             picked = allocate(self._scores, tables, (limits - self._here)[limited], gap=GAP)
-        except InvalidInputError:  # out of reach from here
+        except (InvalidInputError, SearchFailedError):  # out of reach from here, or too hard
             return None
         chosen = [levels[option] for levels, option in zip(self._levels, picked, strict=True)]
         names = self._damage.tables

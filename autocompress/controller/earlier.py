@@ -173,6 +173,6 @@ def _best(evaluations: Sequence[Evaluation], space: BoundSpace) -> list[Candidat
 
 
 def _accuracy(evaluation: Evaluation) -> float:
-    if evaluation.predicted_accuracy is not None:
+    if evaluation.predicted_accuracy is not None and 2 not in evaluation.fidelities:
         return evaluation.predicted_accuracy
     return evaluation.fidelities[max(evaluation.fidelities)].accuracy

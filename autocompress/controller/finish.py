@@ -19,9 +19,9 @@ from autocompress.errors import StorageError, StudyError, describe
 FINALISTS = 6
 """Members that a search adds to those it wrote on its way, where no time is set."""
 
-TRAINED, FAILED, BEGUN = "finalists_trained", "finalist_failures", "finalists_begun"
-"""What the study keeps: slots that are trained, reasons by name, and how many finalists there
-were when those of a budget began, by the budget."""
+FAILED, BEGUN = "finalist_failures", "finalists_begun"
+"""What the study keeps: reasons by name, and how many finalists there were when those of a
+budget began, by the budget."""
 
 VIEWS, TEACHERS_SHARE = "views", 0.25
 """Under which name the study keeps how many epochs finalists draw, and which share of their time
@@ -86,7 +86,8 @@ def _limit_views(run: Run) -> None:
 def _trained_before(run: Run, done: int) -> int:
     """Return how many finalists smaller budgets of the study had."""
     budget = run.schedule.budget
-    key = f"{budget.trials} trials, {budget.minutes} minutes"
+    minutes = None if budget.minutes is None else float(budget.minutes)
+    key = f"{budget.trials} trials, {minutes} minutes"
     begun: dict[str, int] = run.ledger.get(BEGUN, {})
     if key not in begun:
         begun[key] = done if begun else 0
@@ -172,7 +173,7 @@ def measure_members(run: Run, forecast: Forecast) -> None:
 
 def _finalist(run: Run, finalist: Finalist, waiting: Sequence[Finalist]) -> None:
     evaluation = finalist.evaluation
-    name, known = f"{evaluation.slot:04d}", run.ledger.get(TRAINED, [])
+    name = f"{evaluation.slot:04d}"
     seconds, images = None, run.schedule.full_images
     if run.schedule.seconds_left is not None:
         each = run.seconds_per_member + run.added_seconds
@@ -182,7 +183,7 @@ def _finalist(run: Run, finalist: Finalist, waiting: Sequence[Finalist]) -> None
         seconds = usable * finalist.share / shares
         images = 100 * run.setup.epoch_images
     # A run that was killed may not have come to write the member.
-    is_trained = evaluation.slot in known and run.evaluator.checkpoint(evaluation.slot).is_file()
+    is_trained = run.evaluator.is_trained(evaluation.slot)
     if is_trained or finalist.share == 0.0 or (seconds is not None and seconds < 1.0):
         images = 0
     begun = time.monotonic()
@@ -195,8 +196,6 @@ def _finalist(run: Run, finalist: Finalist, waiting: Sequence[Finalist]) -> None
         fidelity=2,
         inherit=finalist.share > 0.0 and not is_trained,
     )
-    if images > 0:
-        run.ledger.set(TRAINED, sorted({*known, evaluation.slot}))
     spent = time.monotonic() - begun
     member = run.write_member(
         name, model, finalist.predicted, origin=evaluation.origin, trained_images=trained

@@ -69,6 +69,7 @@ class Forecast:
         self.most_images = 0
         self._usual = (0.0, 0.0)
         self._paces: dict[Candidate, float] = {}
+        self._expected: dict[Candidate, int] = {}
         self._known: dict[Candidate, dict[str, float]] = {}
         self._known_by = profile
 
@@ -103,6 +104,7 @@ class Forecast:
 
     def learn(self, evaluations: Sequence[Evaluation]) -> None:
         """Refit the accuracy models to the candidates that were trained."""
+        self._expected = {}
         own = [e for e in evaluations if e.slot >= 0]  # weights of earlier studies are not here
         full = [e.fidelities[2].trained_images for e in own if 2 in e.fidelities]
         self.most_images = max(full, default=0)  # which the next one inherits
@@ -118,8 +120,8 @@ class Forecast:
             self.recovery = RecoveryModel.fit(np.array(rows), np.array(lost))
 
     def _learning_curve(self, evaluations: Sequence[Evaluation]) -> LearningCurve:
-        """Fit the curve to finalists; what one was never trained shortly for is predicted."""
-        full = [e for e in evaluations if 2 in e.fidelities]
+        """Fit the curve to trained finalists; what one was never trained shortly is predicted."""
+        full = [e for e in evaluations if 2 in e.fidelities and e.fidelities[2].trained_images > 0]
         short = [e for e in evaluations if {0, 1} <= e.fidelities.keys()]
         known = [e for e in full if 1 in e.fidelities]
         begun = [(self._lost(e, 1), e.fidelities[1].trained_images) for e in known]
@@ -167,9 +169,11 @@ class Forecast:
 
     def _images(self, candidate: Candidate) -> int:
         """Return the training images that are expected behind a full fine-tune."""
-        if candidate not in self._paces:
-            self._paces[candidate] = pace(self.graph, candidate)
-        return max(self.full_images(self._paces[candidate]), self.most_images)
+        if candidate not in self._expected:
+            if candidate not in self._paces:
+                self._paces[candidate] = pace(self.graph, candidate)
+            self._expected[candidate] = self.full_images(self._paces[candidate])
+        return max(self._expected[candidate], self.most_images)
 
     def _usual_images(self, evaluations: Sequence[Evaluation]) -> tuple[float, float]:
         """Return the medians of images behind short fine-tunes, and behind full ones of the same.

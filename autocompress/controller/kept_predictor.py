@@ -92,7 +92,7 @@ class CandidatePredictor:
 
 def keep_predictor(run: Run, forecast: Forecast) -> None:
     """Fit to all trials as they are judged now, and write the study's file anew."""
-    known = [e for e in run.evaluations() if e.fidelities]
+    known = [e for e in run.evaluations() if e.fidelities and not e.failed]
     if len(known) < LEAST_TRIALS:
         return
     sensitivities = known_sensitivities(run.ledger, run.setup.space)

@@ -93,6 +93,7 @@ class RayPool:
         with _desk_errors():
             done = ray.get(self._desk.collect.remote(seconds))
         if done is not None:
+            self._searcher.barren = 0
             outcome: Outcome = cloudpickle.loads(done)
             return outcome
         if self._searcher.barren > BARREN * self.workers:
@@ -145,6 +146,7 @@ class _Desk:
         self._work: list[tuple[bool, bytes]] = []
         self._done: asyncio.Queue[bytes] = asyncio.Queue()
         self._held: dict[str, tuple[bytes, float]] = {}
+        self._buried: set[str] = set()
         self._more = asyncio.Condition()
 
     async def put(self, urgent: bool, work: bytes) -> None:
@@ -160,6 +162,10 @@ class _Desk:
                     await asyncio.wait_for(self._more.wait(), seconds)
                 except asyncio.TimeoutError:
                     return None
+        if worker in self._buried:  # it died while it waited; the work is another's
+            async with self._more:
+                self._more.notify()
+            return None
         if not self._work:
             return None
         _, work = self._work.pop(0)
@@ -167,11 +173,12 @@ class _Desk:
         return work
 
     async def leave(self, worker: str, outcome: bytes) -> None:
-        self._held.pop(worker, None)
-        await self._done.put(outcome)
+        if self._held.pop(worker, None) is not None:  # a buried worker's work has failed already
+            await self._done.put(outcome)
 
     async def bury(self, worker: str) -> bool:
         """Fail the work that a dead worker held; tell whether there was any."""
+        self._buried.add(worker)
         held = self._held.pop(worker, None)
         if held is None:
             return False

@@ -87,6 +87,7 @@ class Run:
         )
         self.seconds_per_member = float(ledger.get("member_s", MEMBER_SECONDS))
         self._speed = self.evaluator.seconds_per_image = float(ledger.get("original_image_s", 0.0))
+        self._paces: dict[int, float] = {}
         self.added_seconds = self.schedule.at_most(ADDED_SECONDS, 0.003)
 
     def say(self, stage: str, message: str, **details: Any) -> None:
@@ -147,9 +148,10 @@ class Run:
     @property
     def usual_pace(self) -> float:
         """The median `pace` of the candidates that were trained; 1 before there are any."""
-        trained = [e for e in self.ledger.evaluations() if max(e.fidelities, default=0) > 0]
-        paces = [pace(self.setup.graph, evaluation.candidate) for evaluation in trained]
-        return float(np.median(paces)) if paces else 1.0
+        for evaluation in self.ledger.evaluations():
+            if evaluation.slot not in self._paces and max(evaluation.fidelities, default=0) > 0:
+                self._paces[evaluation.slot] = pace(self.setup.graph, evaluation.candidate)
+        return float(np.median([*self._paces.values()])) if self._paces else 1.0
 
     def members(self) -> list[MeasuredMember]:
         """Read the members on disk, the original first."""

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,9 @@ from autocompress.space.knobs import Knob
 
 KEEP_SECONDS = 5.0
 """Time between two notes of the deviations that are known."""
+
+LOST = 100.0
+"""Nats that count where a candidate's predictions are no numbers."""
 
 KEY_DIGITS = 16
 """Hexadecimal digits that a candidate is known by."""
@@ -122,7 +126,8 @@ class _Remembered:
     def __call__(self, candidate: Candidate) -> float:
         key = _key(candidate)
         if key not in self.known:
-            self.known[key] = self.run.evaluator.deviation(candidate)
+            found = self.run.evaluator.deviation(candidate)
+            self.known[key] = found if math.isfinite(found) else LOST
             if time.monotonic() - self.kept > KEEP_SECONDS:
                 self.keep()
         return self.known[key]

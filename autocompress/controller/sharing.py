@@ -12,6 +12,7 @@ from autocompress.core.candidate import Candidate, DistillConfig
 from autocompress.core.seeds import derive_seed
 from autocompress.errors import StorageError, StudyError, TrainingError, describe
 from autocompress.evaluation.elastic import ElasticConfig, SharedWeights, train_elastic
+from autocompress.evaluation.evaluator import Evaluator
 from autocompress.space.bound import BoundSpace
 
 FILE = "elastic.safetensors"
@@ -122,6 +123,18 @@ def _train(run: Run) -> SharedWeights:
     )
 
 
+def _proxies(
+    evaluator: Evaluator, candidate: Candidate, shared: SharedWeights
+) -> tuple[float, float]:
+    """Return a candidate's accuracies with the original's weights and with shared ones."""
+    plain = evaluator.proxy(candidate).accuracy
+    evaluator.shared = shared
+    try:
+        return plain, evaluator.proxy(candidate).accuracy
+    finally:
+        evaluator.shared = None
+
+
 def _compare(run: Run, shared: SharedWeights) -> dict[str, Any]:
     """Rank trained candidates by both proxies; those whose training diverges are left out."""
     evaluator, space = run.evaluator, run.setup.space
@@ -131,6 +144,7 @@ def _compare(run: Run, shared: SharedWeights) -> dict[str, Any]:
         candidate = space.canonical(replace(drawn, distill=DistillConfig()))
         try:
             accuracy = _trained_accuracy(run, candidate, number)
+            proxies = _proxies(evaluator, candidate, shared)
         except (StorageError, StudyError):
             raise
         except Exception as error:  # a candidate fails alone, whatever it was
@@ -138,10 +152,8 @@ def _compare(run: Run, shared: SharedWeights) -> dict[str, Any]:
             run.say("sharing", f"candidate {number + 1} of {COMPARED} is left out: {why}")
             continue
         trained.append(accuracy)
-        plain.append(evaluator.proxy(candidate).accuracy)
-        evaluator.shared = shared
-        elastic.append(evaluator.proxy(candidate).accuracy)
-        evaluator.shared = None
+        plain.append(proxies[0])
+        elastic.append(proxies[1])
     if len(trained) < FEWEST:
         reason = f"only {len(trained)} of {COMPARED} candidates could be trained to compare them on"
         return {"used": False, "reason": reason}

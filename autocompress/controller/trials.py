@@ -143,6 +143,8 @@ class _Flight:
         if outcome is None:
             self._run.note_time()
             return
+        if outcome.slot not in self.begun:  # it has ended, by another outcome of the same work
+            return
         ticket, evaluation = self.begun[outcome.slot]
         ended: Evaluation | None = None
         with self._isolated(ticket):
@@ -310,7 +312,7 @@ def _promoted(
     Others that were proxied and have not ended are trained now, on one of the workers.
     """
     training = sum(0 in e.fidelities for e in begun)
-    others = [e for e in run.ledger.evaluations() if 0 in e.fidelities]
+    others = [e for e in run.ledger.evaluations() if 0 in e.fidelities and not e.failed]
     seconds = [e.fidelities[1].seconds for e in others if 1 in e.fidelities]
     if not run.schedule.may_train(sum(seconds) / workers, max(seconds, default=0.0)):
         return False

@@ -29,22 +29,32 @@ class Checkpoint:
         path: The safetensors file.
         record: The surgery that the weights belong to.
         trained_images: Training images that the weights have seen since the cut.
+        fidelity: 2 after a full fine-tune, 1 after a short one.
     """
 
     path: Path
     record: SurgeryRecord
     trained_images: int
+    fidelity: int = 1
 
 
-def save_checkpoint(model: CompressedModel, path: Path, trained_images: int) -> Checkpoint:
+def save_checkpoint(
+    model: CompressedModel, path: Path, trained_images: int, fidelity: int = 1
+) -> Checkpoint:
     """Write the weights and the record of a trained model, atomically."""
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in (*model.network.state_dict().items(), *_named_steps(model))
     }
-    metadata = {"record": model.record.to_json(), "trained_images": str(trained_images)}
+    metadata = {
+        "record": model.record.to_json(),
+        "trained_images": str(trained_images),
+        "fidelity": str(fidelity),
+    }
     write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
-    return Checkpoint(path=path, record=model.record, trained_images=trained_images)
+    return Checkpoint(
+        path=path, record=model.record, trained_images=trained_images, fidelity=fidelity
+    )
 
 
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
@@ -63,6 +73,7 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
                     path=path,
                     record=SurgeryRecord.from_json(metadata["record"]),
                     trained_images=int(metadata["trained_images"]),
+                    fidelity=int(metadata.get("fidelity", 1)),
                 )
             )
         except (SafetensorError, KeyError, TypeError, ValueError) as error:

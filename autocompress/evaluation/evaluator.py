@@ -237,8 +237,8 @@ class Evaluator:
             model, trained = self._train(
                 model, candidate, training, slot, before, images, seconds, on_step, fidelity
             )
-            save_checkpoint(model, self.checkpoint(slot), before + trained)
-        elif before > 0:
+            save_checkpoint(model, self.checkpoint(slot), before + trained, fidelity)
+        elif ancestor is not None and ancestor not in own:
             save_checkpoint(model, self.checkpoint(slot), before)
         on_grids = before + trained > 0 and training.quantise != "after"
         self.settle(model, exact=True, trained=on_grids)
@@ -298,6 +298,11 @@ class Evaluator:
             taken = (time.monotonic() - begun) / (trained - known)
             self.seconds_per_image = taken / pace(self.graph, candidate)
         return model, trained
+
+    def is_trained(self, slot: int) -> bool:
+        """Tell whether a slot has the weights of a full fine-tune."""
+        known = list_checkpoints(self.checkpoints)
+        return any(c.path == self.checkpoint(slot) and c.fidelity == 2 for c in known)
 
     def forget(self, slot: int) -> None:
         """Delete the trained weights of a slot, so that a retry begins as the first attempt did."""

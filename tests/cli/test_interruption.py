@@ -63,6 +63,15 @@ def test_a_trial_that_failed_has_ended_too() -> None:
             interruption(event(failure="its worker died"))
 
 
+def test_a_trial_that_was_stopped_by_its_costs_has_ended_too() -> None:
+    with Interruption() as interruption:
+        interruption(event(trials_done=3))
+        signal.raise_signal(signal.SIGINT)
+        interruption(event(trials_done=3))
+        with pytest.raises(Stop):
+            interruption(event(trials_done=4))
+
+
 def test_workers_of_loaders_leave_ctrl_c_to_the_search(capfd: pytest.CaptureFixture[str]) -> None:
     images = TensorDataset(torch.arange(8.0))
     with Interruption() as interruption:

@@ -1,12 +1,14 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from autocompress.controller import earlier
 from autocompress.controller.earlier import DESIGNS, Earlier, fitted, keep_earlier, read_earlier
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.sampler import make_sampler
 from autocompress.core.candidate import Candidate
-from autocompress.core.evaluation import FidelityResult
+from autocompress.core.evaluation import Evaluation, FidelityResult
 from autocompress.errors import MissingFileError, WrongTypeError
 from autocompress.space.bound import BoundSpace
 from autocompress.space.preset import SearchSpace
@@ -103,3 +105,13 @@ def test_folders_without_a_study_are_refused(tmp_path: Path) -> None:
         read_earlier([tmp_path], SMALL, IDENTITY)
     with pytest.raises(WrongTypeError, match="expected a list of folders"):
         read_earlier("runs/earlier", SMALL, IDENTITY)
+
+
+def test_what_a_full_fine_tune_reached_counts_before_any_prediction() -> None:
+    results = {
+        fidelity: FidelityResult(accuracy=value, images=10, trained_images=10, seconds=1.0)
+        for fidelity, value in ((0, 0.5), (2, 0.9))
+    }
+    trial = Evaluation(slot=1, candidate=Candidate(), origin="tpe", predicted_accuracy=0.7)
+    assert earlier._accuracy(replace(trial, fidelities={0: results[0]})) == 0.7
+    assert earlier._accuracy(replace(trial, fidelities=results)) == 0.9

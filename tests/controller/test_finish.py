@@ -122,9 +122,11 @@ class _Study:
 
     def __init__(self) -> None:
         self.ledger = _Ledger()
-        self.schedule = Schedule(budget=Budget(trials=9), epoch_images=10, spent_before=0.0)
-        self.evaluator = SimpleNamespace(fine_tune=self.fine_tune, checkpoint=self.checkpoint)
         self.kept: set[int] = set()
+        self.schedule = Schedule(budget=Budget(trials=9), epoch_images=10, spent_before=0.0)
+        self.evaluator = SimpleNamespace(
+            fine_tune=self.fine_tune, is_trained=self.kept.__contains__
+        )
         self.setup = SimpleNamespace(epoch_images=10)
         self.added_seconds = 0.0
         self.asked: list[tuple[int, bool]] = []
@@ -137,9 +139,6 @@ class _Study:
         self.asked.append((images, inherit))
         self.kept.add(slot)
         return None, 1_000
-
-    def checkpoint(self, slot: int) -> Any:
-        return SimpleNamespace(is_file=lambda: slot in self.kept)
 
     def write_member(self, *_: Any, **__: Any) -> Any:
         if self.stops_at == "write":
@@ -214,3 +213,10 @@ def test_failures_are_kept_and_another_budget_has_further_finalists(
     rooms.clear()
     train_finalists(run, forecast)
     assert rooms[0] == 2
+
+
+def test_twenty_minutes_are_the_same_budget_however_they_are_written() -> None:
+    run: Any = _Study()
+    for minutes, done in ((20, 0), (20.0, 2), (30, 3)):
+        run.schedule = Schedule(budget=Budget(minutes=minutes), epoch_images=10, spent_before=0.0)
+        assert finish._trained_before(run, done) == (3 if minutes == 30 else 0)

@@ -171,3 +171,26 @@ def test_what_trains_quickly_is_expected_to_lose_less_where_minutes_are_budgeted
         for candidate in (slow, other)
     ]
     assert forecast.accuracy(alike[1]) > forecast.accuracy(alike[0]), "no teacher to ask"
+
+
+def test_a_finalist_that_needed_no_training_teaches_nothing(forecast: Forecast) -> None:
+    trials = [_trial(slot, 0.5, 0.8) for slot in range(4)]
+    forecast.learn(trials)
+    before = forecast.curve
+    proxied = _trial(4, 0.9)
+    untrained = _trial(4, 0.9, 0.9, 0.9, full=0).fidelities[2]
+    forecast.learn([*trials, replace(proxied, fidelities={**proxied.fidelities, 2: untrained})])
+    assert forecast.curve == before
+
+
+def test_images_of_candidates_are_asked_for_once_until_something_is_trained(
+    forecast: Forecast,
+) -> None:
+    asked: list[float] = []
+    forecast.full_images = lambda pace: asked.append(pace) or 400  # type: ignore[func-returns-value]
+    forecast.learn([_trial(0, 0.5, 0.8)])
+    for _ in range(3):
+        forecast.accuracy(_trial(1, 0.6, 0.85))
+    assert len(asked) == 1
+    forecast.learn([_trial(0, 0.5, 0.8), _trial(1, 0.6, 0.85)])
+    assert len(asked) == 2

@@ -1,5 +1,6 @@
 """Ray workers: failures stay alone, dead and hanging workers are replaced, a search ends."""
 
+import asyncio
 import os
 import threading
 import time
@@ -150,3 +151,31 @@ def test_a_node_that_goes_takes_no_trial_with_it() -> None:
     assert node is None
     assert not slots
     assert set(failures) <= {"its worker died"}
+
+
+def test_a_worker_that_died_while_it_waited_takes_no_work() -> None:
+    async def tell() -> tuple[bool, list[bytes | None]]:
+        desk = ray_pool._Desk(None)
+        waiting = [asyncio.create_task(desk.fetch(name, 5.0)) for name in ("dead", "alive")]
+        await asyncio.sleep(0)
+        held = await desk.bury("dead")
+        await desk.put(False, b"work")
+        return held, [await one for one in waiting]
+
+    assert asyncio.run(tell()) == (False, [None, b"work"])
+
+
+def test_work_that_a_dead_worker_held_has_one_outcome() -> None:
+    async def tell() -> tuple[bytes | None, bytes | None]:
+        desk = ray_pool._Desk(None)
+        await desk.put(
+            False, ray.cloudpickle.dumps(Work(slot=7, candidate=Candidate(), fidelity=0))
+        )
+        assert await desk.fetch("slow", 1.0) is not None
+        assert await desk.bury("slow")
+        await desk.leave("slow", b"a late outcome")
+        return await desk.collect(1.0), await desk.collect(0.05)
+
+    first, second = asyncio.run(tell())
+    assert ray.cloudpickle.loads(first).failure == "its worker died"
+    assert second is None

@@ -62,3 +62,22 @@ def test_a_resumed_run_knows_how_long_members_and_images_take(
     assert resumed.evaluator.seconds_per_image == 0.01
     resumed.note_member(40.0)
     assert Run(setup, ledger).seconds_per_member == 40.0  # type: ignore[arg-type]
+
+
+def test_the_pace_of_a_trained_candidate_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(
+        run_module, "pace", lambda _, candidate: asked.append(candidate) or candidate
+    )
+    known = [
+        SimpleNamespace(slot=slot, candidate=0.2 * slot, fidelities={0: None, 1: None})
+        for slot in range(3)
+    ]
+    ledger = SimpleNamespace(evaluations=lambda: known)
+    fake: Any = SimpleNamespace(ledger=ledger, setup=SimpleNamespace(graph=None), _paces={})
+    usual: Any = Run.usual_pace
+    known[2].fidelities = {0: None}
+    assert [usual.fget(fake) for _ in range(2)] == [pytest.approx(0.1)] * 2
+    known[2].fidelities = {0: None, 1: None}
+    assert usual.fget(fake) == pytest.approx(0.2)
+    assert len(asked) == 3

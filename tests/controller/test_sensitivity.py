@@ -1,3 +1,4 @@
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -92,3 +93,12 @@ def test_ladders_go_below_limits(
     find_ladders(run, forecast)
     assert asked["floor"] == pytest.approx(floor)
     assert asked["needed"] == pytest.approx(needed)
+
+
+def test_predictions_that_are_no_numbers_are_lost_ones() -> None:
+    run: Any = SimpleNamespace(
+        ledger=Kept(),
+        evaluator=SimpleNamespace(deviation=lambda _: math.nan, traces=None),
+        note_time=lambda: None,
+    )
+    assert sensitivity._Remembered(run)(Candidate()) == sensitivity.LOST

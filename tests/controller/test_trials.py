@@ -7,6 +7,7 @@ import pytest
 
 from autocompress.controller import trials
 from autocompress.controller.earlier import Earlier
+from autocompress.controller.work import Outcome
 from autocompress.core.candidate import Candidate
 from autocompress.core.evaluation import Evaluation, FidelityResult
 from autocompress.errors import SearchFailedError
@@ -168,3 +169,11 @@ def test_designs_that_ask_for_it_are_trained_and_baselines_never() -> None:
     assert _promoted(0.1, attributes={"promote": True})
     assert not _promoted(0.9, origin="unmodified")
     assert not _promoted(0.9, origin="plain int8")
+
+
+def test_a_second_outcome_of_the_same_work_is_no_trial() -> None:
+    late = Outcome(slot=7, fidelity=1, failure="its worker died")
+    pool: Any = SimpleNamespace(workers=2, wait=lambda _: late)
+    flight = trials._Flight(None, None, pool)  # type: ignore[arg-type]
+    flight.advance()
+    assert not flight.begun

@@ -263,3 +263,23 @@ def test_only_full_trainings_keep_what_teachers_say(evaluator: Evaluator) -> Non
                 inherit=False,
             )
         assert (evaluator.answers.found > found) is known
+
+
+def test_what_is_trained_in_full_is_known_before_it_is_settled(
+    evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    candidate = _candidate(evaluator)
+    evaluator.fine_tune(candidate, slot=4, images=128)
+    assert not evaluator.is_trained(4)
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluator, "settle", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            evaluator.fine_tune(candidate, slot=4, images=128, fidelity=2)
+    assert evaluator.is_trained(4)
+    assert not evaluator.is_trained(5)
+    _, trained = evaluator.fine_tune(candidate, slot=4, images=0, fidelity=2, inherit=False)
+    assert trained == 256
+    assert evaluator.is_trained(4)
