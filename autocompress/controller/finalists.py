@@ -12,6 +12,9 @@ from autocompress.core.pareto import greedy_hypervolume, non_dominated_rank
 NO_GAP = 0.0015
 """Accuracy below the original's that is not worth training to win back."""
 
+NEAR = 0.005
+"""Predicted violation, in accuracy or as a fraction of a limit, that may be an error."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finalist:
@@ -41,9 +44,11 @@ def choose_finalists(
 ) -> list[Finalist]:
     """Choose the candidates that span the most predicted hypervolume.
 
-    Feasible ones, each adding the most to the feasible members. Where none is
-    predicted to add anything, the least infeasible of the best rank are chosen: a search with
-    hard constraints still shows how near it came, and predictions may err.
+    Feasible ones, each adding the most to the feasible members. Where these are fewer than
+    may be chosen, those that nearly meet the constraints follow, since predictions may err:
+    otherwise one that is alone would have the time of all. Where none is predicted to add
+    anything, the least infeasible of the best rank are chosen, however far they are: a search
+    with hard constraints still shows how near it came.
     Time is shared by the root of the accuracy that is expected to stay lost:
     none where nothing is lost already.
 
@@ -67,11 +72,11 @@ def choose_finalists(
     kept = tuple(feasible.index(i) for i in done if i in feasible)
     local = greedy_hypervolume(losses[feasible], reference, count, kept)
     picked = [feasible[i] for i in local]
-    if not picked:
-        ranks = non_dominated_rank(losses)
-        rest = [i for i in range(len(evaluations)) if i not in done]
-        rest.sort(key=lambda i: (max(0.0, violations[i]), ranks[i], evaluations[i].slot))
-        picked = rest[:count]
+    ranks = non_dominated_rank(losses)
+    rest = [i for i in range(len(evaluations)) if i not in done and i not in picked]
+    rest.sort(key=lambda i: (max(0.0, violations[i]), ranks[i], evaluations[i].slot))
+    near = [i for i in rest if 0.0 < violations[i] <= NEAR]
+    picked = [*picked, *(near if picked else rest)][:count]
     needs = {i: _need(gaps[i], baseline_accuracy - values[i]["accuracy"]) for i in picked}
     total = sum(needs.values()) or 1.0
     chosen = [

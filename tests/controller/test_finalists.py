@@ -78,3 +78,9 @@ def test_the_nearest_are_chosen_where_only_baselines_are_feasible() -> None:
 
 def test_the_nearest_are_chosen_where_nothing_is_feasible() -> None:
     assert set(_slots(_choose([0.5, 0.4, 0.3, 0.2, 0.1], 2))) == {3, 4}
+
+
+def test_those_that_nearly_meet_the_limits_follow_the_feasible_ones() -> None:
+    assert _slots(_choose([0.0, 0.0, 0.004, 0.3, 0.0], 5, members=(0,))) == [1, 2, 4]
+    assert _slots(_choose([0.0, 0.0, 0.004, 0.3, 0.0], 2, members=(0,))) == [1, 4]
+    assert _slots(_choose([0.0, 0.0, 0.3, 0.004, 0.3], 3, members=(0, 1))) == [3, 2, 4]
