@@ -53,7 +53,6 @@ from autocompress.cost.resolve import resolve_target
 from autocompress.cost.simulated import SimulatedProfile
 from autocompress.devices import measure_latency, profile, warn_of_mismatches
 from autocompress.errors import SearchFailedError, check_type
-from autocompress.evaluation.batches import place
 from autocompress.evaluation.original import check_device, frozen_copy, weights_digest
 from autocompress.evaluation.splits import (
     Splits,
@@ -61,11 +60,13 @@ from autocompress.evaluation.splits import (
     check_splits,
     epoch_images,
     example_inputs,
+    first_inputs,
     make_splits,
     take,
 )
 from autocompress.evaluation.synthesis import synthesise
-from autocompress.evaluation.task import Task
+from autocompress.evaluation.task import Task, has_targets
+from autocompress.evaluation.teachers import freeze_teachers
 from autocompress.front_member import FrontMember
 from autocompress.graph.inputs import ModelInputs
 from autocompress.graph.tracing import trace
@@ -222,7 +223,7 @@ def search(
         given_inputs = ModelInputs(args=args, kwargs=kwargs)
         task = task.with_train(synthesise(model, given_inputs, seed=seed, device=device))
     splits = make_splits(task, seed=seed, device=device)
-    inputs = _first_inputs(task, model, splits.val[0], device)
+    inputs = first_inputs(task, model, splits.val[0], device)
     original = frozen_copy(model, device, ModelInputs(args=inputs[0], kwargs=inputs[1]))
     graph = trace(original, ModelInputs(args=inputs[0], kwargs=inputs[1]))
     bound = chosen.bind_graph(graph, resolved, cost_names(goals, limits))
@@ -249,9 +250,9 @@ def search(
         designs=tuple(bound.canonical(check_type("'designs'", c, Candidate)) for c in designs),
         training=training,
         quantisation=quantisation,
-        teachers=tuple(frozen_copy(teacher, device) for teacher in teachers),
+        teachers=freeze_teachers(task, original, teachers, splits.val[0], device=device),
     )
-    check_labels(setup)
+    check_labels(bound, training, labelled=all(map(has_targets, splits.recalibration)))
     identity = study_identity(setup, weights_digest(original))
     if not study_exists(folder / "study.db"):
         setup = replace(setup, earlier=read_earlier(warm_start, bound, identity))
@@ -305,16 +306,6 @@ def _check_files(
     check_shapes(splits)
     if not begun:
         check_exportable(original, inputs)
-
-
-def _first_inputs(
-    task: Task, model: nn.Module, batch: Any, device: str
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return what the caller's model, which may be elsewhere, is called with, on a device."""
-    weights = next(model.parameters(), None)
-    own = device if weights is None else str(weights.device)
-    args, kwargs = example_inputs(task, model, (place(batch, own),))
-    return tuple(place(value, device) for value in args), place(kwargs, device)
 
 
 def _kept_range(quantisation: QuantisationConfig, folder: Path) -> QuantisationConfig:

@@ -26,9 +26,10 @@ from autocompress.errors import (
     StudyError,
     explain,
 )
-from autocompress.evaluation.original import check_device, frozen_copy, weights_digest
+from autocompress.evaluation.original import check_device, weights_digest
 from autocompress.evaluation.proxy import score
 from autocompress.evaluation.splits import data_digest, epoch_images, example_inputs, make_splits
+from autocompress.graph.inputs import plain_copy
 from autocompress.report.environment import environment
 from autocompress.space.preset import SearchSpace
 
@@ -127,7 +128,7 @@ def measure(contest: Contest, cells: Sequence[Mapping[str, Any]], *, seconds: fl
     listed = [(cell, name) for cell in (origin, *cells) for name in cell["files"]]
     paths = [contest.folder / name for _, name in listed]
     splits = make_splits(contest.judged, seed=0)
-    model = frozen_copy(contest.model, "cpu")
+    model = plain_copy(contest.model)
     args, kwargs = example_inputs(contest.task, model, splits.val)
     with torch.inference_mode():
         like = model(*args, **kwargs)  # which of a file's outputs is what

@@ -74,7 +74,7 @@ def profile(
     else:
         space = check_type("'space'", space, BoundSpace)
         examples = None if example_inputs is None else ModelInputs.of(example_inputs)
-        original = None if model is None else frozen_copy(model, "cpu")
+        original = None if model is None else frozen_copy(model, "cpu", examples)
         if bundle is not None:
             make_bundle(
                 Path(bundle),

@@ -18,10 +18,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_DAMAGED = (AttributeError, EOFError, LookupError, RuntimeError, TypeError, ValueError)
+"""What reading a file that holds no weights may raise."""
+
+
 def load_factory(spec: str, folder: Path) -> Callable[..., Any]:
     """Import a function of the user's own code.
 
-    The module must lie below the folder, which is on the import path only
+    The module must lie below the folder, which is first on the import path
     while the module is imported.
 
     Args:
@@ -75,7 +79,7 @@ def _module(spec: str, folder: Path) -> ModuleType:
     with _import_path(folder):
         try:
             module = importlib.import_module(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # as argparse raises in a script
             raise _failed(what, f"that '{file}' can be imported", error) from error
     origin = getattr(module, "__file__", None)
     if origin is None or Path(origin).resolve() != file.resolve():
@@ -91,7 +95,10 @@ def _module(spec: str, folder: Path) -> ModuleType:
 
 
 def call_factory(spec: str, args: Mapping[str, Any], folder: Path, *, what: str) -> Any:
-    """Call a function of the user's own code; the folder is importable meanwhile.
+    """Call a function of the user's own code; the folder is importable then and afterwards.
+
+    It stays at the end of the import path: what the function returns may import more
+    later, in this process or in workers of data loaders.
 
     Args:
         spec: "module:function", as for `load_factory`.
@@ -118,12 +125,12 @@ def call_factory(spec: str, args: Mapping[str, Any], folder: Path, *, what: str)
                 remedy="correct the configuration",
             )
         ) from error
-    with _import_path(folder):
+    with _import_path(folder, stays=True):
         try:
             return factory(**args)
         except AutocompressError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             expected = f"that {what} factory '{spec}' returns"
             raise _failed(f"'{what}'", expected, error) from error
 
@@ -153,7 +160,7 @@ def load_weights(model: "nn.Module", path: Path) -> None:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, EOFError, ValueError, RuntimeError) as error:
+    except (SafetensorError, UnpicklingError, *_DAMAGED) as error:
         raise InvalidInputError(
             explain(
                 what,
@@ -164,7 +171,7 @@ def load_weights(model: "nn.Module", path: Path) -> None:
         ) from error
     try:
         model.load_state_dict(state)
-    except (RuntimeError, TypeError) as error:
+    except (AttributeError, RuntimeError, TypeError) as error:
         raise InvalidInputError(
             explain(
                 what,
@@ -175,7 +182,7 @@ def load_weights(model: "nn.Module", path: Path) -> None:
         ) from error
 
 
-def _failed(what: str, expected: str, error: Exception) -> InvalidInputError:
+def _failed(what: str, expected: str, error: BaseException) -> InvalidInputError:
     """Name the innermost line of code at which the user's module failed."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     reason = " ".join(str(error).split())
@@ -209,7 +216,8 @@ def _module_file(name: str, folder: Path, what: str) -> Path:
 
 
 @contextmanager
-def _import_path(folder: Path) -> Iterator[None]:
+def _import_path(folder: Path, *, stays: bool = False) -> Iterator[None]:
+    """Put a folder first on the import path, and last where it stays afterwards."""
     entry = str(folder)
     importlib.invalidate_caches()
     sys.path.insert(0, entry)
@@ -218,3 +226,5 @@ def _import_path(folder: Path) -> Iterator[None]:
     finally:
         if entry in sys.path:
             sys.path.remove(entry)
+        if stays and entry not in sys.path:
+            sys.path.append(entry)

@@ -14,6 +14,17 @@ from autocompress.yaml_file import dump_yaml, read_yaml
 KEPT = "config.yaml"
 """Name of the file in the folder of a study."""
 
+RENEWED = (
+    "constraints",
+    "budget",
+    "executor",
+    "sampler",
+    "training",
+    "quantisation",
+    "device",
+)
+"""Settings that a later call may change."""
+
 
 def load_kept_config(
     study_dir: str | Path,
@@ -69,9 +80,7 @@ def text_to_keep(study_dir: str | Path, settings: Mapping[str, Any]) -> str:
     same = all(kept.get(key) == settings[key] for key in ("objectives", "seed"))
     if not (_has_factories(kept) and same):
         return dump_yaml(settings)
-    renewed = {
-        key: settings[key] for key in ("constraints", "budget", "executor", "sampler", "device")
-    }
+    renewed = {key: settings[key] for key in RENEWED}
     return dump_yaml({**kept, **renewed})
 
 

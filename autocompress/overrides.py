@@ -18,7 +18,8 @@ def read_overrides(environment: Mapping[str, str]) -> dict[tuple[str, ...], Any]
         environment: Variables by name; values are YAML.
 
     Returns:
-        Values by key, outer sections first.
+        Values by key, outer sections first. Keys are lower case, but for those of `args`,
+        which a factory may spell otherwise: there only what is all upper case is lowered.
 
     Raises:
         InvalidInputError: If a value is not YAML.
@@ -30,7 +31,7 @@ def read_overrides(environment: Mapping[str, str]) -> dict[tuple[str, ...], Any]
     found = {}
     for name, text in sorted(environment.items()):
         if name.startswith(PREFIX) and name != STORAGE_PASSWORD:
-            keys = tuple(name.removeprefix(PREFIX).lower().split("__"))
+            keys = _keys(name.removeprefix(PREFIX))
             try:
                 found[keys] = parse_yaml(text)
             except YAML_ERRORS as error:
@@ -43,6 +44,14 @@ def read_overrides(environment: Mapping[str, str]) -> dict[tuple[str, ...], Any]
                     )
                 ) from error
     return found
+
+
+def _keys(name: str) -> tuple[str, ...]:
+    parts = name.split("__")
+    lowered = [part.lower() for part in parts]
+    inner = lowered.index("args") + 1 if "args" in lowered else len(parts)
+    kept = [part.lower() if part.isupper() else part for part in parts[inner:]]
+    return (*lowered[:inner], *kept)
 
 
 def override(record: Mapping[str, Any], keys: tuple[str, ...], value: Any) -> dict[str, Any]:

@@ -30,13 +30,31 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "acme_package" / "inner.py").write_text("def make():\n    return 'inner'\n")
     path = list(sys.path)
     yield tmp_path
-    assert sys.path == path
+    assert sys.path in (path, [*path, str(tmp_path)])
+    sys.path[:] = path
     for name in [name for name in sys.modules if name.startswith("acme_")]:
         del sys.modules[name]
 
 
 def test_a_function_is_found_and_called_with_its_siblings_in_reach(folder: Path) -> None:
     assert call_factory("acme_user:make_model", {"width": 3}, folder, what="model") == (7, 3)
+
+
+def test_what_a_function_made_may_import_more_later(folder: Path) -> None:
+    (folder / "acme_lazy.py").write_text(
+        "def make():\n    def later():\n        import acme_sibling\n"
+        "        return acme_sibling.VALUE\n    return later\n"
+    )
+    later = call_factory("acme_lazy:make", {}, folder, what="model")
+    assert later() == 7
+    assert sys.path[-1] == str(folder)
+    assert sys.path.count(str(folder)) == 1
+
+
+def test_a_module_that_reads_arguments_at_import_is_named(folder: Path) -> None:
+    (folder / "acme_script.py").write_text("import sys\nsys.exit(2)\n")
+    with pytest.raises(InvalidInputError, match=r"SystemExit.*acme_script\.py, line 2"):
+        load_factory("acme_script:make", folder)
 
 
 def test_dotted_modules_are_found_below_the_folder(folder: Path) -> None:
@@ -115,6 +133,16 @@ def test_a_file_without_weights_is_refused(tmp_path: Path, name: str, content: b
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InvalidInputError, match="expected a state dictionary"):
         load_weights(nn.Linear(3, 2), tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [b"hello", {1: torch.zeros(2)}, [torch.zeros(2)]])
+def test_other_files_of_torch_are_refused(tmp_path: Path, content: object) -> None:
+    if isinstance(content, bytes):
+        (tmp_path / "weights.pt").write_bytes(content)
+    else:
+        torch.save(content, tmp_path / "weights.pt")
+    with pytest.raises(InvalidInputError, match="expected"):
+        load_weights(nn.Linear(3, 2), tmp_path / "weights.pt")
 
 
 def test_pickled_code_is_refused(tmp_path: Path) -> None:

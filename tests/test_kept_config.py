@@ -1,5 +1,6 @@
 import ast
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import yaml
 
 from autocompress.config import load_config
 from autocompress.core.budget import Budget
+from autocompress.core.quantisation import QuantisationConfig
+from autocompress.core.recipe import Recipe
+from autocompress.core.training import TrainingConfig
 from autocompress.errors import InvalidInputError, StudyError
 from autocompress.kept_config import how_to_continue, load_kept_config, text_to_keep
 
@@ -48,6 +52,8 @@ SETTINGS: dict[str, Any] = {
     "budget": {"trials": 50, "minutes": 2.0},
     "executor": {"name": "ray", "workers": 2},
     "sampler": "tpe",
+    "training": asdict(TrainingConfig(recipe=Recipe(optimiser="adamw"), learning_share=0.1)),
+    "quantisation": asdict(QuantisationConfig(reduce_range="on")),
     "device": "cpu",
     "seed": 0,
 }
@@ -58,6 +64,9 @@ def test_a_search_from_python_keeps_the_factories_of_the_study(tmp_path: Path) -
     (tmp_path / "config.yaml").write_text(kept.to_yaml())
     (tmp_path / "config.yaml").write_text(text_to_keep(tmp_path, SETTINGS))
     again = load_kept_config(tmp_path)
+    assert again.make_training().recipe.optimiser == "adamw"
+    assert again.make_training().learning_share == 0.1
+    assert again.make_quantisation().reduce_range == "on"
     assert (again.model, again.task, again.folder) == (kept.model, kept.task, kept.folder)
     assert again.make_budget() == Budget(trials=50, minutes=2.0)
     assert again.constraints == {"latency_ms": "70%"}

@@ -30,6 +30,13 @@ def test_variables_replace_values_and_options_replace_variables(
     assert config.constraints == {"latency_ms": "60%"}
 
 
+def test_arguments_of_factories_keep_their_spelling() -> None:
+    found = read_overrides(
+        {"AUTOCOMPRESS_MODEL__ARGS__numClasses": "3", "AUTOCOMPRESS_MODEL__ARGS__WIDTH": "8"}
+    )
+    assert found == {("model", "args", "numClasses"): 3, ("model", "args", "width"): 8}
+
+
 def test_an_override_leaves_the_record_as_it_was() -> None:
     record = {"budget": {"trials": 5}}
     assert override(record, ("budget", "minutes"), 2) == {"budget": {"trials": 5, "minutes": 2}}

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from autocompress.config import SearchConfig
     from autocompress.evaluation.task import Task
     from autocompress.graph.inputs import ModelInputs
+    from autocompress.graph.structure import ModelGraph
 
 
 @app.command(epilog=examples("autocompress check digits.yaml", "autocompress check a.yaml --json"))
@@ -34,18 +35,16 @@ def check(
 ) -> None:
     """Show what can be compressed in a model, and what cannot and why.
 
-    What a search would refuse of them is refused: a task at once, a model that
-    cannot be exported, or of which nothing can vary, at the end. Whether the
-    target is here is asked by search --dry-run.
+    What a search would refuse of them is refused: a task at once; at the end a model that
+    cannot be exported or of which nothing can vary, labels that are missing, examples of
+    several shapes, and teachers that do not fit. Whether the target is here is asked by
+    search --dry-run.
     """
     with exit_codes(as_json=as_json):
         from autocompress import api
-        from autocompress.artifact.onnx_file import check_exportable
         from autocompress.config import load_config
-        from autocompress.evaluation.original import frozen_copy
         from autocompress.report.preflight import check_summary
         from autocompress.report.savings import original_accuracy, search_time
-        from autocompress.space.preset import SearchSpace
 
         loaded = load_config(config)
         model, task, inputs = load_parts(loaded)
@@ -66,8 +65,7 @@ def check(
             console.print(search_time(found))
             say(console, original_accuracy(found))
             say(console, check_summary(found))
-        SearchSpace.load(loaded.space_name_or_path()).bind_graph(found)
-        check_exportable(frozen_copy(model, "cpu", inputs), (inputs.args, inputs.kwargs))
+        refuse_unfit(loaded, model, task, inputs, found)
 
 
 @app.command(
@@ -135,6 +133,50 @@ def profiled_section(config: "SearchConfig", path: Path) -> dict[str, Any]:
     """Return what a configuration says of its target, with a profile of it."""
     said = config.target.model_dump(exclude_defaults=True)
     return {"name": config.target.name, **said, "profile": str(path.absolute())}
+
+
+def refuse_unfit(
+    config: "SearchConfig",
+    model: "nn.Module",
+    task: "Task",
+    inputs: "ModelInputs",
+    graph: "ModelGraph",
+) -> None:
+    """Refuse what a search would refuse of a model and a task that can be traced and scored.
+
+    Args:
+        config: What is to be searched.
+        model: Its model.
+        task: Its task, from `load_parts`.
+        inputs: Of one forward call.
+        graph: The model's structure.
+
+    Raises:
+        InvalidInputError: With what does not fit.
+        ExportError: If the model cannot be exported.
+    """
+    from autocompress.artifact.onnx_file import check_exportable
+    from autocompress.controller.setup import check_labels
+    from autocompress.cost.resolve import resolve_target
+    from autocompress.evaluation.original import frozen_copy
+    from autocompress.evaluation.splits import check_shapes, make_splits
+    from autocompress.evaluation.synthesis import synthesise
+    from autocompress.evaluation.task import has_targets
+    from autocompress.evaluation.teachers import freeze_teachers
+    from autocompress.space.preset import SearchSpace
+
+    space, training = SearchSpace.load(config.space_name_or_path()), config.make_training()
+    bound, splits = space.bind_graph(graph), make_splits(task, seed=0)
+    labelled = all(map(has_targets, splits.recalibration))
+    if training.data == "synthetic":
+        labelled = False
+        synthesise(model, inputs, images=2, batch_size=2, steps=1)
+    check_labels(bound, training, labelled=labelled)
+    original = frozen_copy(model, "cpu", inputs)
+    freeze_teachers(task, original, config.make_teachers(), splits.val[0])
+    if resolve_target(config.make_target())[0].simulation is None:
+        check_shapes(splits)
+        check_exportable(original, (inputs.args, inputs.kwargs))
 
 
 def load_parts(config: "SearchConfig") -> "tuple[nn.Module, Task, ModelInputs]":

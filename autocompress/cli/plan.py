@@ -8,7 +8,7 @@ from autocompress.cli.app import (
     print_json,
     say,
 )
-from autocompress.cli.model import load_parts
+from autocompress.cli.model import load_parts, refuse_unfit
 
 if TYPE_CHECKING:
     from autocompress.config import SearchConfig
@@ -30,6 +30,7 @@ def show_plan(config: "SearchConfig", *, as_json: bool) -> None:
     space, budget = config.space_name_or_path(), config.make_budget()
     training = config.make_training()
     found = api.check(model, inputs, space=space, task=task, budget=budget, training=training)
+    refuse_unfit(config, model, task, inputs, found)
     plan = SearchPlan.of(found, budget, config.study_dir)
     if as_json:
         print_json(plan.to_dict())

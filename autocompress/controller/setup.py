@@ -22,7 +22,7 @@ from autocompress.cost.resolve import Profile
 from autocompress.errors import InvalidInputError, StudyError, explain
 from autocompress.evaluation.original import weights_digest
 from autocompress.evaluation.splits import Splits, data_digest
-from autocompress.evaluation.task import Task, has_targets
+from autocompress.evaluation.task import Task
 from autocompress.graph.structure import ModelGraph
 from autocompress.space.bound import BoundSpace
 from autocompress.transform.criteria import find_criterion
@@ -79,17 +79,21 @@ class SearchSetup:
     teachers: tuple[nn.Module, ...] = ()
 
 
-def check_labels(setup: SearchSetup) -> None:
+def check_labels(space: BoundSpace, training: TrainingConfig, *, labelled: bool) -> None:
     """Refuse to read labels where training batches have none.
+
+    Args:
+        space: What is searched.
+        training: How candidates are trained.
+        labelled: Whether training batches have labels.
 
     Raises:
         InvalidInputError: If the distillation leaves the labels some weight, or
             channels are ranked by them.
     """
-    if all(map(has_targets, setup.splits.recalibration)):
+    if labelled:
         return
-    space = setup.space
-    if space.kd_weight.low < 1.0 or setup.training.teach != "throughout":
+    if space.kd_weight.low < 1.0 or training.teach != "throughout":
         raise InvalidInputError(
             explain(
                 "task 'train'",

@@ -64,7 +64,8 @@ class Compiled(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model."""
-        tensors = (v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor))
+        values = (*args, *kwargs.values())
+        tensors = (v for v in values if isinstance(v, torch.Tensor) and v.dim())
         if self._given_up or len(next(tensors, ())) != self.batch_size:
             return self.model(*args, **kwargs)
         if self._code is not None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.core.quantisation import GPTQ, QuantisationConfig
+from autocompress.evaluation.batches import size
 from autocompress.evaluation.outputs import OutputForm
 from autocompress.evaluation.precision import arithmetic
 from autocompress.evaluation.splits import ROUNDING_IMAGES, take
@@ -21,7 +22,8 @@ def recalibrate_batch_norms(
     """Replace batch-norm statistics by the average over fixed batches.
 
     Only the batch norms run in training mode (Yu and Huang 2019; 2,000 images
-    as in Once-for-All, Cai et al. 2020). Call it with grids switched off.
+    as in Once-for-All, Cai et al. 2020). Batches count alike, so that a last one of few
+    examples, less than half of the largest, is left out. Call it with grids switched off.
 
     Args:
         model: Changed in place; ends in eval mode.
@@ -39,9 +41,11 @@ def recalibrate_batch_norms(
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
+    largest = max(map(size, batches))
     with torch.no_grad(), arithmetic(device):
         for batch in batches:
-            task.run(model, batch)
+            if 2 * size(batch) >= largest:
+                task.run(model, batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()

@@ -159,6 +159,16 @@ def example_inputs(
     return task.arguments(model, next(first(batches, examples)))
 
 
+def first_inputs(
+    task: Task, model: nn.Module, batch: Batch, device: str
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what the caller's model, which may be elsewhere, is called with, on a device."""
+    weights = next(model.parameters(), None)
+    own = device if weights is None else str(weights.device)
+    args, kwargs = example_inputs(task, model, (place(batch, own),))
+    return tuple(place(value, device) for value in args), place(kwargs, device)
+
+
 def odd_batches(batches: Iterable[Batch]) -> Iterator[Batch]:
     """Yield the first batch, and each one whose examples have other shapes or types."""
     seen = set()

@@ -49,7 +49,8 @@ def synthesise(
     Raises:
         InvalidInputError: If the model has no batch norms, or takes other inputs.
     """
-    for name, count, least in (("images", images, 1), ("batch_size", batch_size, 2)):
+    numbers = (("images", images, 1), ("batch_size", batch_size, 2), ("steps", steps, 1))
+    for name, count, least in numbers:
         if count < least:
             raise InvalidInputError(
                 explain(f"'{name}'", expected=f">= {least}", got=count, remedy=f"write {name}=64")
@@ -86,8 +87,10 @@ def synthesise(
     made = []
     try:
         for start in range(0, images, batch_size):
-            count = max(2, min(batch_size, images - start))
-            noise = torch.randn(count, *shape, generator=generator).to(device).requires_grad_(True)
+            wanted = min(batch_size, images - start)
+            together = max(2, wanted)  # one alone has no variance
+            drawn = torch.randn(together, *shape, generator=generator)
+            noise = drawn.to(device).requires_grad_(True)
             optimiser = torch.optim.Adam([noise], lr=learning_rate)
             for _ in range(steps):
                 deviations.clear()
@@ -97,7 +100,7 @@ def synthesise(
                 loss = torch.stack(deviations).mean() + SMOOTHNESS * _roughness(noise)
                 torch.autograd.backward(loss)
                 optimiser.step()
-            made.append((noise.detach().cpu(),))
+            made.append((noise.detach()[:wanted].cpu(),))
     finally:
         for handle in handles:
             handle.remove()

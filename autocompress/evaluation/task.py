@@ -203,6 +203,15 @@ class Task:
                         remedy="return fractions, the larger the better",
                     )
                 )
+            if scores.dim() and scores.numel() != count:
+                raise InvalidInputError(
+                    explain(
+                        "'metric'",
+                        expected=f"one score for each of {count} examples, or their mean",
+                        got=f"scores of shape {list(scores.shape)}",
+                        remedy="average over the labels or positions of each example",
+                    )
+                )
             return float(scores.sum() if scores.dim() else scores * count), count
         self._check_classes(outputs, targets)
         return float((outputs.argmax(dim=1) == targets).sum()), count

@@ -6,7 +6,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from autocompress.report.summary import ArtifactRow
+from autocompress.report.summary import ArtifactRow, measured_words
 
 
 def artifact_table(rows: Sequence[ArtifactRow], title: str = "") -> Table:
@@ -23,7 +23,7 @@ def artifact_table(rows: Sequence[ArtifactRow], title: str = "") -> Table:
         title=title or None,
         title_justify="left",
         caption=(
-            "pred: predicted before the artifact existed; all else is measured on the artifact. "
+            f"pred: predicted before the artifact existed; {measured_words(rows)}. "
             "error: measured minus predicted, in points of accuracy and in percent of the "
             "predicted latency. \N{PLUS-MINUS SIGN} %: half of the 95 % interval. kB: of the "
             "packed weights, and of the ONNX file. Choices saw val only, never test."

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autocompress.report.figures import cost_axis
-from autocompress.report.summary import ArtifactRow
+from autocompress.report.summary import ArtifactRow, measured_words
 
 
 def render_markdown(
@@ -38,8 +38,8 @@ def render_markdown(
     lines = [
         "# autocompress report",
         "",
-        "Predicted values were computed before the artifact existed; all others are measured on "
-        "the artifact. Choices saw `val` only, never `test`.",
+        "Predicted values were computed before the artifact existed; "
+        f"{measured_words([*front, *others])}. Choices saw `val` only, never `test`.",
         "",
         *_artifacts(front, costs),
     ]

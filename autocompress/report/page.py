@@ -23,6 +23,7 @@ from autocompress.report.summary import (
     ArtifactRow,
     Member,
     baseline_rows,
+    measured_words,
     member_rows,
     timing_notes,
 )
@@ -143,6 +144,7 @@ def render_report(study: StudyContents) -> str:
         study_dir=study.study_dir,
         rows=front,
         others=others,
+        measured_words=measured_words([*rows, *others]),
         constraints=study.constraints,
         continued_by=study.continued_by,
         fronts={

@@ -128,6 +128,21 @@ def member_rows(
     ]
 
 
+def measured_words(rows: Sequence[ArtifactRow]) -> str:
+    """Say where all values come from that are not predicted.
+
+    Example:
+        >>> measured_words([])
+        'all else is measured on the artifact'
+    """
+    if any(str(row.measured.get("device", "")).endswith(", simulated") for row in rows):
+        return (
+            "accuracy and sizes are measured on the artifact, latency and energy are computed by "
+            "the simulation"
+        )
+    return "all else is measured on the artifact"
+
+
 def timing_notes(rows: Sequence[ArtifactRow]) -> list[str]:
     """Say what a reader must know of the latencies; nothing if they were measured well.
 
@@ -185,7 +200,7 @@ def binomial_interval(fraction: float, count: int) -> tuple[float, float]:
         >>> round(low, 4), round(high, 4)
         (0.8798, 0.9171)
     """
-    z = 1.959964
+    z, fraction = 1.959964, min(1.0, max(0.0, fraction))
     centre = (fraction + z**2 / (2 * count)) / (1 + z**2 / count)
     spread = math.sqrt(fraction * (1 - fraction) / count + z**2 / (4 * count**2))
     half = z * spread / (1 + z**2 / count)

@@ -1,8 +1,10 @@
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 import yaml
 
@@ -86,3 +88,52 @@ def test_the_section_that_uses_a_profile_keeps_what_it_was_made_with(tmp_path: P
     line = dump_yaml(section, flow=True)
     assert line == f"{{name: onnxruntime-cpu, threads: 2, precisions: [32x32], profile: {path}}}\n"
     assert parse_yaml(line)["precisions"] == ["32x32"]
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "words"),
+    [
+        ("teachers", "teachers: [{factory: 'fit_user:make_teacher'}]", "number 0"),
+        ("labels", "", "some candidates learn from"),
+        ("shapes", "", r"shape \[4\]"),
+        ("synthetic", "training: {data: synthetic}", "batch norms"),
+    ],
+)
+def test_what_a_search_would_refuse_is_refused(
+    tmp_path: Path, source: str, line: str, words: str
+) -> None:
+    batch = "(torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64))"
+    train = "(torch.zeros(2, 4),)" if source == "labels" else batch
+    more = ", (torch.zeros(2, 4, 4), torch.zeros(2, dtype=torch.int64))"
+    inputs = {"labels": f"[{batch}]", "shapes": f"[{batch}{more}]"}.get(source, f"[{batch}]")
+    name = f"fit_user_{source}"
+    (tmp_path / f"{name}.py").write_text(
+        f"""
+import torch, autocompress
+
+class Net(torch.nn.Module):
+    def __init__(self, classes=2):
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(4, 16), torch.nn.Linear(16, classes)
+
+    def forward(self, x):
+        return self.b(torch.relu(self.a(x.reshape(len(x), -1, 4)[:, 0])))
+
+def make_model():
+    return Net()
+
+def make_teacher():
+    return Net(classes=5)
+
+def make_task():
+    return autocompress.Task([{train}], {inputs})
+"""
+    )
+    (tmp_path / "a.yaml").write_text(
+        f"model: {{factory: '{name}:make_model'}}\ntask: {{factory: '{name}:make_task'}}\n"
+        f"space: mlp\nbudget: {{trials: 2}}\n{line.replace('fit_user', name)}\n"
+    )
+    for verb in (("check",), ("search", "--dry-run")):
+        done = invoke(verb[0], tmp_path / "a.yaml", *verb[1:])
+        assert done.exit_code == 2, done.output
+        assert re.search(words, " ".join(done.stderr.split())), done.stderr

@@ -12,10 +12,12 @@ from autocompress.core.budget import Budget
 from autocompress.core.objective import parse_objectives
 from autocompress.core.simulation import Accelerator
 from autocompress.core.target import Target
+from autocompress.core.training import TrainingConfig
 from autocompress.errors import InvalidInputError
 from autocompress.evaluation.splits import make_splits
 from autocompress.evaluation.task import Task
 from autocompress.graph.tracing import trace
+from autocompress.space.bound import BoundSpace
 from autocompress.space.preset import SearchSpace
 
 
@@ -81,18 +83,15 @@ def test_budget_and_seed_may_change_when_a_study_goes_on(setup: SearchSetup) -> 
     assert study_identity(longer, "w") == study_identity(setup, "w")
 
 
-def _asking(setup: SearchSetup, labelled: bool, kd_weight: float, criterion: str) -> SearchSetup:
-    """Return a search whose candidates learn and are cut as said."""
+def _asking(
+    setup: SearchSetup, kd_weight: float, criterion: str
+) -> tuple[BoundSpace, TrainingConfig]:
+    """Return a space whose candidates learn and are cut as said."""
     asked = {
         "pruning": {"criteria": ["l1", criterion]},
         "distillation": {"kd_weight": {"low": kd_weight, "high": 1.0}},
     }
-    batches = setup.splits.recalibration if labelled else ((torch.randn(4, 12),),)
-    return replace(
-        setup,
-        space=SearchSpace.load(asked).bind_graph(setup.graph),
-        splits=replace(setup.splits, recalibration=batches),
-    )
+    return SearchSpace.load(asked).bind_graph(setup.graph), setup.training
 
 
 def test_what_reads_labels_is_refused_where_there_are_none(setup: SearchSetup) -> None:
@@ -101,9 +100,9 @@ def test_what_reads_labels_is_refused_where_there_are_none(setup: SearchSetup) -
         (False, 1.0, "apoz"),
         (False, 1.0, "thinet"),
     ):
-        check_labels(_asking(setup, labelled, kd_weight, criterion))
+        check_labels(*_asking(setup, kd_weight, criterion), labelled=labelled)
     with pytest.raises(InvalidInputError, match="some candidates learn from"):
-        check_labels(_asking(setup, False, 0.5, "l2"))
+        check_labels(*_asking(setup, 0.5, "l2"), labelled=False)
     for criterion in ("taylor", "hessian"):
         with pytest.raises(InvalidInputError, match=f"the criterion '{criterion}' reads.*apoz"):
-            check_labels(_asking(setup, False, 1.0, criterion))
+            check_labels(*_asking(setup, 1.0, criterion), labelled=False)

@@ -33,9 +33,10 @@ def test_recalibrated_statistics_are_averages_over_the_batches() -> None:
     model = nn.Sequential(norm, nn.Dropout(0.5), nn.Flatten(), nn.Linear(48, 2)).train()
     norm.running_mean.fill_(100.0)
     norm.num_batches_tracked.fill_(7)
-    batches = _labelled(*(torch.randn(n, 3, 4, 4) * n + n for n in (4, 2, 6)))
+    batches = _labelled(*(torch.randn(n, 3, 4, 4) * n + n for n in (4, 3, 6)))
     weights = norm.weight.detach().clone()
-    recalibrate_batch_norms(model, _task(batches), batches)
+    few = _labelled(torch.full((2, 3, 4, 4), 1e3))  # counts for a third, if it counts
+    recalibrate_batch_norms(model, _task(batches), [*batches, *few])
     arrays = [x.numpy() for x, _ in batches]
     means = [x.mean(axis=(0, 2, 3)) for x in arrays]
     variances = [x.var(axis=(0, 2, 3), ddof=1) for x in arrays]

@@ -92,7 +92,12 @@ def test_what_cannot_be_made_is_refused(
         synthesise(model, inputs)
 
 
-@pytest.mark.parametrize("values", [{"images": 0}, {"batch_size": 1}])
+@pytest.mark.parametrize("values", [{"images": 0}, {"batch_size": 1}, {"steps": 0}])
 def test_sizes_are_checked(values: dict[str, int]) -> None:
     with pytest.raises(InvalidInputError, match=next(iter(values))):
         synthesise(_model(), torch.zeros(2, FEATURES), **values)
+
+
+def test_as_many_are_made_as_are_wanted() -> None:
+    made = synthesise(_model(), torch.zeros(2, FEATURES), images=5, batch_size=4, steps=1)
+    assert [len(batch[0]) for batch in made] == [4, 1]

@@ -87,6 +87,11 @@ def test_a_metric_outside_zero_to_one_is_refused(value: float) -> None:
         _task(metric=lambda *_: value).score(X, (X, Y))
 
 
+def test_a_metric_with_more_scores_than_examples_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"one score for each of 6 .*shape \[6, 2\]"):
+        _task(metric=lambda *_: torch.ones(6, 2)).score(torch.zeros(6, 3), (X, Y))
+
+
 def test_a_loss_that_is_no_scalar_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="return the mean"):
         _task(loss=lambda outputs, _: outputs.sum(1)).loss(X, (X, Y))

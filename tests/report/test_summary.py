@@ -4,7 +4,14 @@ import pytest
 
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.evaluation import MeasuredMember
-from autocompress.report.summary import baseline_rows, describe, member_rows, timing_notes
+from autocompress.report.summary import (
+    baseline_rows,
+    binomial_interval,
+    describe,
+    measured_words,
+    member_rows,
+    timing_notes,
+)
 
 BASELINE = {
     "fp32": {"val_accuracy": 0.9, "latency_ms": 2.0},
@@ -136,3 +143,14 @@ def test_a_host_of_another_speed_is_told_of(latencies: tuple[float, ...], words:
     rows = [*baseline_rows(BASELINE), *member_rows(members, "front", BASELINE)]
     notes = timing_notes(rows)
     assert [words in note for note in notes] == ([True] if words else [])
+
+
+def test_what_a_simulation_computes_is_not_called_measured() -> None:
+    row = member_rows([member("0001", 1.0)], "front", {})[0]
+    assert measured_words([row]) == "all else is measured on the artifact"
+    simulated = dataclasses.replace(row, measured={**row.measured, "device": "npu, simulated"})
+    assert "computed by the simulation" in measured_words([row, simulated])
+
+
+def test_a_fraction_beyond_one_has_an_interval() -> None:
+    assert binomial_interval(1.2, 300) == binomial_interval(1.0, 300)
