@@ -86,6 +86,27 @@ class NarrowAttention(nn.MultiheadAttention):
         return out, attended.mean(-3) if average_attn_weights else attended
 
 
+def keep_dense(model: nn.Module) -> None:
+    """Keep encoders off nested tensors, in place, where a layer would not take them.
+
+    An `nn.TransformerEncoder` settles when it is built whether padded inputs
+    become nested tensors; narrow attention does not read these, and the first
+    layer must still have its weights.
+
+    Args:
+        model: The model after surgery.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder) and not _takes_nested(module):
+            module.enable_nested_tensor = module.use_nested_tensor = False
+
+
+def _takes_nested(encoder: nn.TransformerEncoder) -> bool:
+    if any(isinstance(module, NarrowAttention) for module in encoder.modules()):
+        return False
+    return all(isinstance(layer, nn.TransformerEncoderLayer) for layer in encoder.layers[:1])
+
+
 def _addend(mask: Tensor | None, like: Tensor) -> Any:
     """Turn a boolean mask, True where nothing is seen, into one that is added."""
     if mask is None or mask.dtype != torch.bool:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.core.candidate import is_inside
-from autocompress.graph.inputs import ModelInputs, one_line, output_tensors
+from autocompress.graph.attention import keep_dense
+from autocompress.graph.inputs import ModelInputs, one_line, training_failure
 from autocompress.graph.recording import Branch, ModuleCall, Recording
 from autocompress.graph.structure import Block, Layer
 
@@ -100,6 +101,7 @@ def drop_blocks(model: nn.Module, names: Sequence[str], branches: Collection[str
         parent, _, child = name.rpartition(".")
         stand_in = replacement(model.get_submodule(name), is_branch=name in branches)
         setattr(model.get_submodule(parent), child, stand_in)
+    keep_dense(model)
 
 
 def replacement(module: nn.Module, *, is_branch: bool) -> nn.Module:
@@ -207,12 +209,11 @@ def _failure_without(model: nn.Module, inputs: ModelInputs, names: Sequence[str]
     """Run a copy without some blocks; return what goes wrong, or ""."""
     cut = copy.deepcopy(model)
     drop_blocks(cut, names)
-    with torch.no_grad():
-        expected = [tensor.shape for tensor in output_tensors(inputs.run(model))]
-        try:
-            got = [tensor.shape for tensor in output_tensors(inputs.run(cut))]
-        except Exception as error:
-            return f"the model does not run without it ({one_line(error)})"
+    expected = [tensor.shape for tensor in inputs.run_alike(model)]
+    try:
+        got = [tensor.shape for tensor in inputs.run_alike(cut)]
+    except Exception as error:
+        return f"the model does not run without it ({one_line(error)})"
     return "" if got == expected else "the model's output has another shape without it"
 
 
@@ -222,27 +223,16 @@ def _failure_with_zeros(model: nn.Module, inputs: ModelInputs, names: Sequence[s
     for name in names:
         masked.get_submodule(name).register_forward_hook(lambda *seen: torch.zeros_like(seen[2]))
     drop_blocks(cut, names, names)
-    with torch.no_grad():
-        expected = output_tensors(inputs.run(masked))
-        try:
-            got = output_tensors(inputs.run(cut))
-        except Exception as error:
-            return f"the model does not run without it ({one_line(error)})"
+    expected = inputs.run_alike(masked)
+    try:
+        got = inputs.run_alike(cut)
+    except Exception as error:
+        return f"the model does not run without it ({one_line(error)})"
     if [tensor.shape for tensor in got] != [tensor.shape for tensor in expected]:
         return "the model's output has another shape without it"
     if not all(torch.allclose(g, e, equal_nan=True) for g, e in zip(got, expected, strict=True)):
         return "the model differs from one in which it is zero"
-    failure = _failure_in_training(cut, inputs)
-    if failure and not _failure_in_training(masked, inputs):
+    failure = training_failure(cut, inputs)
+    if failure and not training_failure(masked, inputs):
         return f"the model cannot be trained without it ({failure})"
-    return ""
-
-
-def _failure_in_training(model: nn.Module, inputs: ModelInputs) -> str:
-    """Run a model in training mode; return what it raises, or ""."""
-    with torch.no_grad():
-        try:
-            inputs.run(model.train())
-        except Exception as error:
-            return one_line(error)
     return ""

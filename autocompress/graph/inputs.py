@@ -1,9 +1,10 @@
 """Example inputs in one form, however the caller gave them."""
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from types import ModuleType
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -62,13 +63,13 @@ class ModelInputs:
                     remedy="give one batch as the model's forward takes it",
                 )
             )
-        tensors = inputs.tensors
-        if not tensors or tensors[0].dim() == 0 or tensors[0].shape[0] == 0:
+        leading = inputs.leading
+        if leading is None or leading.dim() == 0 or leading.shape[0] == 0:
             raise InvalidInputError(
                 explain(
                     "'example_inputs'",
                     expected="at least one example with a batch axis",
-                    got=tuple(tensors[0].shape) if tensors else "no tensor",
+                    got="no tensor" if leading is None else tuple(leading.shape),
                     remedy="give one batch as the model's forward takes it",
                 )
             )
@@ -76,37 +77,92 @@ class ModelInputs:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """The tensors among the arguments, in order."""
+        """The tensors of the arguments, those inside of containers included, in order."""
+        return list(tensors_of((self.args, self.kwargs)))
+
+    @property
+    def leading(self) -> Tensor | None:
+        """The first argument that is a tensor, else the first tensor inside of one."""
         values = (*self.args, *self.kwargs.values())
-        return [value for value in values if isinstance(value, Tensor)]
+        given = (value for value in values if isinstance(value, Tensor))
+        return next(given, next(tensors_of(values), None))
 
     @property
     def batch_size(self) -> int:
-        """Length of the first tensor's first axis."""
-        return self.tensors[0].shape[0]
+        """Length of the leading tensor's first axis."""
+        return 1 if self.leading is None else self.leading.shape[0]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "ModelInputs":
         """Return inputs whose tensors are changed by a function."""
         return ModelInputs(
-            args=tuple(change(v) if isinstance(v, Tensor) else v for v in self.args),
-            kwargs={k: change(v) if isinstance(v, Tensor) else v for k, v in self.kwargs.items()},
+            args=tuple(_changed(value, change) for value in self.args),
+            kwargs={key: _changed(value, change) for key, value in self.kwargs.items()},
         )
 
-    def plain(self) -> "ModelInputs":
-        """Return a detached copy on the CPU: at most two examples, floats as float32."""
+    def first(self, examples: int) -> "ModelInputs":
+        """Return inputs with that many of the examples, at most."""
+        batch = self.batch_size
+        return self.map(lambda t: t[:examples] if t.dim() and t.shape[0] == batch else t)
+
+    def repeated(self, times: int) -> "ModelInputs":
+        """Return inputs with every example so many times."""
         batch = self.batch_size
 
-        def convert(tensor: Tensor) -> Tensor:
+        def repeat(tensor: Tensor) -> Tensor:
             if tensor.dim() and tensor.shape[0] == batch:
-                tensor = tensor[:EXAMPLES]
+                return tensor.repeat(times, *[1] * (tensor.dim() - 1))
+            return tensor
+
+        return self.map(repeat)
+
+    def plain(self, examples: int = EXAMPLES) -> "ModelInputs":
+        """Return a detached copy on the CPU: that many examples at most, floats as float32."""
+
+        def convert(tensor: Tensor) -> Tensor:
             dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
             return tensor.detach().to(device="cpu", dtype=dtype, copy=True)
 
-        return self.map(convert)
+        return self.first(examples).map(convert)
 
     def run(self, model: nn.Module) -> object:
         """Call a model with these inputs."""
         return model(*self.args, **self.kwargs)
+
+    def run_alike(self, model: nn.Module) -> list[Tensor]:
+        """Call a model without gradients; what it draws at random is the same every time.
+
+        Returns:
+            The tensors of its output.
+        """
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)  # of the CPU, unlike torch.manual_seed
+            return output_tensors(self.run(model))
+
+
+def tensors_of(value: object) -> Iterator[Tensor]:
+    """Iterate over the tensors in nested tuples, lists and mappings."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_of(item)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from tensors_of(item)
+
+
+def _changed(value: object, change: Callable[[Tensor], Tensor]) -> object:
+    """Change the tensors inside of tuples, lists and dictionaries."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if not any(True for _ in tensors_of(value)):
+        return value
+    kind: Any = type(value)
+    if isinstance(value, Mapping):
+        changed = {key: _changed(item, change) for key, item in value.items()}
+        return changed if kind is dict else kind(changed)
+    items = [_changed(item, change) for item in cast("Sequence[object]", value)]
+    return getattr(kind, "_make", kind)(items)  # of named tuples
 
 
 def plain_copy(model: nn.Module) -> nn.Module:
@@ -151,19 +207,49 @@ def trainable(model: M) -> M:
 
 
 def output_tensors(output: object) -> list[Tensor]:
-    """List the tensors of a model's output, nested ones included.
+    """List the tensors of a model's output, nested ones and those of objects included.
 
     Example:
         >>> len(output_tensors({"logits": torch.zeros(1), "states": (torch.zeros(1), None)}))
         2
     """
-    if isinstance(output, Tensor):
-        return [output]
-    if isinstance(output, Mapping):
-        return [tensor for value in output.values() for tensor in output_tensors(value)]
-    if isinstance(output, (tuple, list)):
-        return [tensor for value in output for tensor in output_tensors(value)]
-    return []
+    return list(_tensors_inside(output, set()))
+
+
+def _tensors_inside(value: object, seen: set[int]) -> Iterator[Tensor]:
+    """Iterate over tensors in order; what holds itself is entered once."""
+    if isinstance(value, Tensor):
+        yield value
+        return
+    items = _items(value)
+    if not items or id(value) in seen:
+        return
+    seen.add(id(value))
+    for item in items:
+        yield from _tensors_inside(item, seen)
+    seen.discard(id(value))
+
+
+def _items(value: object) -> list[object]:
+    """List what a container or an object holds; types, functions and modules hold nothing."""
+    if isinstance(value, Mapping):
+        return list(value.values())
+    if isinstance(value, (tuple, list)):
+        return list(value)
+    if isinstance(value, (type, ModuleType)) or callable(value):
+        return []
+    if is_dataclass(value):
+        return [getattr(value, entry.name, None) for entry in fields(value)]
+    return list(getattr(value, "__dict__", {}).values())
+
+
+def training_failure(model: nn.Module, inputs: ModelInputs) -> str:
+    """Run a model in training mode, in which it is left; return what it raises, or ""."""
+    try:
+        inputs.run_alike(model.train())
+    except Exception as error:
+        return one_line(error)
+    return ""
 
 
 def one_line(error: Exception) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.core.seeds import derive_seed
-from autocompress.graph.inputs import ModelInputs, one_line, output_tensors
+from autocompress.graph.inputs import ModelInputs, one_line, tensors_of, training_failure
 from autocompress.graph.recording import LAYER_TYPES
 from autocompress.graph.slicing import prune_groups, removed_positions
 from autocompress.graph.structure import ChannelGroup
@@ -35,8 +35,9 @@ def check_groups(
     produce them are zeroed, consumers are left alone. So are the other
     quarters, one after the other, since a model may read one channel by its
     number. Normalisation is randomised and the inputs are perturbed first, so
-    that channels differ from each other and from zero. Groups are judged
-    together and, if that fails, by bisection; those that pass also pass together.
+    that channels differ from each other and from zero. What trains as a whole
+    must run in training mode, too. Groups are judged together and, if that
+    fails, by bisection; those that pass also pass together.
 
     Args:
         model: A private float32 copy on the CPU in evaluation mode; left as it is.
@@ -49,7 +50,7 @@ def check_groups(
         is what was in doubt about them, if anything was.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, -1, "mask check"))
-    probe, inputs = copy.deepcopy(model), perturbed(inputs, generator)
+    probe, inputs = copy.deepcopy(model), _variants(model, inputs, generator)
     randomise(probe, inputs, generator)
     bench = _Bench(probe, inputs)
     parts = {g.name: _parts(g, generator) for g in groups if g.prunable}
@@ -57,6 +58,16 @@ def check_groups(
         left = [g for g in groups if turn < len(parts.get(g.name, ()))]
         bench.accept([], [(g, parts[g.name][turn]) for g in left if g.name not in bench.reasons])
     return tuple(_judged(group, bench.reasons) for group in groups)
+
+
+def _variants(model: nn.Module, inputs: ModelInputs, generator: torch.Generator) -> ModelInputs:
+    """Perturb inputs, and repeat the examples if the model takes more of them."""
+    repeated = perturbed(inputs, generator)
+    try:
+        repeated.run_alike(model)
+    except Exception:  # an axis of another meaning is as long as the batch
+        return perturbed(inputs, generator, repeats=1)
+    return repeated
 
 
 def _judged(group: ChannelGroup, failures: Mapping[str, str]) -> ChannelGroup:
@@ -72,6 +83,7 @@ class _Bench:
     def __init__(self, model: nn.Module, inputs: ModelInputs) -> None:
         self.model, self.inputs = model, inputs
         self.reasons: dict[str, str] = {}
+        self.trains = not training_failure(copy.deepcopy(model), inputs)
 
     def accept(self, passed: list[Removal], candidates: list[Removal]) -> list[Removal]:
         """Extend what passes together by as many candidates as possible."""
@@ -98,20 +110,31 @@ class _Bench:
             return f"the pruned model does not run ({one_line(error)})"
         if [t.shape for t in got] != [t.shape for t in expected]:
             return "pruning changes the shape of the model's output"
-        for ours, theirs in zip(got, expected, strict=True):
-            difference = (ours - theirs).abs().max().item()
-            scale = theirs.abs().max().item()
-            if not difference <= TOLERANCE * scale:  # catches NaN too
-                return (
-                    f"failed the mask check (differs by {difference:.2g} on outputs of scale "
-                    f"{scale:.2g})"
-                )
-        return ""
+        failure = _difference(got, expected)
+        if self.trains and not failure and (raised := training_failure(pruned, self.inputs)):
+            return f"the model cannot be trained without them ({raised})"
+        return failure
 
     def _outputs(self, model: nn.Module) -> list[Tensor]:
-        with torch.no_grad():
-            tensors = output_tensors(self.inputs.run(model))
+        tensors = self.inputs.run_alike(model)
         return [tensor for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
+
+
+def _difference(got: Sequence[Tensor], expected: Sequence[Tensor]) -> str:
+    """Say how the outputs of a pruned model differ from those of a masked one; "" if not."""
+    if not expected:
+        return "the model returns no numbers to compare, only integers or nothing"
+    if not any(tensor.any() for tensor in expected):
+        return "the model returns zeros only, so that nothing can be compared"
+    for ours, theirs in zip(got, expected, strict=True):
+        difference = (ours - theirs).abs().max().item()
+        scale = theirs.abs().max().item()
+        if not difference <= TOLERANCE * scale:  # catches NaN too
+            return (
+                f"failed the mask check (differs by {difference:.2g} on outputs of scale "
+                f"{scale:.2g})"
+            )
+    return ""
 
 
 def mask_positions(model: nn.Module, positions: Mapping[tuple[str, str], Sequence[int]]) -> None:
@@ -152,8 +175,9 @@ def randomise(model: nn.Module, inputs: ModelInputs, generator: torch.Generator)
     """Make every channel of a model matter and differ from its neighbours, in place.
 
     Freshly made normalisations are the identity, and trained ones may scale a
-    branch by nearly zero; either would hide a wrong index. Running statistics
-    become those of the inputs, jittered; scales and shifts become random.
+    branch by nearly zero; either would hide a wrong index, and so would a
+    layer that begins as zero. Running statistics become those of the inputs,
+    jittered; scales and shifts become random, and so do weights of zeros.
 
     Args:
         model: The model; its layers keep their weights.
@@ -161,10 +185,12 @@ def randomise(model: nn.Module, inputs: ModelInputs, generator: torch.Generator)
         generator: Where the numbers come from.
     """
 
-    def calibrate(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def calibrate(
+        module: nn.Module, args: tuple[Tensor, ...], kwargs: Mapping[str, Tensor]
+    ) -> None:
         if not isinstance(module.running_mean, Tensor):
             return
-        values = args[0].transpose(0, 1).flatten(1)
+        values = next(tensors_of((args, kwargs))).transpose(0, 1).flatten(1)
         deviation, mean = torch.std_mean(values, dim=1, correction=0)
         deviation = deviation.clamp_min(1e-3)
         module.running_mean = mean + 0.25 * deviation * _normal(mean, generator)
@@ -172,42 +198,58 @@ def randomise(model: nn.Module, inputs: ModelInputs, generator: torch.Generator)
 
     hooks = []
     for module in model.modules():
-        if isinstance(module, LAYER_TYPES):
-            continue
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            hooks.append(module.register_forward_pre_hook(calibrate))
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.dim() == 1 and parameter.is_floating_point():
-                shift = 0.25 * _normal(parameter, generator)
-                parameter.data.copy_(shift if name == "bias" else 1 + shift)
-    with torch.no_grad():
-        inputs.run(model)
+            hooks.append(module.register_forward_pre_hook(calibrate, with_kwargs=True))
+        if isinstance(module, LAYER_TYPES):
+            _fill_zeros(module, generator)
+        else:
+            _randomise_scales(module, generator)
+    inputs.run_alike(model)
     for hook in hooks:
         hook.remove()
 
 
-def perturbed(inputs: ModelInputs, generator: torch.Generator) -> ModelInputs:
+def _fill_zeros(layer: nn.Module, generator: torch.Generator) -> None:
+    """Give a layer random weights, in place, if it has nothing but zeros."""
+    weight = layer._parameters.get("weight")
+    if weight is not None and not weight.any():
+        weight.data.copy_(_normal(weight, generator) * (len(weight) / weight.numel()) ** 0.5)
+
+
+def _randomise_scales(module: nn.Module, generator: torch.Generator) -> None:
+    """Make a module's own scales and shifts, one number or one per channel, random in place."""
+    for name, parameter in module.named_parameters(recurse=False):
+        axes = sum(size != 1 for size in parameter.shape)
+        if axes <= 1 and parameter.is_floating_point():
+            shift = 0.25 * _normal(parameter, generator)
+            parameter.data.copy_(shift if name == "bias" else 1 + shift)
+
+
+def perturbed(
+    inputs: ModelInputs, generator: torch.Generator, *, repeats: int = REPEATS
+) -> ModelInputs:
     """Return several variants of the examples, different but plausible.
 
-    Floats get Gaussian noise at their own scale; integers and booleans are
-    permuted, so that every value stays one that the model accepts.
+    Floats get Gaussian noise at their own scale, but infinite ones, as of
+    masks that are added, stay; integers and booleans are permuted, so that
+    every value stays one that the model accepts.
 
     Args:
         inputs: The example inputs.
         generator: Where the numbers come from.
+        repeats: Variants of each example.
     """
-    batch = inputs.batch_size
 
     def change(tensor: Tensor) -> Tensor:
-        if tensor.dim() and tensor.shape[0] == batch:
-            tensor = tensor.repeat(REPEATS, *[1] * (tensor.dim() - 1))
         if tensor.is_floating_point():
-            spread = tensor.std(correction=0).item() or 1.0
-            return tensor + spread * _normal(tensor, generator)
+            finite = tensor.isfinite()
+            spread = tensor[finite].std(correction=0).item() if finite.any() else 0.0
+            noise = (spread or 1.0) * _normal(tensor, generator)
+            return tensor + noise.where(finite, 0.0)
         order = torch.randperm(tensor.numel(), generator=generator)
         return tensor.flatten()[order].reshape(tensor.shape)
 
-    return inputs.map(change)
+    return inputs.repeated(repeats).map(change)
 
 
 def _parts(group: ChannelGroup, generator: torch.Generator) -> list[tuple[int, ...]]:

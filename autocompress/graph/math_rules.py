@@ -5,8 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
+from autocompress.graph.inputs import tensors_of
 from autocompress.graph.labels import Marks
-from autocompress.graph.propagation import Propagation, Rule, tensors_of
+from autocompress.graph.propagation import Propagation, Rule
 from autocompress.graph.structure import loses_whole_groups
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from autocompress.graph.inputs import tensors_of
 from autocompress.graph.labels import OUTPUT, Axes, Labels, Marks
-from autocompress.graph.recording import LAYER_TYPES
+from autocompress.graph.recording import LAYER_TYPES, reads_values
 
 Rule = Callable[..., None]
 
@@ -207,23 +208,11 @@ class Propagation(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 rule = self.rules["pointwise"]
             if rule is not None:
                 rule(self, result, *args, **kwargs)
-            elif any(tensor.dim() for tensor in tensors_of(result)):
+            elif reads_values(name) and any(tensor.dim() for tensor in tensors_of(result)):
                 for tensor in given:
                     for marks in self.get(tensor):
                         self.labels.refuse(marks, f"unsupported operator '{name}'")
         return result
-
-
-def tensors_of(value: object) -> Iterator[Tensor]:
-    """Iterate over the tensors in nested arguments."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_of(item)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from tensors_of(item)
 
 
 def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from autocompress.errors import TraceError, explain
 from autocompress.graph.dataflow import Dataflow
-from autocompress.graph.inputs import ModelInputs, one_line, output_tensors
+from autocompress.graph.inputs import ModelInputs, one_line, output_tensors, tensors_of
 from autocompress.graph.operations import (
     LAYER_FUNCTIONS,
     layer_arguments,
@@ -29,6 +29,16 @@ FORM_FUNCTIONS = frozenset({"to", "type_as", "expand_as", "view_as", "reshape_as
 """Functions that read the type or the shape of their second argument, not its values."""
 
 JOIN_FUNCTIONS = frozenset({"cat", "concat", "concatenate"})
+
+
+def reads_values(function: str) -> bool:
+    """Whether a function reads more of its tensors than their type and form, by its name.
+
+    Example:
+        >>> reads_values("zeros_like"), reads_values("relu")
+        (False, True)
+    """
+    return not (function.startswith("new_") or function.endswith("_like"))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -150,7 +160,7 @@ class _Recorder(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        given = output_tensors((args, kwargs))
+        given = list(tensors_of((args, kwargs)))
         result = func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         self._note_weights(name, args, kwargs, result)
@@ -163,7 +173,7 @@ class _Recorder(TorchFunctionMode):
             self._note_add(operands)
         elif name in JOIN_FUNCTIONS and self._batched(result):
             self._note("cat", result)
-        self.flow.note(output_tensors(result), given, self._running())
+        self.flow.note(list(tensors_of(result)), given, self._running())
         if residual:
             self.flow.note_sum(result)
         return result
@@ -172,7 +182,7 @@ class _Recorder(TorchFunctionMode):
         self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: object
     ) -> None:
         """Note the weights that a tensor is made of, unless by the function of a layer."""
-        if not output_tensors(result) or name.startswith("new_") or name.endswith("_like"):
+        if not reads_values(name) or not any(True for _ in tensors_of(result)):
             return
         if name in FORM_FUNCTIONS:
             args, kwargs = args[:1], {}
@@ -236,12 +246,12 @@ def record(model: nn.Module, inputs: ModelInputs) -> Recording:
         inputs: What it is called with.
 
     Raises:
-        TraceError: If the model does not run on the inputs.
+        TraceError: If the model does not run on the inputs, or returns no tensor.
     """
     recorder = _Recorder(model, inputs.batch_size)
     try:
         with torch.no_grad(), recorder:
-            inputs.run(model)
+            returned = inputs.run(model)
     except Exception as error:
         raise TraceError(
             explain(
@@ -254,6 +264,15 @@ def record(model: nn.Module, inputs: ModelInputs) -> Recording:
     finally:
         for hook in recorder.hooks:
             hook.remove()
+    if not output_tensors(returned):
+        raise TraceError(
+            explain(
+                f"output of {type(model).__name__}",
+                expected="a tensor, or a container or object that holds one",
+                got=type(returned).__name__,
+                remedy="return tensors from its forward pass",
+            )
+        )
     return recorder.recording
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from autocompress.graph.inputs import tensors_of
 from autocompress.graph.labels import Axes, Marks
-from autocompress.graph.propagation import Propagation, Rule, tensors_of
+from autocompress.graph.propagation import Propagation, Rule
 
 
 def same(run: Propagation, out: object, x: Tensor, *_: Any, **__: Any) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.errors import InvalidInputError, WrongTypeError, explain
-from autocompress.graph.attention import NarrowAttention
+from autocompress.graph.attention import NarrowAttention, keep_dense
 from autocompress.graph.structure import ChannelGroup
 
 SLICEABLE = (
@@ -265,6 +265,7 @@ def remove_positions(model: nn.Module, positions: Mapping[tuple[str, str], Seque
     for (name, axis), taken in positions.items():
         if name in modules:
             remove_channels(modules[name], axis, taken)
+    keep_dense(model)
 
 
 def prune_groups(model: nn.Module, removals: Iterable[tuple[ChannelGroup, Sequence[int]]]) -> None:

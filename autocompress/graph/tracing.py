@@ -10,13 +10,16 @@ import torch
 from torch import nn
 
 from autocompress.errors import TraceError, explain
+from autocompress.graph.block_check import check_blocks
 from autocompress.graph.blocks import find_blocks
 from autocompress.graph.coupling import channel_groups
-from autocompress.graph.inputs import ModelInputs, plain_copy
+from autocompress.graph.inputs import EXAMPLES, ModelInputs, plain_copy
 from autocompress.graph.mask_check import check_groups
-from autocompress.graph.operations import record_operations
+from autocompress.graph.operations import OperationTrace, record_operations
 from autocompress.graph.recording import LAYER_TYPES, ModuleCall, Recording, call_macs, record
 from autocompress.graph.structure import Layer, ModelGraph
+
+UNSTEADY = "the model runs other operations for another number of examples"
 
 
 def trace(model: nn.Module, example_inputs: object) -> ModelGraph:
@@ -30,7 +33,7 @@ def trace(model: nn.Module, example_inputs: object) -> ModelGraph:
         model: Any module.
         example_inputs: A tensor, a tuple of positional arguments, or a
             dictionary of keyword arguments; batch axis first. Two examples
-            are enough, further ones are ignored.
+            are enough, further ones are ignored if the model runs without.
 
     Returns:
         The structure of the model.
@@ -38,7 +41,8 @@ def trace(model: nn.Module, example_inputs: object) -> ModelGraph:
     Raises:
         WrongTypeError: If `model` is not a module, or the inputs are not tensors.
         InvalidInputError: If the inputs hold no example.
-        TraceError: If the model does not run on them, or runs no layer.
+        TraceError: If the model does not run on them, runs no layer, or
+            returns no tensor.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -50,8 +54,7 @@ def trace(model: nn.Module, example_inputs: object) -> ModelGraph:
     """
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         copied = plain_copy(model)
-        inputs = ModelInputs.of(example_inputs).plain()
-        recording = record(copied, inputs)
+        inputs, recording = _recorded(copied, ModelInputs.of(example_inputs))
         shared = _shared_modules(copied, recording)
         layers = _layers(recording, shared)
         if not layers:
@@ -66,8 +69,11 @@ def trace(model: nn.Module, example_inputs: object) -> ModelGraph:
         blocks = find_blocks(copied, inputs, recording, layers)
         groups = channel_groups(copied, inputs, layers, shared)
         groups = check_groups(copied, inputs, groups)
+        blocks = check_blocks(copied, inputs, groups, blocks)
         droppable = [block.name for block in blocks if block.droppable]
         flow = record_operations(copied, (inputs.args, inputs.kwargs), droppable)
+        if not _is_steady(copied, inputs, flow):
+            layers = tuple(_unquantised(layer) for layer in layers)
     return ModelGraph(
         layers=layers,
         operations=tuple(recording.operations),
@@ -99,6 +105,46 @@ def fingerprint(model: nn.Module) -> str:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         lines.append(f"{name}: {tensor.dtype} {tuple(tensor.shape)}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _recorded(model: nn.Module, given: ModelInputs) -> tuple[ModelInputs, Recording]:
+    """Run a model on the first examples, or on all of them if it does not run on fewer."""
+    few = given.plain()
+    try:
+        return few, record(model, few)
+    except TraceError:  # an axis that is as long as the batch may have another meaning
+        whole = given.plain(given.batch_size)
+        if given.batch_size <= EXAMPLES or not _runs(model, whole):
+            raise
+    return whole, record(model, whole)
+
+
+def _runs(model: nn.Module, inputs: ModelInputs) -> bool:
+    try:
+        inputs.run_alike(model)
+    except Exception:  # whatever its forward raises
+        return False
+    return True
+
+
+def _is_steady(model: nn.Module, inputs: ModelInputs, flow: OperationTrace) -> bool:
+    """Tell whether a model runs the same operations on another number of examples.
+
+    What cannot be called with that number counts as steady.
+    """
+    other = inputs.first(1) if inputs.batch_size > 1 else inputs.repeated(2)
+    if not _runs(model, other):
+        return True
+    found = record_operations(model, (other.args, other.kwargs))
+    kinds, others = (
+        [(operation.kind, operation.outputs, operation.owner) for operation in trace.operations]
+        for trace in (flow, found)
+    )
+    return kinds == others
+
+
+def _unquantised(layer: Layer) -> Layer:
+    return replace(layer, quantisable=False, reason=layer.reason or UNSTEADY)
 
 
 def _shared_modules(model: nn.Module, recording: Recording) -> set[str]:

@@ -70,6 +70,8 @@ class BoundSpace:
         precision_ties: Sets of layers that share their bits.
         sparsity_ties: Sets of layers that share a sparsity.
         end_bits: Fewest bits of the first and the last layer.
+        end_activation_bits: The same of their activations, where the target
+            needs more; 0 where it does not.
         weight_format: How codes below 8 bits map to weights.
         group_size: Inputs that share a scale; 0 for one scale per output.
     """
@@ -88,6 +90,7 @@ class BoundSpace:
     precision_ties: tuple[tuple[str, ...], ...] = ()
     sparsity_ties: tuple[tuple[str, ...], ...] = ()
     end_bits: int = 1
+    end_activation_bits: int = 0
     weight_format: str = UNIFORM
     group_size: int = 0
     feature_weight: Parameter = NO_FEATURES
@@ -137,11 +140,12 @@ class BoundSpace:
         pairs = self.layer_precisions
         names = [layer.name for layer in self.graph.layers if layer.quantisable]
         ends = (names[0], names[-1]) if names else ()
+        fewest = self.end_bits, max(self.end_bits, self.end_activation_bits)
         return make_knobs(
             "precision:",
             self.layers,
             self.precision_ties,
-            lambda members: pair_levels(members, pairs, ends, self.end_bits),
+            lambda members: pair_levels(members, pairs, ends, fewest),
         )
 
     @cached_property
@@ -172,6 +176,8 @@ class BoundSpace:
             parts = (*parts, self.sparsity_levels, ties)
         grids = (self.end_bits, self.weight_format, self.group_size)
         parts = (*parts, grids) if grids != (1, UNIFORM, 0) else parts
+        activations = self.end_activation_bits
+        parts = (*parts, activations) if activations > self.end_bits else parts
         features = (self.feature_weight, self.method)
         parts = (*parts, features) if features != (NO_FEATURES, METHODS[0]) else parts
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
@@ -268,12 +274,11 @@ class BoundSpace:
             self.graph.block(name)
         for name in candidate.layers:
             self.graph.layer(name)
-        unused = not candidate.pruning_ratios and candidate.criterion == DEFAULT_CRITERION
+        dropped = tuple(name for name in candidate.dropped_blocks if name in self.blocks)
+        known = replace(candidate, dropped_blocks=dropped).canonical()
+        unused = not known.pruning_ratios and candidate.criterion == DEFAULT_CRITERION
         if candidate.criterion not in self.criteria and not unused:
             raise InvalidInputError(unknown_name("criterion", candidate.criterion, self.criteria))
-        known = replace(
-            candidate, dropped_blocks=tuple(n for n in candidate.dropped_blocks if n in self.blocks)
-        )
         return self._candidate(self._nearest_params(known))
 
     def _distill(self, values: Mapping[str, float]) -> DistillConfig:

@@ -109,6 +109,25 @@ def offered_precisions(
     return tuple(sorted(pairs | {(FLOAT, FLOAT)}))
 
 
+def executable_bits(bits: int, target: Target | None) -> int:
+    """Return the fewest activation bits, of those that a target executes, that are enough.
+
+    Args:
+        bits: Needed, 1 to 8.
+        target: The device; None executes any.
+
+    Returns:
+        That many; `FLOAT` if the target has none below.
+
+    Example:
+        >>> executable_bits(4, Target.named("onnxruntime-cpu"))
+        8
+    """
+    if target is None:
+        return bits
+    return min((found for found in target.activation_bits if found >= bits), default=FLOAT)
+
+
 def offered_sparsity(
     levels: Iterable[float | str], costs: Sequence[str] | None = None
 ) -> tuple[SparsityLevel, ...]:

@@ -142,7 +142,10 @@ def _nearest(choices: Sequence[float], ratio: float) -> float:
 
 
 def pair_levels(
-    members: Sequence[str], pairs: Iterable[PrecisionPair], ends: Collection[str], end_bits: int
+    members: Sequence[str],
+    pairs: Iterable[PrecisionPair],
+    ends: Collection[str],
+    end_bits: PrecisionPair,
 ) -> list[tuple[PrecisionPair, ...]]:
     """List the precisions that layers can have together.
 
@@ -150,15 +153,15 @@ def pair_levels(
         members: Names of layers.
         pairs: The precisions, as (weight bits, activation bits).
         ends: Layers that need some bits at least.
-        end_bits: That many, of weights and of activations.
+        end_bits: That many, as (weight bits, activation bits).
 
     Example:
-        >>> pair_levels(["conv1", "conv2"], [(4, 8), (32, 32)], ["conv1"], 8)
+        >>> pair_levels(["conv1", "conv2"], [(4, 8), (32, 32)], ["conv1"], (8, 8))
         [((8, 8), (4, 8)), ((32, 32), (32, 32))]
     """
 
     def held(name: str, pair: PrecisionPair) -> PrecisionPair:
-        return (max(pair[0], end_bits), max(pair[1], end_bits)) if name in ends else pair
+        return (max(pair[0], end_bits[0]), max(pair[1], end_bits[1])) if name in ends else pair
 
     return [tuple(held(name, pair) for name in members) for pair in pairs]
 

@@ -17,6 +17,7 @@ from autocompress.graph.tracing import trace
 from autocompress.space.bound import BoundSpace
 from autocompress.space.choices import (
     achieved_ratios,
+    executable_bits,
     offered_precisions,
     offered_sparsity,
     selected,
@@ -232,6 +233,7 @@ class SearchSpace(Section):
             precision_ties=tied_sets(quantised, self.quantisation.ties),
             sparsity_ties=tied_sets(sparse, self.sparsity.ties),
             end_bits=self.quantisation.end_bits,
+            end_activation_bits=executable_bits(self.quantisation.end_bits, target),
             weight_format=self.quantisation.weight_format,
             group_size=self.quantisation.group_size,
         )

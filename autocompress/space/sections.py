@@ -161,7 +161,7 @@ class Distillation(Section):
         temperature: Softens teacher and student, > 0.
         kd_weight: Share of the distillation term in the loss, within [0, 1].
         method: What is matched beside logits; see `DistillConfig`.
-        feature_weight: Weight of that in the loss, >= 0.
+        feature_weight: Weight of that in the loss, within [0, 1e6].
     """
 
     temperature: Range = Range(low=1.0, high=8.0, log=True)
@@ -175,8 +175,8 @@ class Distillation(Section):
             raise ValueError("a temperature within [0.001, 1000]")
         if not 0.0 <= self.kd_weight.low <= self.kd_weight.high <= 1.0:
             raise ValueError("a kd_weight within [0, 1]")
-        if self.feature_weight.low < 0.0:
-            raise ValueError("a feature_weight >= 0")
+        if not 0.0 <= self.feature_weight.low <= self.feature_weight.high <= 1e6:
+            raise ValueError("a feature_weight within [0, 1000000]")
         if self.method == "logits" and self.feature_weight.high > 0.0:
             raise ValueError("feature_weight 0 with method 'logits'")
         return self

@@ -151,7 +151,8 @@ def calibrate_grids(
         observer: How ranges are chosen, one of `OBSERVERS`.
 
     Raises:
-        InvalidInputError: If there is no batch, or values are not finite.
+        InvalidInputError: If there is no batch, values are not finite, or a
+            grid saw none, since the forward pass depends on its data.
     """
     compressed.eval()
     compressed.reset_grids()
@@ -167,5 +168,15 @@ def calibrate_grids(
                 expected="at least one batch",
                 got="none",
                 remedy="give a loader that yields batches",
+            )
+        )
+    unseen = [site.name for site, quantiser in compressed.sites() if quantiser.low is None]
+    if unseen:
+        raise InvalidInputError(
+            explain(
+                "calibration",
+                expected="values for every activation grid",
+                got=f"none for {len(unseen)} of them, such as '{unseen[0]}'",
+                remedy="run the same operations on every batch, or keep activations at 32 bits",
             )
         )

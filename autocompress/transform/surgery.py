@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from autocompress.core.candidate import Candidate
 from autocompress.core.schema import unknown_name
 from autocompress.errors import InvalidInputError, explain
+from autocompress.graph.attention import keep_dense
 from autocompress.graph.blocks import replacement
 from autocompress.graph.slicing import axis_size, remove_channels
 from autocompress.graph.structure import ModelGraph
@@ -139,6 +140,7 @@ def cut_model(
         remove_channels(module, cut.axis, cut.removed)
     for name in {cut.module for cut in cuts}:
         _return_borrowed(modules[name], borrowed)
+    keep_dense(network)
     return keep_sound(network)
 
 

@@ -12,6 +12,7 @@ from autocompress.graph.slicing import prune_groups, remove_channels
 from autocompress.graph.structure import ChannelGroup
 from autocompress.graph.tracing import trace
 from autocompress.graph.widths import pruned_widths
+from autocompress.transform.compress import compress_model
 from zoo import VisionTransformer
 
 
@@ -210,3 +211,41 @@ def test_projections_of_attention_in_one_module_are_counted() -> None:
     assert costs[1]["parameters"] == left
     saved = costs[0]["size_bytes"] - costs[1]["size_bytes"]
     assert saved == pytest.approx(4 * (graph.parameters - left), abs=100)  # the cut is noted
+
+
+class _Padded(nn.Module):
+    """An encoder of padded sequences, whose evaluation goes by nested tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+        self.e, self.h = nn.TransformerEncoder(layer, 2), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor, pad: Tensor) -> Tensor:
+        return self.h(self.e(x, src_key_padding_mask=pad)[:, 0])
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize(
+    "candidate",
+    [
+        Candidate(pruning_ratios={"e.layers.1.self_attn": 0.5}),
+        Candidate(dropped_blocks=("e.layers.0",)),
+    ],
+)
+def test_encoders_of_padded_sequences_run_after_surgery(candidate: Candidate) -> None:
+    model, x, pad = _Padded().eval(), torch.randn(2, 6, 16), torch.zeros(2, 6, dtype=torch.bool)
+    pad[1, 4:] = True
+    graph = trace(model, (x, pad))
+    compressed = compress_model(model, graph, candidate, ((x, pad), {}))
+    with torch.no_grad():
+        found = compressed(x, pad)
+    torch.testing.assert_close(found, compressed(x, pad))  # with gradients, nothing is nested
+    assert model.e.use_nested_tensor
+
+
+def test_groups_of_encoders_of_padded_sequences_are_removed_in_place() -> None:
+    model, x, pad = _Padded().eval(), torch.randn(2, 6, 16), torch.zeros(2, 6, dtype=torch.bool)
+    prune_groups(model, [(trace(model, (x, pad)).group("e.layers.1.self_attn"), [0])])
+    with torch.no_grad():
+        assert model(x, pad).shape == (2, 5)

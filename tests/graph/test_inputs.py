@@ -1,3 +1,6 @@
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import nn
@@ -59,3 +62,46 @@ def test_a_model_that_cannot_be_copied_is_named() -> None:
 def test_one_line_keeps_the_first_line() -> None:
     assert one_line(RuntimeError("first\nsecond")) == "RuntimeError: first"
     assert one_line(KeyError()) == "KeyError"
+
+
+@dataclass
+class _Answer:
+    logits: torch.Tensor
+    length: int = 3
+
+
+class _Loop:
+    """An object that holds a tensor and itself."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor, self.own = tensor, self
+
+
+def test_tensors_of_objects_are_listed() -> None:
+    a, b = torch.zeros(1), torch.ones(1)
+    found = output_tensors([_Answer(a), _Loop(b), nn.Linear(1, 1), torch.float32])
+    assert found[0] is a
+    assert found[1] is b
+    assert len(found) == 2
+
+
+def test_tensors_inside_of_containers_are_cut_like_others() -> None:
+    class Pair(NamedTuple):
+        hidden: torch.Tensor
+        cell: torch.Tensor
+
+    pair = Pair(torch.zeros(5, 4), torch.ones(1, 5, 4))
+    given = ModelInputs.of((pair, torch.zeros(5, 3), {"mask": [torch.zeros(5)]}))
+    plain = given.plain()
+    assert given.batch_size == 5
+    assert [tuple(tensor.shape) for tensor in plain.tensors] == [(2, 4), (1, 5, 4), (2, 3), (2,)]
+    assert isinstance(plain.args[0], Pair)
+
+
+def test_runs_draw_the_same_numbers_and_leave_the_generator() -> None:
+    state, layer = torch.get_rng_state(), nn.Dropout().train()
+    inputs = ModelInputs.of(torch.ones(4, 16))
+    state = torch.get_rng_state()
+    (first,), (second,) = inputs.run_alike(layer), inputs.run_alike(layer)
+    assert torch.equal(first, second)
+    assert torch.equal(torch.get_rng_state(), state)

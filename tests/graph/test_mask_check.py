@@ -1,6 +1,6 @@
 import copy
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -222,3 +222,149 @@ def test_a_channel_that_is_read_by_its_number_keeps_its_group_whole(number: int)
     group, _ = _traced(_Gate(number), 3, 8, 8).groups
     assert not group.prunable
     assert "mask check" in group.reason or "does not run" in group.reason
+
+
+@dataclass
+class _Output:
+    logits: torch.Tensor
+
+
+class _Wrapped(nn.Module):
+    """Returns an object instead of a tensor."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> _Output:
+        return _Output(self.net(x))
+
+
+def test_outputs_inside_of_objects_are_compared() -> None:
+    groups = _traced(_Wrapped(_Gate(3)), 3, 8, 8).group_by_name
+    assert not groups["net.conv"].prunable
+    assert groups["net.fc"].reason == "output layer"
+
+
+def test_without_numbers_to_compare_nothing_is_pruned() -> None:
+    class Labels(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x).argmax(1)
+
+    group = _traced(Labels(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), 4).group("0")
+    assert "no numbers to compare" in group.reason
+
+
+@pytest.mark.parametrize("zeros", [0.0, 1.0])
+def test_a_head_of_zeros_hides_nothing(zeros: float) -> None:
+    model = _Gate(3)
+    nn.init.zeros_(model.fc.weight)
+    nn.init.constant_(model.fc.bias, zeros)
+    assert not _traced(model, 3, 8, 8).group("conv").prunable
+
+
+@pytest.mark.parametrize("shape", [(), (8, 1, 1)])
+def test_branches_that_begin_at_nothing_are_tested(shape: tuple[int, ...]) -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.conv = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1)
+            self.gamma = nn.Parameter(torch.zeros(shape))
+            self.head = nn.Conv2d(8, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.stem(x)
+            y = self.conv(x)
+            return self.head(x + self.gamma * y * torch.sigmoid(y[:, 3:4]))
+
+    assert not _traced(Gated(), 3, 4, 4).group("stem").prunable
+
+
+def test_what_is_compared_in_training_must_run_without_channels() -> None:
+    class Helped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.h = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+            self.aux = nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = functional.relu(self.a(x))
+            out = self.h(functional.relu(self.b(x)))
+            return out + self.aux(x) if self.training else out
+
+    groups = _traced(Helped(), 4).group_by_name
+    assert groups["a"].reason.startswith("the model cannot be trained without them (")
+    assert groups["b"].prunable
+
+
+def test_infinite_entries_stay_and_the_others_move() -> None:
+    mask = torch.zeros(2, 3)
+    mask[0, 1] = float("-inf")
+    (moved,) = perturbed(ModelInputs.of(mask), torch.Generator().manual_seed(0)).tensors
+    assert torch.equal(moved.isinf(), mask.repeat(4, 1).isinf())
+    assert not moved.isnan().any()
+    assert moved[1:2].unique().numel() == 3
+
+
+def test_a_mask_that_is_added_refuses_nothing() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.score, self.h = nn.Linear(4, 8), nn.Linear(8, 1), nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            x = functional.relu(self.a(x))
+            share = (self.score(x) + mask[..., None]).softmax(1)
+            return self.h((share * x).sum(1))
+
+    mask = torch.zeros(2, 5)
+    mask[1, 3:] = float("-inf")
+    group = trace(Masked(), (torch.randn(2, 5, 4), mask)).group("a")
+    assert group.prunable, group.reason
+
+
+def test_what_samples_in_evaluation_keeps_its_groups() -> None:
+    class Sampling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.mean, self.wide = nn.Linear(4, 8), nn.Linear(8, 3), nn.Linear(8, 3)
+            self.b, self.h = nn.Linear(3, 8), nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = functional.relu(self.a(x))
+            mean, wide = self.mean(x), self.wide(x).exp()
+            z = mean + wide * torch.randn_like(wide)
+            return self.h(functional.relu(self.b(z)))
+
+    groups = _traced(Sampling(), 4).group_by_name
+    assert groups["a"].prunable, groups["a"].reason
+    assert groups["b"].prunable, groups["b"].reason
+    assert not groups["mean"].prunable
+
+
+@pytest.mark.parametrize("name", ["new_zeros", "zeros_like"])
+def test_tensors_of_the_same_form_refuse_nothing(name: str) -> None:
+    class Former(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.h = nn.Linear(4, 8), nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.a(x)
+            low = x.new_zeros(x.shape) if name == "new_zeros" else torch.zeros_like(x)
+            return self.h(torch.maximum(x, low))
+
+    group = _traced(Former(), 4).group("a")
+    assert group.prunable, group.reason
+
+
+def test_batch_norms_that_take_named_inputs_are_calibrated() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.bn, self.h = nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.h(functional.relu(self.bn(input=self.a(x))))
+
+    assert _traced(Named(), 4).group("a").prunable

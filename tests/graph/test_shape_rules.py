@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from autocompress.graph.inputs import tensors_of
 from autocompress.graph.labels import Marks
 from autocompress.graph.math_rules import MATH_RULES
-from autocompress.graph.propagation import Propagation, tensors_of
+from autocompress.graph.propagation import Propagation
 from autocompress.graph.shape_rules import SHAPE_RULES, matched_axes
 
 CHANNELS = 8

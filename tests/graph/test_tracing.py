@@ -230,3 +230,57 @@ class _Metadata(nn.Module):
 def test_weights_of_which_only_the_form_is_read_are_quantised() -> None:
     graph = trace(_Metadata(), torch.randn(2, 4))
     assert {layer.name: layer.reason for layer in graph.layers} == {"a": "", "b": ""}
+
+
+def test_a_model_that_returns_no_tensor_is_refused() -> None:
+    class Silent(nn.Linear):
+        def forward(self, x: torch.Tensor) -> list[float]:
+            return super().forward(x).flatten().tolist()
+
+    with pytest.raises(TraceError, match=r"output of Silent.*got list"):
+        trace(Silent(2, 2), torch.zeros(2, 2))
+
+
+def test_an_axis_as_long_as_the_batch_is_not_cut() -> None:
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.h = nn.Linear(3, 8), nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            shares = (x @ x.transpose(1, 2) + mask).softmax(-1)
+            return self.h(functional.relu(shares @ self.a(x)))
+
+    graph = trace(Attending(), (torch.randn(4, 4, 3), torch.zeros(4, 4)))
+    assert graph.group("a").prunable, graph.group("a").reason
+
+
+def test_states_inside_of_tuples_are_cut_with_the_examples() -> None:
+    class Cell(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.x, self.h, self.head = nn.Linear(3, 8), nn.Linear(6, 8), nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor, state: tuple[torch.Tensor]) -> torch.Tensor:
+            return self.head(torch.relu(self.x(x) + self.h(state[0])))
+
+    graph = trace(Cell(), (torch.randn(5, 3), (torch.randn(5, 6),)))
+    assert graph.group("x").prunable, graph.group("x").reason
+
+
+@pytest.mark.parametrize("examples", [1, 2, 3])
+def test_operations_that_depend_on_the_batch_are_not_quantised(examples: int) -> None:
+    class Looping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.f, self.h = nn.Conv2d(3, 4, 1), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.f(x)
+            return self.h(torch.stack([(one * one.amax()).mean((1, 2)) for one in y]))
+
+    graph = trace(Looping(), torch.randn(examples, 3, 4, 4))
+    assert not any(layer.quantisable for layer in graph.layers)
+    assert graph.layer("h").reason == (
+        "the model runs other operations for another number of examples"
+    )

@@ -11,6 +11,7 @@ from autocompress.core.target import Target
 from autocompress.errors import InvalidInputError
 from autocompress.space.bound import BoundSpace
 from autocompress.space.preset import SearchSpace
+from autocompress.transform.compress import check_runnable
 from toy_graphs import residual_graph
 
 SPACE = SearchSpace.load("cnn").bind_graph(residual_graph(4, 32))
@@ -212,3 +213,25 @@ def test_samples_and_mutations_reach_every_criterion():
     start = space.uniform(8, 8, 0.5)
     mutated = {space.mutate(start, seed, 0.5).criterion for seed in range(40)}
     assert sampled == mutated == {"l1", "taylor", "fpgm"}
+
+
+@pytest.mark.parametrize(
+    ("precisions", "bits"), [(((4, 4), (32, 32)), 32), (((4, 4), (8, 8), (32, 32)), 8)]
+)
+def test_the_ends_take_activation_bits_that_the_target_executes(
+    precisions: tuple[tuple[int, int], ...], bits: int
+) -> None:
+    target = replace(Target.named("onnxruntime-cpu"), precisions=precisions)
+    choices = {"weight_bits": [4], "activation_bits": [4], "end_bits": 8}
+    space = SearchSpace.load({"quantisation": choices}).bind_graph(residual_graph(1, 8), target)
+    four = space.uniform(4, 4, 0.0)
+    check_runnable(four, target)
+    assert four.layers["conv1"] == LayerConfig(weight_bits=8, activation_bits=bits)
+    assert four.layers["blocks.0.conv1"] == LayerConfig(weight_bits=4, activation_bits=4)
+    assert (space.fingerprint != replace(space, end_activation_bits=0).fingerprint) == (bits > 8)
+
+
+def test_ratios_of_zero_need_no_criterion():
+    space = replace(SPACE, criteria=("taylor", "l2"))
+    nothing = Candidate(pruning_ratios={"blocks.1.conv1": 0.0})
+    assert space.canonical(nothing) == space.canonical(Candidate())

@@ -33,6 +33,7 @@ from autocompress.space.sections import (
         (Range, {"low": 0.0, "high": 1.0, "log": True}),
         (Distillation, {"temperature": {"low": 0.0, "high": 4.0}}),
         (Distillation, {"kd_weight": {"low": 0.0, "high": 1.5}}),
+        (Distillation, {"method": "features", "feature_weight": {"low": 0.0, "high": 2e6}}),
     ],
 )
 def test_values_that_mean_nothing_are_refused(section: type, values: dict[str, object]) -> None:

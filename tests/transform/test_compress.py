@@ -3,11 +3,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.errors import InvalidInputError
 from autocompress.graph.tracing import trace
 from autocompress.transform.compress import calibrate_grids, compress_model, rebuild_model
+from autocompress.transform.compressed import CompressedModel
+from autocompress.transform.discovery import discover_plan
+from autocompress.transform.record import SurgeryRecord
 from seasoned import compressed, pruned, seasoned, uniform
 
 
@@ -140,3 +144,25 @@ def test_calibration_does_not_remember_earlier_batches() -> None:
     calibrate_grids(result, halves, lambda network, batch: network(batch), "minmax")
     for quantiser, grid in zip(result.quantisers, grids, strict=True):
         torch.testing.assert_close(quantiser.get_extra_state(), grid, rtol=1e-4, atol=1e-5)
+
+
+def test_grids_that_calibration_did_not_reach_are_named() -> None:
+    class Skipping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.relu(self.a(x))
+            return self.b(x.sin()) if x.shape[1:] == (4,) and len(x) > 2 else x
+
+    layers = {name: LayerConfig(weight_bits=8, activation_bits=8) for name in ("a", "b")}
+    plan = discover_plan(Skipping(), ((torch.randn(3, 4),), {}), layers)
+    record = SurgeryRecord(
+        candidate=Candidate(layers=layers), plan=plan, quantised={"a": 8, "b": 8}
+    )
+    compressed = CompressedModel(Skipping(), record)
+    calibrate_grids(compressed, [torch.randn(3, 4)], lambda model, batch: model(batch))
+    assert compressed.calibrated
+    with pytest.raises(InvalidInputError, match=r"none for 1 of them, such as 'b\.input'"):
+        calibrate_grids(compressed, [torch.randn(2, 4)], lambda model, batch: model(batch))
