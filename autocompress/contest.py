@@ -280,7 +280,7 @@ def _feeds(contest: Contest, seed: int) -> list[dict[str, Any]]:
     session = open_model(original_path(contest), Target.named("onnxruntime-cpu"))
     splits = make_splits(contest.judged, seed=seed)
     calls = [contest.task.arguments(contest.model, batch) for batch in splits.calibration]
-    return [feed_of(session, (*args, *kwargs.values())) for args, kwargs in calls]
+    return [feed_of(session, args, kwargs) for args, kwargs in calls]
 
 
 def _files(result: api.SearchResult) -> list[Path]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from autocompress.artifact.export import Artifact, feed_of
 from autocompress.artifact.session import Session, open_model
@@ -137,11 +138,15 @@ def measure_latency(
     resolved = resolve_target(target)[0]
     path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
     inputs, size = ModelInputs.of(example_inputs), resolved.batch_size
-    tensors = [t[torch.arange(size) % len(t)] if t.dim() else t for t in inputs.tensors]
+    args, kwargs = tree_map_only(
+        Tensor,
+        lambda t: t[torch.arange(size) % len(t)] if t.dim() else t,
+        (inputs.args, dict(inputs.kwargs)),
+    )
 
     def first() -> tuple[Session, dict[str, NDArray[Any]]]:
         session = open_model(path, resolved)
-        feed = feed_of(session, tensors)
+        feed = feed_of(session, args, kwargs)
         session.run(None, feed)
         return session, feed
 

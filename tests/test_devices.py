@@ -69,3 +69,25 @@ def test_latency_is_not_measured_of_nothing(tmp_path: Path) -> None:
             torch.randn(1, 3, 8, 8),
             seconds="long",  # type: ignore[arg-type]
         )
+
+
+class _Scaled(torch.nn.Module):
+    """Takes tokens and weights of another type, so that none fits in the place of the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding(5, 4)
+
+    def forward(self, tokens: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = (self.table(tokens) * weights[..., None]).sum(1)
+        return found
+
+
+def test_latency_is_measured_on_inputs_by_name(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tokens, weights = torch.zeros(2, 3, dtype=torch.int64), torch.ones(2, 3)
+    inputs = {"tokens": tokens, "weights": weights}
+    compressed = ac.compress(_Scaled().eval(), ac.Candidate(), inputs)
+    artifact = ac.export(compressed, tmp_path / "model.onnx", inputs)
+    turned = {"weights": weights, "tokens": tokens}
+    assert ac.measure_latency(artifact, "onnxruntime-cpu", turned, seconds=0.1).median_ms > 0

@@ -1,7 +1,7 @@
 """Write both files of an artifact, and check the runnable one against its model."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from autocompress.artifact.exact import ExactModel
-from autocompress.artifact.example_call import refilled, tensors_of
+from autocompress.artifact.example_call import ExampleCall, refilled, tensors_of
 from autocompress.artifact.onnx_file import write_onnx
 from autocompress.artifact.packed import write_packed
 from autocompress.artifact.saturation import saturates
 from autocompress.artifact.session import open_model
 from autocompress.artifact.torch_file import write_program
 from autocompress.core.target import FLOAT, Target
-from autocompress.errors import ExportError, WrongTypeError, explain
+from autocompress.errors import ExportError, InvalidInputError, WrongTypeError, explain
 from autocompress.graph.operations import Inputs
 from autocompress.transform.compressed import CompressedModel
 
@@ -154,7 +154,7 @@ def check_outputs(
             )
         )
     session = open_model(path, replace(target, threads=1))
-    got = session.run(None, feed_of(session, (*args, *kwargs.values())))
+    got = session.run(None, feed_of(session, args, kwargs))
     if [array.shape for array in got] != [tuple(tensor.shape) for tensor in expected]:
         raise ExportError(
             explain(
@@ -188,14 +188,53 @@ def _difference(expected: Tensor, got: NDArray[Any]) -> float:
     return float(np.nan_to_num(np.abs(wanted - got).mean() / scale, nan=np.inf))
 
 
-def feed_of(session: Any, values: Iterable[Any]) -> dict[str, NDArray[Any]]:
-    """Pair the inputs of a session with tensors, in order."""
-    tensors = tensors_of(list(values))
+def feed_of(
+    session: Any, values: Iterable[Any], named: Mapping[str, Any] | None = None
+) -> dict[str, NDArray[Any]]:
+    """Pair the inputs of a session with the tensors of one call.
+
+    Args:
+        session: An open file.
+        values: Positional arguments; their tensors go in order.
+        named: Keyword arguments: their tensors go by name, in order where no input has it.
+
+    Raises:
+        InvalidInputError: If there are more or fewer tensors than inputs.
+    """
+    args = list(values)
+    call = ExampleCall(args=tuple(args), kwargs=named or {})
+    found = list(zip(call.names, call.tensors, strict=True))
     names = [entry.name for entry in session.get_inputs()]
+    if len(found) != len(names):
+        raise InvalidInputError(
+            explain(
+                "the inputs",
+                expected=f"{len(names)} tensors ({', '.join(names)})",
+                got=len(found),
+                remedy="call the file as the model that it was exported from",
+            )
+        )
+    start = len(tensors_of(args))
+    taken = {name for name, _ in found[start:] if name in names}
+    free = (name for name in names if name not in taken)
     return {
-        name: tensor.detach().cpu().contiguous().numpy()
-        for name, tensor in zip(names, tensors, strict=True)
+        name if place >= start and name in taken else next(free): _array(tensor)
+        for place, (name, tensor) in enumerate(found)
     }
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    if tensor.dtype == torch.bfloat16:
+        raise InvalidInputError(
+            explain(
+                "the inputs",
+                expected="numbers of numpy's types",
+                got="bfloat16",
+                remedy="give them as float32, and a model that takes that",
+            )
+        )
+    array: NDArray[Any] = tensor.detach().cpu().contiguous().numpy()
+    return array
 
 
 class RuntimeModule(nn.Module):
@@ -218,9 +257,9 @@ class RuntimeModule(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the file on tensors; outputs are on the device of the first."""
-        tensors = tensors_of((args, kwargs))
-        arrays = self._session.run(None, feed_of(self._session, tensors))
-        outputs = [torch.from_numpy(array).to(tensors[0].device) for array in arrays]
+        device = tensors_of((args, kwargs))[0].device
+        arrays = self._session.run(None, feed_of(self._session, args, kwargs))
+        outputs = [torch.from_numpy(array).to(device) for array in arrays]
         return refilled(self._like, outputs) if tensors_of(self._like) else outputs[0]
 
 

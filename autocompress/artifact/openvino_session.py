@@ -91,9 +91,12 @@ _TYPES = {
     "f64": "tensor(double)",
     "f32": "tensor(float)",
     "f16": "tensor(float16)",
+    "bf16": "tensor(bfloat16)",
     "i64": "tensor(int64)",
     "i32": "tensor(int32)",
+    "i16": "tensor(int16)",
     "i8": "tensor(int8)",
+    "u16": "tensor(uint16)",
     "u8": "tensor(uint8)",
     "boolean": "tensor(bool)",
 }

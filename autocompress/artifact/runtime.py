@@ -26,6 +26,9 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (
 )
 """What ONNX Runtime raises when it refuses a model or a batch."""
 
+OPENING_ERRORS: tuple[type[Exception], ...] = (*RUNTIME_ERRORS, UnicodeDecodeError)
+"""What opening a model raises: names in a damaged one may be no text."""
+
 STOP_SPINNING = ("session.force_spinning_stop", "1")
 """Lets threads rest once a run has ended, so that they disturb no other session timed in turns."""
 
@@ -82,7 +85,7 @@ def open_session(
     options.add_session_config_entry(*STOP_SPINNING)
     try:
         session = onnxruntime.InferenceSession(source, options, providers=list(providers))
-    except RUNTIME_ERRORS as error:
+    except OPENING_ERRORS as error:
         raise InvalidInputError(
             explain(
                 name,
@@ -142,8 +145,8 @@ def bind_inputs(session: Any, inputs: Inputs) -> dict[str, Array]:
             )
         )
     return {
-        name: np.ascontiguousarray(
-            array, dtype=np.float32 if nodes[name] == "tensor(float)" else None
+        name: np.asarray(
+            array, dtype=np.float32 if nodes[name] == "tensor(float)" else None, order="C"
         )
         for name, array in inputs.items()
     }

@@ -62,10 +62,11 @@ def open_model(model: Path | bytes, target: Target) -> Session:
                 remedy="export the model for this target",
             )
         )
-    from autocompress.artifact.torch_file import read_program
+    from autocompress.artifact.torch_file import read_named_program
     from autocompress.artifact.torch_session import TorchSession
 
-    return TorchSession.of_program(read_program(model), target)
+    program, names = read_named_program(model)
+    return TorchSession.of_program(program, target, names)
 
 
 def check_available(target: Target) -> None:

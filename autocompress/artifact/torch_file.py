@@ -1,8 +1,8 @@
 """Write a compressed model as a torch.export program, for targets that run PyTorch."""
 
 import copy
+import json
 from pathlib import Path
-from zipfile import BadZipFile
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from autocompress.errors import ExportError, InvalidInputError, MissingFileError
 from autocompress.graph.inputs import one_line
 from autocompress.graph.operations import Inputs
 from autocompress.transform.compressed import CompressedModel
+
+NAMES = "input_names.json"
+"""What is kept beside a program: names of its inputs, which tell keywords apart."""
 
 
 def write_program(compressed: CompressedModel, path: Path, inputs: Inputs) -> None:
@@ -54,11 +57,23 @@ def write_program(compressed: CompressedModel, path: Path, inputs: Inputs) -> No
                     remedy="simplify the forward pass, or compress a submodule",
                 )
             ) from error
-        write_atomic(path, lambda temporary: torch.export.save(program, temporary))
+        names = {NAMES: json.dumps(call.names)}
+        write_atomic(
+            path, lambda temporary: torch.export.save(program, temporary, extra_files=names)
+        )
 
 
 def read_program(path: Path) -> "torch.export.ExportedProgram":
-    """Read a file that `write_program` wrote.
+    """Read a file that `write_program` wrote; see `read_named_program`."""
+    return read_named_program(path)[0]
+
+
+def read_named_program(path: Path) -> tuple["torch.export.ExportedProgram", list[str]]:
+    """Read a file that `write_program` wrote, with the names of its inputs.
+
+    Returns:
+        The program, and what its inputs are called: keywords, or numbers where there are none;
+        empty for programs of other origin.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -70,8 +85,10 @@ def read_program(path: Path) -> "torch.export.ExportedProgram":
         )
     try:
         with quiet():
-            return torch.export.load(path)
-    except (BadZipFile, RuntimeError, ValueError, KeyError, OSError) as error:
+            extra = {NAMES: ""}
+            program = torch.export.load(path, extra_files=extra)
+            return program, [str(name) for name in json.loads(extra[NAMES] or "[]")]
+    except Exception as error:  # what torch asserts and decodes of a damaged file is its own
         raise InvalidInputError(
             explain(
                 f"'{path}'",

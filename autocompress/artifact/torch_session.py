@@ -14,9 +14,12 @@ from autocompress.core.target import TORCH_COMPILED, TORCH_CUDA, Target
 _NAMES = {
     torch.float64: "tensor(double)",
     torch.float16: "tensor(float16)",
+    torch.bfloat16: "tensor(bfloat16)",
     torch.int64: "tensor(int64)",
     torch.int32: "tensor(int32)",
+    torch.int16: "tensor(int16)",
     torch.int8: "tensor(int8)",
+    torch.uint16: "tensor(uint16)",
     torch.uint8: "tensor(uint8)",
     torch.bool: "tensor(bool)",
 }
@@ -39,20 +42,28 @@ class TorchSession:
         self._nodes, self._threads = list(nodes), target.threads
 
     @classmethod
-    def of_program(cls, program: "torch.export.ExportedProgram", target: Target) -> "TorchSession":
-        """Open an exported program."""
-        names = program.graph_signature.user_inputs
+    def of_program(
+        cls,
+        program: "torch.export.ExportedProgram",
+        target: Target,
+        names: Sequence[str] = (),
+    ) -> "TorchSession":
+        """Open an exported program; without names for its inputs, they are called as it does."""
         values = {
             node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"
         }
+        inputs = [
+            str(name)
+            for name in program.graph_signature.user_inputs
+            if isinstance(values.get(name), Tensor)
+        ]
         nodes = [
             InputNode(
-                name=str(name),
-                type=_NAMES.get(values[name].dtype, "tensor(float)"),
-                shape=tuple(n if isinstance(n, int) else "batch" for n in values[name].shape),
+                name=name,
+                type=_NAMES.get(values[key].dtype, "tensor(float)"),
+                shape=tuple(n if isinstance(n, int) else "batch" for n in values[key].shape),
             )
-            for name in names
-            if isinstance(values.get(name), Tensor)
+            for key, name in zip(inputs, names or inputs, strict=True)
         ]
         return cls(program.module(), nodes, target)
 

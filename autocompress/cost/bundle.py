@@ -1,6 +1,6 @@
 """Profiles of devices that are elsewhere: models to take there, one file to bring back."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from autocompress.core.files import read_json, write_bytes, write_json, write_te
 from autocompress.core.schema import SCHEMA_VERSION, check_record
 from autocompress.core.target import ONNXRUNTIME, Target
 from autocompress.cost import bundle_runner
+from autocompress.cost.content import checked_content
 from autocompress.cost.kernel_key import KernelKey
 from autocompress.cost.profile import DeviceProfile, HasGraph
 from autocompress.cost.profiling import COPIES, kernel_model
@@ -21,6 +22,7 @@ PROBE = "probe.onnx"
 
 _KEYS = ("target", "model", "copies", "kernels", "networks")
 _MEASURED = (*_KEYS, "device", "versions", "created", "kernel_ms", "network_ms")
+_EXPECTED, _REMEDY = "measurements of a bundle", "run the bundle's runner.py again"
 _OPTIONAL = ("network_samples_ms", "noisy", "probe")
 
 
@@ -102,10 +104,10 @@ def read_measured(path: Path, space: HasGraph | ModelGraph) -> DeviceProfile:
         MissingFileError: If there is no such file.
         InvalidInputError: If it is no such file, or belongs to another model.
     """
-    record = check_record(
-        read_json(path), what=f"'{path}'", keys=(*_MEASURED, *_OPTIONAL), required=_MEASURED
-    )
+    decoded, keys = read_json(path), (*_MEASURED, *_OPTIONAL)
     graph = space if isinstance(space, ModelGraph) else space.graph
+    with checked_content(path, _EXPECTED, remedy=_REMEDY):
+        record = check_record(decoded, what="the file", keys=keys, required=_MEASURED)
     if record["model"] != graph.fingerprint:
         raise InvalidInputError(
             explain(
@@ -115,15 +117,22 @@ def read_measured(path: Path, space: HasGraph | ModelGraph) -> DeviceProfile:
                 remedy="give the configuration that the bundle was written with",
             )
         )
+    with checked_content(path, _EXPECTED, remedy=_REMEDY):
+        return _profile(record, graph)
+
+
+def _profile(record: Mapping[str, Any], graph: ModelGraph) -> DeviceProfile:
     profile = DeviceProfile(
         target=Target.from_json(record["target"]),
         device=str(record["device"]),
         versions=dict(record["versions"]),
         created=str(record["created"]),
-        kernels={KernelKey.parse(key): float(ms) for key, ms in record["kernel_ms"].items()},
+        kernels={KernelKey.parse(key): ms for key, ms in record["kernel_ms"].items()},
     )
+    times = record["network_ms"]
+    networks = record["networks"] if times else []  # a runner may leave them out
     anchors = [
-        profile.anchor(graph, Candidate.from_json(network["candidate"]), float(ms))
-        for network, ms in zip(record["networks"], record["network_ms"], strict=False)
+        profile.anchor(graph, Candidate.from_json(network["candidate"]), ms)
+        for network, ms in zip(networks, times, strict=True)
     ]
     return profile.refit(anchors) if anchors else profile

@@ -1,5 +1,6 @@
 """From the sum of kernels to a latency: a line per precision, and a price per boundary."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from autocompress.core.candidate import Candidate
-from autocompress.core.schema import check_record
+from autocompress.core.schema import check_number, check_record
 from autocompress.cost.latency_table import check_times
+from autocompress.errors import check_type
 
 BOUNDARY_MS = 0.015
 """What a change of precision costs until one was measured: two conversions of a small tensor."""
@@ -37,6 +39,9 @@ class Anchor:
 
     def __post_init__(self) -> None:
         check_times({"latency_ms": self.latency_ms, "kernel_ms": self.kernel_ms})
+        check_type("anchor 'boundaries'", self.boundaries, int)
+        check_number("anchor 'boundaries'", self.boundaries, low=0)
+        check_type("anchor 'model'", self.model, str)
 
     def to_json(self) -> dict[str, Any]:
         """Return the anchor as a JSON object."""
@@ -59,10 +64,14 @@ class Anchor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Correction:
-    """Latency as `offset_ms + scale * kernel_ms`."""
+    """Latency as `offset_ms + scale * kernel_ms`; both are finite, `scale` >= 0."""
 
     offset_ms: float = 0.0
     scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("correction 'offset_ms'", self.offset_ms, low=-math.inf)
+        check_number("correction 'scale'", self.scale, low=0.0)
 
 
 def fit_correction(anchors: Sequence[Anchor]) -> Correction:

@@ -60,7 +60,8 @@ class KernelKey:
     bits: int = FLOAT
 
     def __post_init__(self) -> None:
-        numbers = (self.in_channels, self.out_channels, self.groups, *self.kernel, *self.stride)
+        channels = (self.in_channels, self.out_channels, self.groups)
+        numbers = (*channels, *self.kernel, *self.stride, *self.size)
         if self.kind not in KINDS or self.bits not in (INT8, FLOAT) or min(numbers) < 1:
             raise InvalidInputError(
                 explain(

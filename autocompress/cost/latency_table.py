@@ -101,7 +101,8 @@ def interpolate(times: Mapping[int, float], width: int) -> float:
 def check_times(times: Mapping[str, float]) -> None:
     """Refuse times that are not positive numbers of milliseconds."""
     for name, ms in times.items():
-        if not (isinstance(ms, (int, float)) and math.isfinite(ms) and ms > 0):
+        number = isinstance(ms, (int, float)) and not isinstance(ms, bool)
+        if not (number and math.isfinite(ms) and ms > 0):
             raise InvalidInputError(
                 explain(
                     f"time of '{name}'",

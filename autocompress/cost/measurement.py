@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -334,16 +334,16 @@ def example_arrays(
             batch_size if axis == 0 and not isinstance(size, int) else size
             for axis, size in enumerate(node.shape)
         ]
-        if not all(isinstance(size, int) for size in shape):
+        kind = _NUMPY_TYPES.get(node.type)
+        if kind is None or not all(isinstance(size, int) for size in shape):
             raise InvalidInputError(
                 explain(
                     f"model input '{node.name}'",
-                    expected="a fixed shape after the batch axis",
-                    got=node.shape,
+                    expected="numpy's numbers, and a fixed shape after the batch axis",
+                    got=f"{node.type} of shape {node.shape}",
                     remedy="give example inputs",
                 )
             )
-        kind = _NUMPY_TYPES.get(node.type, np.float32)
         floating = np.issubdtype(kind, np.floating)
         drawn = rng.standard_normal(shape) if floating else np.zeros(shape)
         arrays[node.name] = drawn.astype(kind)
@@ -365,14 +365,12 @@ def device_name(runtime: str = ONNXRUNTIME) -> str:
     return next(names, "") or platform.processor() or platform.machine()
 
 
-_NUMPY_TYPES = {
+_NUMPY_TYPES: Mapping[str, type[np.generic]] = {
     "tensor(double)": np.float64,
-    "tensor(float16)": np.float16,
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-    "tensor(int8)": np.int8,
-    "tensor(uint8)": np.uint8,
+    "tensor(float)": np.float32,
     "tensor(bool)": np.bool_,
+    **{f"tensor({t.__name__})": t for t in (np.float16, np.int64, np.int32, np.int16, np.int8)},
+    **{f"tensor({t.__name__})": t for t in (np.uint64, np.uint32, np.uint16, np.uint8)},
 }
 
 

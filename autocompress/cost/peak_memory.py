@@ -13,6 +13,9 @@ from autocompress.graph.widths import WidthColumns
 
 IntArray = NDArray[np.int64]
 
+TOKEN_BITS = 64
+"""Bits of a token's number, as PyTorch and ONNX files take them."""
+
 
 def peak_activation_bytes(
     graph: ModelGraph, population: Population, widths: Mapping[str, WidthColumns]
@@ -22,7 +25,8 @@ def peak_activation_bytes(
     Layers run one after the other. While one runs, its input, its output and
     the input of the residual block that it lies in are held; normalisations,
     activation functions and additions work in place. A tensor takes the bits
-    at which the next layer reads it.
+    at which the next layer reads it; numbers of tokens, which embeddings read, take
+    `TOKEN_BITS`.
 
     Args:
         graph: The structure of the original model.
@@ -38,7 +42,7 @@ def peak_activation_bytes(
         for name in widths
     }
     read = {
-        name: _elements(layer, layer.input_shape, widths[name].in_channels) * bits[name]
+        name: _read_bits(layer, widths[name].in_channels, bits[name])
         for name, layer in graph.layer_by_name.items()
     }
     held: dict[str, IntArray | int] = dict.fromkeys(widths, 0)
@@ -56,6 +60,13 @@ def peak_activation_bytes(
         peak = np.where(left.standing, np.maximum(peak, read[name] + written + held[name]), peak)
         after = np.where(left.standing, bits[name], after)
     return -(-peak // 8)
+
+
+def _read_bits(layer: Layer, channels: IntArray, bits: IntArray | int) -> IntArray:
+    """Count the bits of what a layer reads; the channels of an embedding are its vocabulary."""
+    if layer.type == "Embedding":
+        return np.full_like(channels, math.prod(layer.input_shape) * TOKEN_BITS)
+    return _elements(layer, layer.input_shape, channels) * bits
 
 
 def _elements(layer: Layer, shape: tuple[int, ...], channels: IntArray) -> IntArray:

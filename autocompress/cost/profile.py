@@ -16,8 +16,9 @@ from autocompress.artifact.session import check_available, runtime_version
 from autocompress.core.candidate import Candidate
 from autocompress.core.files import read_json, write_json
 from autocompress.core.population import Candidates
-from autocompress.core.schema import SCHEMA_VERSION, check_record
+from autocompress.core.schema import SCHEMA_VERSION, check_number, check_record
 from autocompress.core.target import Target
+from autocompress.cost.content import checked_content
 from autocompress.cost.correction import BOUNDARY_MS, Anchor, Correction, fit_correction
 from autocompress.cost.executed_graph import flow_of
 from autocompress.cost.kernel_key import KernelKey
@@ -29,7 +30,7 @@ from autocompress.cost.measurement import device_name
 from autocompress.cost.profiling import measure_kernels
 from autocompress.cost.sampling import sample_kernels
 from autocompress.cost.staircase import measure_step
-from autocompress.errors import InvalidInputError, explain
+from autocompress.errors import check_type
 from autocompress.graph.structure import ModelGraph
 
 MAX_KERNELS = 800
@@ -78,6 +79,7 @@ class DeviceProfile:
 
     def __post_init__(self) -> None:
         check_times({str(key): ms for key, ms in self.kernels.items()})
+        check_number("profile 'boundary_ms'", self.boundary_ms, low=0.0)
 
     def predict_latency(self, space: HasGraph | ModelGraph, candidate: Candidate) -> float:
         """Predict the latency of a candidate, without building it.
@@ -250,20 +252,8 @@ class DeviceProfile:
             InvalidInputError: If the file is not a device profile.
         """
         decoded = read_json(path)
-        try:
+        with checked_content(path, "a device profile", remedy="profile the device again"):
             return _from_record(decoded)
-        except KeyError as error:
-            problem = f"no key {error}"
-        except (AttributeError, TypeError, ValueError) as error:
-            problem = str(error).rstrip(".")
-        raise InvalidInputError(
-            explain(
-                f"'{path}'",
-                expected="a device profile",
-                got=f"this problem: {problem}",
-                remedy="profile the device again",
-            )
-        )
 
 
 class _Estimates:
@@ -395,6 +385,6 @@ def _from_record(decoded: object) -> DeviceProfile:
             name: Correction(**check_record(value, what="correction", keys=("offset_ms", "scale")))
             for name, value in record["corrections"].items()
         },
-        boundary_ms=float(record["boundary_ms"]),
-        version=int(record["version"]),
+        boundary_ms=record["boundary_ms"],
+        version=check_type("profile 'version'", record["version"], int),
     )

@@ -51,7 +51,7 @@ class TracedOperation:
     """One operation that returns tensors of floating-point numbers.
 
     Attributes:
-        kind: Name of the function.
+        kind: Name of the function; "relu6" for a `hardtanh` from zero on, as nn.ReLU6 calls it.
         inputs: Numbers of the floating-point tensors that it reads; the
             inputs of the model are -1, -2, ...
         outputs: How many floating-point tensors it returns; they take the
@@ -199,7 +199,7 @@ class _Recorder(TorchFunctionMode):
         if outputs:
             self.operations.append(
                 TracedOperation(
-                    kind=kind,
+                    kind=_told_apart(kind, args, kwargs),
                     inputs=tuple(inputs),
                     outputs=len(outputs),
                     owner=operand_owner(args, self.owners),
@@ -355,6 +355,15 @@ def norm_owners(model: nn.Module) -> dict[int, str]:
         for name, m in model.named_modules()
         if isinstance(m, kinds) and m.running_mean is not None
     }
+
+
+def _told_apart(kind: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """Name an operation; a `hardtanh` that cuts off negative numbers alone is a "relu6".
+
+    Only that one is part of a rounding: codes of its grid end at zero, as its values do.
+    """
+    lowest = kwargs.get("min_val", args[1] if len(args) > 1 else -1.0)
+    return "relu6" if kind == "hardtanh" and lowest == 0 else kind
 
 
 def _window(kind: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[int, ...]:

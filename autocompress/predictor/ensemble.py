@@ -3,10 +3,10 @@
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import scipy
@@ -18,8 +18,8 @@ from sklearn.ensemble import GradientBoostingRegressor
 from sklearn.linear_model import Ridge, RidgeCV
 
 from autocompress.core.files import UNREADABLE
-from autocompress.core.schema import SCHEMA_VERSION, check_record
-from autocompress.errors import InvalidInputError, MissingFileError, StudyError, explain
+from autocompress.core.schema import SCHEMA_VERSION, check_number, check_record
+from autocompress.errors import InvalidInputError, MissingFileError, StudyError, check_type, explain
 from autocompress.predictor.columns import Columns
 from autocompress.predictor.gaussian_process import GaussianProcess, fit_gaussian_processes
 from autocompress.predictor.warp import Warp
@@ -281,12 +281,14 @@ class AccuracyPredictor:
         try:
             with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 table, values = archive["X"], archive["y"]
-                decoded = json.loads(str(archive["record"]))
+                record = _checked_record(json.loads(str(archive["record"])))
+            scale, limit = record["common_scale"], record.get("limit")
+            fitted = cls(record["seed"], common_scale=scale, limit=limit).fit(table, values)
         except FileNotFoundError as error:
             raise MissingFileError(
                 explain(str(path), expected="a saved predictor", got="no file", remedy="save one")
             ) from error
-        except (ValueError, KeyError, *UNREADABLE) as error:
+        except (ValueError, TypeError, KeyError, RecursionError, *UNREADABLE) as error:
             raise StudyError(
                 explain(
                     str(path),
@@ -295,12 +297,9 @@ class AccuracyPredictor:
                     remedy="delete it and fit the predictor again",
                 )
             ) from error
-        keys = ("seed", "common_scale", "versions")
-        record = check_record(decoded, what=str(path), keys=(*keys, "limit"), required=keys)
         if record["versions"] != _versions():
             _log.warning("%s was fitted with %s; now %s", path, record["versions"], _versions())
-        scale, limit = record["common_scale"], record.get("limit")
-        return cls(record["seed"], common_scale=scale, limit=limit).fit(table, values)
+        return fitted
 
     def _trees(self, columns: int) -> GradientBoostingRegressor:
         """Make trees that see a part of many columns at a time."""
@@ -377,6 +376,18 @@ def _checked_rows(X: ArrayLike) -> FloatArray:  # noqa: N803  as scikit-learn
     if not np.isfinite(table).all():
         raise _refusal("'X'", "finite values", "NaN or infinity")
     return table
+
+
+def _checked_record(decoded: object) -> Mapping[str, Any]:
+    """Check what is kept beside the data of a saved predictor."""
+    keys = ("seed", "common_scale", "versions")
+    record = check_record(decoded, what="the record", keys=(*keys, "limit"), required=keys)
+    check_type("'seed'", record["seed"], int)
+    for column in check_type("'common_scale'", record["common_scale"], list):
+        check_type("'common_scale'", column, int)
+    if record.get("limit") is not None:
+        check_number("'limit'", record["limit"], low=-math.inf)
+    return record
 
 
 def _versions() -> dict[str, str]:

@@ -34,8 +34,9 @@ PLANNED_FUNCTIONS = (
 """Operations that ask for grids themselves, or pass them on."""
 
 CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
-MONOTONE_FUNCTIONS = frozenset({"relu", "relu_", "relu6", "hardtanh"})
-"""Operations that a runtime folds into the rounding of what comes before."""
+MONOTONE_FUNCTIONS = frozenset({"relu", "relu_", "relu6"})
+"""Operations that a runtime folds into the rounding of what comes before: they end at zero, where
+their grid does. That of a `hardtanh` ends half a step below its lower bound, so it stays apart."""
 
 _Use = tuple[tuple[int, int], str, int]
 """One use of a tensor: the tensors whose grid it needs, the consumer, the bits."""

@@ -20,8 +20,9 @@ from autocompress.artifact.packed import read_packed, write_packed
 from autocompress.artifact.runtime import open_session
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.target import Target
-from autocompress.errors import ExportError, WrongTypeError
+from autocompress.errors import ExportError, InvalidInputError, WrongTypeError
 from autocompress.graph.tracing import trace
+from autocompress.transform.compress import compress_model
 from autocompress.transform.compressed import CompressedModel
 from seasoned import compressed, pruned, season, seasoned, uniform
 from zoo import EveryKind
@@ -287,3 +288,34 @@ def test_a_model_without_floating_outputs_is_refused(tmp_path: Path) -> None:
     model.network = _Whole()
     with pytest.raises(WrongTypeError, match="model output"):
         check_outputs(model, tmp_path / "model.onnx", ((inputs,), {}))
+
+
+class _Keyed(nn.Module):
+    """Tells its keyword arguments apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+
+    def forward(self, x: torch.Tensor, *, up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) + up - down
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime-cpu", "torch-cpu"])
+def test_keywords_are_fed_by_name_in_whatever_order_they_come(tmp_path: Path, runtime: str) -> None:
+    model, target = _Keyed().eval(), Target.named(runtime)
+    x, up, down = torch.randn(2, 3), torch.randn(2, 4), torch.randn(2, 4)
+    inputs = ((x,), {"up": up, "down": down})
+    graph = trace(model, {"x": x, "up": up, "down": down})
+    result = compress_model(model, graph, Candidate(), inputs)
+    artifact = export_artifact(result, tmp_path / target.file_name, inputs, target=target)
+    run = RuntimeModule(artifact.path, target=target)
+    with torch.no_grad():
+        expected = model(x, up=up, down=down)
+    torch.testing.assert_close(run(x, down=down, up=up), expected)
+    torch.testing.assert_close(run(down=down, up=up, x=x), expected)  # no input has that name
+    torch.testing.assert_close(run(x, up, down), expected)
+    with pytest.raises(InvalidInputError, match=r"3 tensors .*got 2"):
+        run(x, up=up)
+    with pytest.raises(InvalidInputError, match="bfloat16"):
+        run(x.bfloat16(), up=up, down=down)

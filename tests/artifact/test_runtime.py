@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from autocompress.artifact.runtime import bind_inputs, open_session
+from autocompress.artifact.runtime import InputNode, bind_inputs, open_session
 from autocompress.errors import InvalidInputError, MissingFileError
 
 WEIGHT = np.arange(6, dtype=np.float32).reshape(3, 2)
@@ -105,3 +105,23 @@ def test_a_provider_that_does_not_load_is_refused(monkeypatch: pytest.MonkeyPatc
         open_session(_model(), threads=1, providers=["CUDAExecutionProvider"])
     session = open_session(_model(), threads=1)
     assert session.asked == ["CPUExecutionProvider"]
+
+
+def test_inputs_keep_their_number_of_axes() -> None:
+    node = InputNode(name="x", type="tensor(float)", shape=())
+
+    class Scalar:
+        def get_inputs(self) -> list[InputNode]:
+            return [node]
+
+    found = bind_inputs(Scalar(), {"x": np.float64(2.0)})["x"]
+    assert (found.shape, found.dtype) == ((), np.float32)
+    rows = np.asfortranarray(np.ones((2, 3), np.float32))
+    assert bind_inputs(Scalar(), rows)["x"].flags.c_contiguous
+
+
+def test_a_model_whose_names_are_no_text_is_refused() -> None:
+    document = onnx.load_from_string(_model())
+    content = document.SerializeToString().replace(b"MatMul", b"Mat\xff\xfel")
+    with pytest.raises(InvalidInputError, match="expected an ONNX model"):
+        open_session(content, threads=1)

@@ -1,3 +1,4 @@
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,21 @@ def test_only_programs_are_read(tmp_path: Path) -> None:
     (tmp_path / "text.pt2").write_text("no program")
     with pytest.raises(InvalidInputError, match="export the model for this target again"):
         read_program(tmp_path / "text.pt2")
+
+
+def test_a_program_that_lacks_a_part_is_refused(tmp_path: Path) -> None:
+    inputs = torch.ones(2, 6)
+    compressed = ac.compress(nn.Sequential(nn.Linear(6, 4)).eval(), ac.Candidate(), inputs)
+    write_program(compressed, tmp_path / "whole.pt2", ((inputs,), {}))
+    with zipfile.ZipFile(tmp_path / "whole.pt2") as whole:
+        parts = {name: whole.read(name) for name in whole.namelist()}
+    path, refused = tmp_path / "part.pt2", 0
+    for lost in parts:
+        with zipfile.ZipFile(path, "w") as part:
+            for name in parts.keys() - {lost}:
+                part.writestr(name, parts[name])
+        try:
+            read_program(path)  # some parts are not needed
+        except InvalidInputError:
+            refused += 1
+    assert refused >= 3

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -73,3 +74,11 @@ def test_a_session_computes_with_the_threads_of_its_target() -> None:
     target = Target.named("torch-cpu", threads=before + 1)
     TorchSession(Nosy(), [node], target).run(None, {"x": np.zeros(1, np.float32)})
     assert (seen, torch.get_num_threads()) == ([before + 1], before)
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.uint16, torch.bfloat16])
+def test_less_common_types_are_told_by_their_names(dtype: torch.dtype) -> None:
+    inputs = torch.ones(2, 3, dtype=dtype)
+    program = torch.export.export(nn.Identity(), (inputs,))
+    (node,) = TorchSession.of_program(program, TARGET).get_inputs()
+    assert node.type == f"tensor({str(dtype).removeprefix('torch.')})"

@@ -5,14 +5,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import autocompress as ac
+from autocompress.core.files import write_json
+from autocompress.core.target import Target
 from autocompress.cost import bundle_runner
 from autocompress.cost.bundle import read_measured
+from autocompress.cost.profile import wanted_kernels
 from autocompress.errors import InvalidInputError
 from zoo import ResidualNet
 
@@ -102,3 +106,43 @@ def test_the_runner_says_what_it_lacks(tmp_path: Path, rounds: str, said: str) -
     )
     assert ended.returncode == 2
     assert said in ended.stderr
+
+
+def test_measurements_that_are_damaged_are_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, inputs = ResidualNet(width=8).eval(), torch.randn(2, 3, 16, 16)
+    space = ac.SearchSpace.load("cnn").bind(model, inputs)
+    path, network = tmp_path / "measured.json", {"file": "a", "candidate": "{}"}
+    keys = wanted_kernels(space.graph, {}, Target.named("onnxruntime-cpu"))
+    record: dict[str, Any] = {
+        "target": Target.named("onnxruntime-cpu").to_json(),
+        "model": space.graph.fingerprint,
+        "copies": 2,
+        "kernels": {},
+        "networks": [network],
+        "device": "a board",
+        "versions": {},
+        "created": "2026-01-01",
+        "kernel_ms": {str(key): 1.0 for key in keys},
+        "network_ms": [2.0],
+    }
+    write_json(path, record)
+    assert len(read_measured(path, space).anchors) == 1
+    write_json(path, {**record, "network_ms": []})
+    assert not read_measured(path, space).anchors
+    damaged: list[dict[str, Any]] = [
+        *({"kernel_ms": {"linear 8>8 k s g1 @ b8": value}} for value in (None, "x", True)),
+        {"kernel_ms": [1.0]},
+        {"networks": [{"file": "a"}]},
+        {"networks": [network] * 3},
+        *({"network_ms": value} for value in (None, [None], ["x"], [1.0, 1.0])),
+        {"versions": 3},
+        {"target": {"name": "onnxruntime-cpu", "precisions": [8]}},
+    ]
+    for change in damaged:
+        write_json(path, {**record, **change})
+        with pytest.raises(InvalidInputError, match=r"measured\.json.*measurements of a bundle"):
+            read_measured(path, space)
+    write_json(path, {**record, "model": "other"})
+    with pytest.raises(InvalidInputError, match="those of another; give"):
+        read_measured(path, space)

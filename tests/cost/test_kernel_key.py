@@ -38,7 +38,9 @@ def test_other_text_is_refused(text: str) -> None:
         KernelKey.parse(text)
 
 
-@pytest.mark.parametrize("changes", [{"kind": "fft"}, {"bits": 4}, {"in_channels": 0}])
+@pytest.mark.parametrize(
+    "changes", [{"kind": "fft"}, {"bits": 4}, {"in_channels": 0}, {"size": (8, 0)}]
+)
 def test_a_key_says_something_that_can_run(changes: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError, match="kernel key"):
         key(**changes)

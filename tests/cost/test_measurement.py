@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from autocompress.artifact.runtime import open_session
+from autocompress.artifact.runtime import InputNode, open_session
 from autocompress.cost.measurement import (
     REPEATS,
     WARM_UP_ROUNDS,
@@ -210,3 +210,18 @@ def test_an_open_axis_that_is_not_the_batch_needs_example_inputs() -> None:
     with pytest.raises(InvalidInputError, match="give example inputs"):
         example_arrays(session)
     assert example_arrays(session, np.ones((1, 7)))["x"].shape == (1, 7)
+
+
+@pytest.mark.parametrize("kind", ["int16", "uint16", "int64", "float16"])
+def test_inputs_are_drawn_in_the_type_of_the_model(kind: str) -> None:
+    node = InputNode(name="x", type=f"tensor({kind})", shape=("batch", 3))
+
+    class Session:
+        def get_inputs(self) -> list[InputNode]:
+            return [node]
+
+    found = example_arrays(Session(), batch_size=2)["x"]
+    assert (found.dtype.name, found.shape) == (kind, (2, 3))
+    node = InputNode(name="x", type="tensor(bfloat16)", shape=("batch", 3))
+    with pytest.raises(InvalidInputError, match=r"'x'.*got tensor\(bfloat16\)"):
+        example_arrays(Session(), batch_size=2)

@@ -1,11 +1,14 @@
 from dataclasses import replace
 
 import numpy as np
+import torch
+from torch import nn
 
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.population import Population
 from autocompress.cost.peak_memory import peak_activation_bytes
 from autocompress.graph.structure import ModelGraph
+from autocompress.graph.tracing import trace
 from autocompress.graph.widths import all_widths
 from toy_graphs import residual_graph
 
@@ -46,3 +49,13 @@ def test_a_chain_holds_two_tensors() -> None:
         fingerprint="chain",
     )
     assert _peak(Candidate(), chain) == 2 * 4 * TENSOR
+
+
+def test_an_embedding_reads_numbers_of_tokens() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(1000, 16), nn.Flatten(), nn.Linear(80, 4)).eval()
+    graph = trace(model, torch.zeros(2, 5, dtype=torch.int64))
+    # 5 tokens of 8 bytes, and 5 x 16 floats; the linear layer reads them and writes 4 floats.
+    assert _peak(Candidate(), graph) == max(5 * 8 + 80 * 4, 80 * 4 + 4 * 4)
+    small = LayerConfig(weight_bits=8, activation_bits=8)
+    assert _peak(Candidate(layers={"0": small, "2": small}), graph) == 5 * 8 + 80

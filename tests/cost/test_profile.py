@@ -29,6 +29,10 @@ class Bound:
     graph: ModelGraph
 
 
+ANCHOR = {"candidate": Candidate().to_json(), "latency_ms": 1.0, "kernel_ms": 1.0}
+"""A measured network, as a file holds it."""
+
+
 @pytest.fixture(scope="module")
 def graph() -> ModelGraph:
     return trace(OptionANet(), torch.zeros(2, 3, 16, 16))
@@ -177,6 +181,16 @@ def test_a_profile_survives_its_file(graph: ModelGraph, tmp_path: Path) -> None:
         ("schema_version", 99),
         ("colour", "blue"),
         ("version", None),
+        ("version", "2"),
+        ("kernels", {"linear 8>16 k s g1 @0 b32": 1.0}),
+        ("kernels", {"linear 8>8 k s g1 @ b8": True}),
+        ("anchors", [{**ANCHOR, "boundaries": "x"}]),
+        ("anchors", [{**ANCHOR, "boundaries": -1}]),
+        ("anchors", [{**ANCHOR, "model": [1]}]),
+        ("corrections", {"float": {"offset_ms": "a", "scale": 1.0}}),
+        ("corrections", {"float": {"offset_ms": 0.0, "scale": None}}),
+        ("boundary_ms", "-5"),
+        ("boundary_ms", -5.0),
     ],
 )
 def test_a_damaged_profile_is_refused(

@@ -55,6 +55,22 @@ def test_operations_are_numbered_by_what_they_return() -> None:
     assert [op.outputs for op in found] == [1] * 5
 
 
+@pytest.mark.parametrize(
+    ("layer", "kind"),
+    [
+        (nn.ReLU6(), "relu6"),
+        (nn.ReLU6(inplace=True), "relu6"),
+        (nn.Hardtanh(0.0, 2.0), "relu6"),
+        (nn.Hardtanh(), "hardtanh"),
+        (nn.Hardtanh(0.2, 1.0), "hardtanh"),
+    ],
+)
+def test_a_hardtanh_from_zero_on_is_told_apart(layer: nn.Module, kind: str) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), layer).eval()
+    found = record_operations(model, ((torch.randn(3, 2),), {})).operations
+    assert [op.kind for op in found] == ["linear", kind]
+
+
 class _Block(nn.Module):
     def __init__(self, leak: dict[str, Tensor] | None = None, inplace: bool = False) -> None:
         super().__init__()

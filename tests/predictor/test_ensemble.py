@@ -1,5 +1,7 @@
+import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,3 +164,37 @@ def test_predicting_too_early_or_of_something_else_is_refused() -> None:
 def test_the_conformal_rank_is_the_least_that_covers(count: int, rank: int) -> None:
     errors = np.random.default_rng(0).permutation(np.arange(1.0, count + 1))
     assert _widening(errors) == pytest.approx(rank / NORMAL_QUANTILE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"X": [1.0, 2.0]},
+        {"X": [["a"], ["b"]]},
+        {"y": [1.0]},
+        {"y": [1.0, float("nan")]},
+        {"record": "{"},
+        {"record": "[]"},
+        {"record": "{}"},
+        {"seed": "a"},
+        {"seed": -1},
+        {"common_scale": 3},
+        {"common_scale": [7]},
+        {"limit": "high"},
+        {"schema_version": 99},
+        {"colour": "blue"},
+    ],
+)
+def test_files_of_another_content_are_damaged_too(change: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "predictor.npz"
+    ac.AccuracyPredictor().fit([[1.0], [2.0]], [0.1, 0.2]).save(path)
+    with np.load(path, allow_pickle=False) as archive:
+        parts: dict[str, Any] = {name: archive[name] for name in archive}
+    ac.AccuracyPredictor.load(path)
+    if set(change) <= set(parts):
+        parts |= change
+    else:
+        parts["record"] = json.dumps(json.loads(str(parts["record"])) | change)
+    np.savez(path, **parts)
+    with pytest.raises(StudyError, match="damaged"):
+        ac.AccuracyPredictor.load(path)
