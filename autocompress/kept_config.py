@@ -4,26 +4,26 @@ import json
 import os
 import shlex
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from autocompress.config import SearchConfig, load_config
-from autocompress.errors import InvalidInputError, StudyError, WrongTypeError, explain
+from autocompress.core.quantisation import AUTO
+from autocompress.errors import (
+    AutocompressError,
+    InvalidInputError,
+    StudyError,
+    WrongTypeError,
+    explain,
+)
 from autocompress.yaml_file import dump_yaml, read_yaml
 
 KEPT = "config.yaml"
 """Name of the file in the folder of a study."""
 
-RENEWED = (
-    "constraints",
-    "budget",
-    "executor",
-    "sampler",
-    "training",
-    "quantisation",
-    "device",
-)
-"""Settings that a later call may change."""
+RENEWED = ("constraints", "budget", "executor", "sampler", "device")
+"""Settings that a later call may change, beside `training` and `quantisation`."""
 
 
 def load_kept_config(
@@ -80,8 +80,24 @@ def text_to_keep(study_dir: str | Path, settings: Mapping[str, Any]) -> str:
     same = all(kept.get(key) == settings[key] for key in ("objectives", "seed"))
     if not (_has_factories(kept) and same):
         return dump_yaml(settings)
-    renewed = {key: settings[key] for key in RENEWED}
-    return dump_yaml({**kept, **renewed})
+    return dump_yaml({**kept, **_renewed(Path(study_dir) / KEPT, settings)})
+
+
+def _renewed(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that are written anew; what stands for the same stays as it is."""
+    found = {key: settings[key] for key in RENEWED}
+    try:
+        config = load_config(path)
+    except AutocompressError:  # somebody has changed it; the study keeps all of this, too
+        return found
+    quantisation = asdict(config.make_quantisation())
+    if quantisation["reduce_range"] == AUTO:  # settings say what the target made of it
+        quantisation["reduce_range"] = settings["quantisation"]["reduce_range"]
+    made = {"training": asdict(config.make_training()), "quantisation": quantisation}
+    for key, value in json.loads(json.dumps(made)).items():
+        if value != settings[key]:
+            found[key] = settings[key]
+    return found
 
 
 def how_to_continue(study_dir: str | Path) -> str:

@@ -53,7 +53,7 @@ SETTINGS: dict[str, Any] = {
     "executor": {"name": "ray", "workers": 2},
     "sampler": "tpe",
     "training": asdict(TrainingConfig(recipe=Recipe(optimiser="adamw"), learning_share=0.1)),
-    "quantisation": asdict(QuantisationConfig(reduce_range="on")),
+    "quantisation": asdict(QuantisationConfig(reduce_range="on", sensitivity="hessian")),
     "device": "cpu",
     "seed": 0,
 }

@@ -137,7 +137,7 @@ def _is_steady(model: nn.Module, inputs: ModelInputs, flow: OperationTrace) -> b
         return True
     found = record_operations(model, (other.args, other.kwargs))
     kinds, others = (
-        [(operation.kind, operation.outputs, operation.owner) for operation in trace.operations]
+        [(operation.kind, operation.outputs) for operation in trace.operations]
         for trace in (flow, found)
     )
     return kinds == others
