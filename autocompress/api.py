@@ -59,7 +59,6 @@ from autocompress.evaluation.splits import (
     check_shapes,
     check_splits,
     epoch_images,
-    example_inputs,
     first_inputs,
     make_splits,
     take,
@@ -219,7 +218,7 @@ def search(
 
     check_device(device)
     if training.data == "synthetic":
-        args, kwargs = example_inputs(task, model, tuple(take(task.val, 2, "val", "cpu")))
+        args, kwargs = first_inputs(task, model, take(task.val, 2, "val", "cpu")[0], "cpu")
         given_inputs = ModelInputs(args=args, kwargs=kwargs)
         task = task.with_train(synthesise(model, given_inputs, seed=seed, device=device))
     splits = make_splits(task, seed=seed, device=device)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from autocompress.artifact.export import RuntimeModule
+from autocompress.artifact.onnx_file import weights_beside
 from autocompress.artifact.session import check_available
 from autocompress.contest import BASELINE, Contest, export_original, original_path, run_method
 from autocompress.controller.members import MemberStore
@@ -237,5 +238,6 @@ def _digest(path: Path) -> str:
 
 
 def _parts(path: Path) -> list[Path]:
-    """Return all that a file consists of: OpenVINO's .xml has its weights in a .bin beside it."""
-    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    """Return a file and, if they are not in it, its weights beside it (OpenVINO, large ONNX)."""
+    beside = path.with_suffix(".bin") if path.suffix == ".xml" else weights_beside(path)
+    return [path, beside] if beside.is_file() else [path]

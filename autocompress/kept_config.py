@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from autocompress.config import SearchConfig, load_config
-from autocompress.core.quantisation import AUTO
+from autocompress.core.quantisation import AUTO, QuantisationConfig
+from autocompress.core.training import TrainingConfig
 from autocompress.errors import (
     AutocompressError,
     InvalidInputError,
@@ -80,23 +81,21 @@ def text_to_keep(study_dir: str | Path, settings: Mapping[str, Any]) -> str:
     same = all(kept.get(key) == settings[key] for key in ("objectives", "seed"))
     if not (_has_factories(kept) and same):
         return dump_yaml(settings)
-    return dump_yaml({**kept, **_renewed(Path(study_dir) / KEPT, settings)})
+    return dump_yaml({**kept, **_renewed(kept, settings)})
 
 
-def _renewed(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _renewed(kept: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that are written anew; what stands for the same stays as it is."""
-    found = {key: settings[key] for key in RENEWED}
-    try:
-        config = load_config(path)
-    except AutocompressError:  # somebody has changed it; the study keeps all of this, too
-        return found
-    quantisation = asdict(config.make_quantisation())
-    if quantisation["reduce_range"] == AUTO:  # settings say what the target made of it
-        quantisation["reduce_range"] = settings["quantisation"]["reduce_range"]
-    made = {"training": asdict(config.make_training()), "quantisation": quantisation}
-    for key, value in json.loads(json.dumps(made)).items():
-        if value != settings[key]:
-            found[key] = settings[key]
+    found = {key: settings[key] for key in (*RENEWED, "training", "quantisation")}
+    for key, read in (("training", TrainingConfig), ("quantisation", QuantisationConfig)):
+        try:
+            made = json.loads(json.dumps(asdict(read.from_mapping(kept.get(key, {})))))
+        except AutocompressError:  # somebody has changed it
+            continue
+        if made.get("reduce_range") == AUTO:  # settings say what the target made of it
+            made["reduce_range"] = settings[key]["reduce_range"]
+        if made == settings[key]:
+            del found[key]
     return found
 
 

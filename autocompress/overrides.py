@@ -76,10 +76,10 @@ def override(record: Mapping[str, Any], keys: tuple[str, ...], value: Any) -> di
 
 
 def variable_name(keys: tuple[str, ...]) -> str:
-    """Return the name of the variable that stands for a key.
+    """Return the name of the variable that stands for a key; see `read_overrides`.
 
     Example:
         >>> variable_name(("budget", "trials"))
         'AUTOCOMPRESS_BUDGET__TRIALS'
     """
-    return PREFIX + "__".join(keys).upper()
+    return PREFIX + "__".join(key.upper() if key.islower() else key for key in keys)

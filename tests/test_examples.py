@@ -123,8 +123,19 @@ def test_the_page_of_the_evidence_is_written_anew(tmp_path: Path) -> None:
     page.write_text(
         "# Before\n<!-- evidence: written by page.py -->\nstale\n<!-- end of evidence -->\nAfter\n"
     )
+    longer = {**found, "settings": [{**old, "minutes": 20.0, "threads": 1}]}
+    further = evidence.with_name("further.json")
+    write_json(further, {"models": {"net": {"onnxruntime-cpu": longer}}})
+    run("benchmarks/evidence/page.py", evidence, further, page)
+    text = page.read_text()
+    assert "### net, 20 minutes on onnxruntime-cpu, An Old Processor with AVX2" in text
+    assert "| net, 20 minutes | onnxruntime-cpu | An Old Processor, AVX2 | 0.500 (1) |" in text
+    assert (
+        "(figures/evidence-net-20-minutes-onnxruntime-cpu-an-old-processor-avx2-ways.svg)" in text
+    )
     run("benchmarks/evidence/page.py", evidence, page)
     text = page.read_text()
+    assert "20 minutes" not in text
     assert text.startswith("# Before\n")
     assert text.endswith("After\n")
     assert "stale" not in text

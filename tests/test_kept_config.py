@@ -112,3 +112,15 @@ def test_numbers_of_numpy_and_odd_folders_are_kept_as_text(tmp_path: Path) -> No
     assert ast.literal_eval(call.partition("(")[2].partition(", model")[0]) == str(folder)
     (folder / "config.yaml").write_text("model: a:b\ntask: a:c\n")
     assert shlex.split(how_to_continue(folder)) == ["autocompress", "resume", str(folder)]
+
+
+def test_what_a_call_changes_is_renewed_whatever_else_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = load_config(_written(tmp_path / "a.yaml", MINIMAL), study_dir=str(tmp_path)).to_yaml()
+    monkeypatch.setenv("AUTOCOMPRESS_TRAINING__LEARNING_SHARE", "0.1")  # which others may lack
+    for text in (kept, f"{kept}\nsampler: [unreadable]\n"):
+        (tmp_path / "config.yaml").write_text(text)
+        renewed = yaml.safe_load(text_to_keep(tmp_path, SETTINGS))
+        assert renewed["training"] == SETTINGS["training"]
+        assert renewed["quantisation"] == SETTINGS["quantisation"]

@@ -47,6 +47,9 @@ def test_an_override_leaves_the_record_as_it_was() -> None:
 def test_names_and_keys_are_each_others_inverse() -> None:
     keys = ("constraints", "accuracy_drop")
     assert read_overrides({variable_name(keys): "0.1"}) == {keys: 0.1}
+    for name in ("AUTOCOMPRESS_MODEL__ARGS__numClasses", "AUTOCOMPRESS_MODEL__ARGS__WIDTH"):
+        [keys] = read_overrides({name: "3"})
+        assert variable_name(keys) == name
 
 
 def test_a_value_that_is_no_yaml_is_refused_by_the_variables_name() -> None:

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 
 from autocompress.artifact.exact import ExactModel
 from autocompress.artifact.example_call import ExampleCall, refilled, tensors_of
-from autocompress.artifact.onnx_file import write_onnx
+from autocompress.artifact.onnx_file import weights_beside, write_onnx
 from autocompress.artifact.packed import write_packed
 from autocompress.artifact.saturation import saturates
 from autocompress.artifact.session import open_model
@@ -39,7 +39,7 @@ class Artifact:
         path: The file that the target runs: ONNX, or a torch.export program.
         packed_path: The bit-packed weights.
         size_bytes: Size of the packed file.
-        onnx_bytes: Size of that file.
+        onnx_bytes: Size of that file, and of `model.onnx.data` if its weights are too large for it.
     """
 
     path: Path
@@ -95,9 +95,9 @@ def export_artifact(
     packed_path = _packed_path(path)
     size = write_packed(compressed, packed_path)
     check_outputs(compressed, path, inputs, DEFAULT if target.simulation else target)
-    return Artifact(
-        path=path, packed_path=packed_path, size_bytes=size, onnx_bytes=path.stat().st_size
-    )
+    beside = weights_beside(path)
+    written = path.stat().st_size + (beside.stat().st_size if beside.is_file() else 0)
+    return Artifact(path=path, packed_path=packed_path, size_bytes=size, onnx_bytes=written)
 
 
 def export_float(compressed: CompressedModel, path: Path, inputs: Inputs) -> Artifact:
@@ -196,10 +196,11 @@ def feed_of(
     Args:
         session: An open file.
         values: Positional arguments; their tensors go in order.
-        named: Keyword arguments: their tensors go by name, in order where no input has it.
+        named: Keyword arguments: their tensors go by name; a single one may have another.
 
     Raises:
-        InvalidInputError: If there are more or fewer tensors than inputs.
+        InvalidInputError: If there are more or fewer tensors than inputs, or several have names
+            of none.
     """
     args = list(values)
     call = ExampleCall(args=tuple(args), kwargs=named or {})
@@ -216,6 +217,16 @@ def feed_of(
         )
     start = len(tensors_of(args))
     taken = {name for name, _ in found[start:] if name in names}
+    unknown = [name for name, _ in found[start:] if name not in names]
+    if len(unknown) > 1:  # which of them is which input, only their order would tell
+        raise InvalidInputError(
+            explain(
+                "the inputs",
+                expected=f"the names of the file ({', '.join(names)})",
+                got=", ".join(unknown),
+                remedy="call the file as the model that it was exported from",
+            )
+        )
     free = (name for name in names if name not in taken)
     return {
         name if place >= start and name in taken else next(free): _array(tensor)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 import torch
 import torch.ao.quantization.fx._decomposed
 from torch import Tensor, nn
@@ -30,6 +31,9 @@ from autocompress.transform.weights import WeightLayout
 
 OPSET, INT4_OPSET = 20, 21
 """ONNX operator set of the artifacts, and of those with INT4 weights."""
+
+MOST_BYTES = 1_500_000_000
+"""Bytes of weights that one file has; its format ends at 2 GB."""
 
 
 class ExportableModel(nn.Module):
@@ -190,7 +194,18 @@ def write_onnx(
     graph.metadata_props.clear()
     for node in graph.all_nodes():
         node.metadata_props.clear()  # source lines and paths of this host, half of a small file
-    write_atomic(path, lambda temporary: program.save(temporary))
+    stored = [value.const_value for value in graph.initializers.values()]
+    beside = weights_beside(path)
+    if sum(value.nbytes for value in stored if value is not None) > MOST_BYTES:
+        write_atomic(path, lambda part: ir.save(program.model, part, external_data=beside.name))
+        return
+    write_atomic(path, lambda part: ir.save(program.model, part))
+    beside.unlink(missing_ok=True)  # of a larger model that was here
+
+
+def weights_beside(path: Path) -> Path:
+    """Return where the weights are of an ONNX file that is too large to have them itself."""
+    return path.with_name(f"{path.name}.data")
 
 
 def check_exportable(model: nn.Module, inputs: Inputs) -> None:

@@ -1,6 +1,7 @@
 """Write a compressed model as a torch.export program, for targets that run PyTorch."""
 
 import copy
+import io
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from autocompress.artifact.example_call import ExampleCall
 from autocompress.artifact.onnx_file import quiet
-from autocompress.core.files import write_atomic
+from autocompress.core.files import write_bytes
 from autocompress.errors import ExportError, InvalidInputError, MissingFileError, explain
 from autocompress.graph.inputs import one_line
 from autocompress.graph.operations import Inputs
@@ -58,9 +59,9 @@ def write_program(compressed: CompressedModel, path: Path, inputs: Inputs) -> No
                 )
             ) from error
         names = {NAMES: json.dumps(call.names)}
-        write_atomic(
-            path, lambda temporary: torch.export.save(program, temporary, extra_files=names)
-        )
+        whole = io.BytesIO()  # where the disk is full, PyTorch's own writer ends the process
+        torch.export.save(program, whole, extra_files=names)
+        write_bytes(path, whole.getvalue())
 
 
 def read_program(path: Path) -> "torch.export.ExportedProgram":

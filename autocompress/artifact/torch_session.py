@@ -72,9 +72,10 @@ class TorchSession:
         return self._nodes
 
     def run(self, _: Sequence[str] | None, feed: Mapping[str, Array]) -> list[Array]:
-        """Compute all outputs."""
-        leaves = tree_leaves(self.bind(feed)())
-        return [leaf.cpu().numpy() for leaf in leaves if isinstance(leaf, Tensor)]
+        """Compute all outputs; numpy has no bfloat16, which becomes float32."""
+        leaves = [leaf for leaf in tree_leaves(self.bind(feed)()) if isinstance(leaf, Tensor)]
+        wide = [leaf.float() if leaf.dtype == torch.bfloat16 else leaf for leaf in leaves]
+        return [leaf.cpu().numpy() for leaf in wide]
 
     def bind(self, feed: Mapping[str, Array]) -> Callable[[], object]:
         """Return a call that runs on one batch, which is on the device already."""

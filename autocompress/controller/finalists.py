@@ -45,7 +45,8 @@ def choose_finalists(
     """Choose the candidates that span the most predicted hypervolume.
 
     Feasible ones, each adding the most to the feasible members. Where these are fewer than
-    may be chosen, those that nearly meet the constraints follow, since predictions may err:
+    may be chosen, those that nearly meet the constraints follow, unless a feasible one is
+    better at everything, since predictions may err:
     otherwise one that is alone would have the time of all. Where none is predicted to add
     anything, the least infeasible of the best rank are chosen, however far they are: a search
     with hard constraints still shows how near it came.
@@ -75,7 +76,8 @@ def choose_finalists(
     ranks = non_dominated_rank(losses)
     rest = [i for i in range(len(evaluations)) if i not in done and i not in picked]
     rest.sort(key=lambda i: (max(0.0, violations[i]), ranks[i], evaluations[i].slot))
-    near = [i for i in rest if 0.0 < violations[i] <= NEAR]
+    ahead = losses[sorted({*picked, *done} & {*feasible})]
+    near = [i for i in rest if 0.0 < violations[i] <= NEAR and not _is_beaten(losses[i], ahead)]
     picked = [*picked, *(near if picked else rest)][:count]
     needs = {i: _need(gaps[i], baseline_accuracy - values[i]["accuracy"]) for i in picked}
     total = sum(needs.values()) or 1.0
@@ -84,6 +86,10 @@ def choose_finalists(
         for i in picked
     ]
     return sorted(chosen, key=lambda f: (-f.predicted["macs"], f.evaluation.slot))
+
+
+def _is_beaten(losses: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
+    return bool((others <= losses).all(axis=1).any())
 
 
 def _need(gap: float, predicted: float) -> float:

@@ -23,6 +23,25 @@ _EXPECTED = {
 """Our words for pydantic's types of errors, where its own mislead."""
 
 
+def check_version(record: object, *, what: str) -> None:
+    """Refuse a decoded JSON object that another version of autocompress wrote.
+
+    Raises:
+        InvalidInputError: If it has another schema version.
+    """
+    kept = record if isinstance(record, Mapping) else {}
+    version = kept.get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
+        raise InvalidInputError(
+            explain(
+                f"{what}, 'schema_version'",
+                expected=SCHEMA_VERSION,
+                got=version,
+                remedy="use the version of autocompress that wrote it",
+            )
+        )
+
+
 def check_record(
     record: object, *, what: str, keys: Collection[str], required: Collection[str] = ()
 ) -> Mapping[str, Any]:
@@ -46,16 +65,7 @@ def check_record(
         raise WrongTypeError(
             explain(what, expected="an object", got=type(record).__name__, remedy="check the file")
         )
-    version = record.get("schema_version", SCHEMA_VERSION)
-    if version != SCHEMA_VERSION:
-        raise InvalidInputError(
-            explain(
-                f"{what}, 'schema_version'",
-                expected=SCHEMA_VERSION,
-                got=version,
-                remedy="use the version of autocompress that wrote it",
-            )
-        )
+    check_version(record, what=what)
     rest = {key: value for key, value in record.items() if key != "schema_version"}
     for key in rest:
         if key not in keys:

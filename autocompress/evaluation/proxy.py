@@ -22,8 +22,8 @@ def recalibrate_batch_norms(
     """Replace batch-norm statistics by the average over fixed batches.
 
     Only the batch norms run in training mode (Yu and Huang 2019; 2,000 images
-    as in Once-for-All, Cai et al. 2020). Batches count alike, so that a last one of few
-    examples, less than half of the largest, is left out. Call it with grids switched off.
+    as in Once-for-All, Cai et al. 2020). Batches count alike, so that the last one is left
+    out if it has less than half of the largest's examples. Call it with grids switched off.
 
     Args:
         model: Changed in place; ends in eval mode.
@@ -41,11 +41,10 @@ def recalibrate_batch_norms(
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    largest = max(map(size, batches))
+    ends_short = 2 * size(batches[-1]) < max(map(size, batches))
     with torch.no_grad(), arithmetic(device):
-        for batch in batches:
-            if 2 * size(batch) >= largest:
-                task.run(model, batch)
+        for batch in batches[:-1] if ends_short else batches:
+            task.run(model, batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()

@@ -12,7 +12,7 @@ from autocompress.core.seeds import derive_seed
 from autocompress.errors import AutocompressError, InvalidInputError, explain
 from autocompress.evaluation.batches import count, first, part, place, size, spread
 from autocompress.evaluation.task import Batch, Task, has_targets, inputs_of, targets_of
-from autocompress.graph.inputs import one_line
+from autocompress.graph.inputs import one_line, plain_copy
 
 PROXY_IMAGES = 2000
 """Images of `train` that recalibrate batch norms, and of `val` that score the proxy."""
@@ -162,11 +162,8 @@ def example_inputs(
 def first_inputs(
     task: Task, model: nn.Module, batch: Batch, device: str
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return what the caller's model, which may be elsewhere, is called with, on a device."""
-    weights = next(model.parameters(), None)
-    own = device if weights is None else str(weights.device)
-    args, kwargs = example_inputs(task, model, (place(batch, own),))
-    return tuple(place(value, device) for value in args), place(kwargs, device)
+    """Return what the caller's model is called with, on a device; a copy of it is run."""
+    return example_inputs(task, plain_copy(model).to(device), (place(batch, device),))
 
 
 def odd_batches(batches: Iterable[Batch]) -> Iterator[Batch]:

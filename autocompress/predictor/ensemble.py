@@ -18,7 +18,7 @@ from sklearn.ensemble import GradientBoostingRegressor
 from sklearn.linear_model import Ridge, RidgeCV
 
 from autocompress.core.files import UNREADABLE
-from autocompress.core.schema import SCHEMA_VERSION, check_number, check_record
+from autocompress.core.schema import SCHEMA_VERSION, check_number, check_record, check_version
 from autocompress.errors import InvalidInputError, MissingFileError, StudyError, check_type, explain
 from autocompress.predictor.columns import Columns
 from autocompress.predictor.gaussian_process import GaussianProcess, fit_gaussian_processes
@@ -54,7 +54,6 @@ TREES_FROM = 30
 
 MANY_COLUMNS = 20
 SMALLEST_ERROR = 1e-6
-
 LEAST_WEIGHT = 0.02
 """Members with less weight are left out, which makes predictions quicker."""
 
@@ -276,12 +275,14 @@ class AccuracyPredictor:
 
         Raises:
             MissingFileError: If there is no such file.
-            StudyError: If it is damaged.
+            StudyError: If it is damaged; InvalidInputError: if another version wrote it.
         """
+        decoded: object = None
         try:
             with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 table, values = archive["X"], archive["y"]
-                record = _checked_record(json.loads(str(archive["record"])))
+                decoded = json.loads(str(archive["record"]))
+            record = _checked_record(decoded)
             scale, limit = record["common_scale"], record.get("limit")
             fitted = cls(record["seed"], common_scale=scale, limit=limit).fit(table, values)
         except FileNotFoundError as error:
@@ -289,6 +290,7 @@ class AccuracyPredictor:
                 explain(str(path), expected="a saved predictor", got="no file", remedy="save one")
             ) from error
         except (ValueError, TypeError, KeyError, RecursionError, *UNREADABLE) as error:
+            check_version(decoded, what=f"'{path}'")
             raise StudyError(
                 explain(
                     str(path),

@@ -176,8 +176,9 @@ class BoundSpace:
             parts = (*parts, self.sparsity_levels, ties)
         grids = (self.end_bits, self.weight_format, self.group_size)
         parts = (*parts, grids) if grids != (1, UNIFORM, 0) else parts
-        activations = self.end_activation_bits
-        parts = (*parts, activations) if activations > self.end_bits else parts
+        fewest = max(self.end_bits, self.end_activation_bits)
+        if any(max(self.end_bits, bits) < fewest for _, bits in self.layer_precisions):
+            parts = (*parts, self.end_activation_bits)
         features = (self.feature_weight, self.method)
         parts = (*parts, features) if features != (NO_FEATURES, METHODS[0]) else parts
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

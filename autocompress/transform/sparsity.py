@@ -1,5 +1,6 @@
 """Masks that set single weights to zero, the smallest ones first."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from autocompress.core.candidate import Candidate
 from autocompress.core.sparsity import kept_weights, parse_pattern
 from autocompress.transform.compressed import CompressedModel
+from autocompress.transform.weights import WeightLayout
 
 
 def keep_mask(weight: Tensor, sparsity: float, pattern: str) -> Tensor:
@@ -56,7 +58,8 @@ def sparse_layers(network: nn.Module, candidate: Candidate) -> dict[str, int]:
     counts = {}
     for name, config in candidate.layers.items():
         if config.sparsity > 0.0:
-            shape = tuple(network.get_submodule(name).get_parameter("weight").shape)
+            layout = WeightLayout.of(network.get_submodule(name))
+            shape = (layout.outputs, layout.inputs, math.prod(layout.shape[2:]))
             counts[name] = kept_weights(shape, config.sparsity, config.sparsity_pattern)
     return counts
 
@@ -70,6 +73,9 @@ def mask_smallest(compressed: CompressedModel, layers: Iterable[str] | None = No
     """
     for name in compressed.record.sparse if layers is None else layers:
         config = compressed.record.candidate.layer(name)
-        weight = compressed.network.get_submodule(name).get_parameter("weight")
-        mask = keep_mask(weight, config.sparsity, config.sparsity_pattern)
-        compressed.set_mask(name, mask)
+        module = compressed.network.get_submodule(name)
+        layout = WeightLayout.of(module)
+        rows = layout.rows(module.get_parameter("weight"))
+        by_input = rows.reshape(layout.outputs, layout.inputs, -1)
+        mask = keep_mask(by_input, config.sparsity, config.sparsity_pattern)
+        compressed.set_mask(name, layout.unrows(mask.flatten(1)))

@@ -7,8 +7,10 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, numpy_helper
-from torch import nn
+from torch import Tensor, nn
 
+import autocompress as ac
+from autocompress.artifact import onnx_file
 from autocompress.artifact.export import (
     Artifact,
     RuntimeModule,
@@ -197,6 +199,52 @@ def test_a_file_that_computes_something_else_is_caught(
     with pytest.raises(ExportError, match="mean difference") as caught:
         check_outputs(result, wrong, ((inputs,), {}))
     assert str(wrong) in str(caught.value)
+
+
+def test_weights_that_are_too_large_for_a_file_lie_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, inputs = nn.Sequential(nn.Linear(12, 99), nn.Linear(99, 4)).eval(), torch.randn(5, 12)
+    result = ac.compress(model, Candidate(), inputs)
+    path, example = tmp_path / "model.onnx", ((inputs[:2],), {})
+    whole = export_artifact(result, path, example, target=TARGET)
+    expected = RuntimeModule(path)(inputs)
+    monkeypatch.setattr(onnx_file, "MOST_BYTES", 100)
+    parted = export_artifact(result, path, example, target=TARGET)
+    names = {"model.onnx", "model.onnx.data", "weights.packed"}
+    assert {entry.name for entry in tmp_path.iterdir()} == names
+    assert path.stat().st_size < parted.onnx_bytes
+    assert abs(parted.onnx_bytes - whole.onnx_bytes) < 0.5 * whole.onnx_bytes
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    assert torch.equal(RuntimeModule(moved / "model.onnx")(inputs), expected)
+    monkeypatch.undo()
+    again = export_artifact(result, moved / "model.onnx", example, target=TARGET)
+    assert again.onnx_bytes == whole.onnx_bytes
+    assert {entry.name for entry in moved.iterdir()} == {"model.onnx", "weights.packed"}
+
+
+def test_keywords_that_no_input_has_are_refused_where_their_order_would_tell(
+    exported: tuple[CompressedModel, Artifact], tmp_path: Path
+) -> None:
+    class Difference(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return self.fc(a) - b
+
+    model, (a, b) = Difference().eval(), torch.randn(2, 3, 4)
+    result = ac.compress(model, Candidate(), {"a": a, "b": b})
+    path = tmp_path / "model.onnx"
+    export_artifact(result, path, ((a, b), {}), target=TARGET)
+    runtime = RuntimeModule(path)
+    with pytest.raises(InvalidInputError, match=r"input_0, input_1.*got b, a"):
+        runtime(b=b, a=a)
+    torch.testing.assert_close(runtime(a, b), model(a, b))
+    inputs = torch.randn(5, 12)
+    alone = RuntimeModule(exported[1].path)
+    assert torch.equal(alone(anything=inputs), alone(inputs))  # a single one is no riddle
 
 
 def test_only_compressed_models_are_exported(tmp_path: Path) -> None:

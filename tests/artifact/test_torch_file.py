@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -6,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import autocompress as ac
+from autocompress.artifact.export import RuntimeModule
 from autocompress.artifact.torch_file import read_program, write_program
 from autocompress.errors import ExportError, InvalidInputError, MissingFileError
 
@@ -82,3 +85,50 @@ def test_a_program_that_lacks_a_part_is_refused(tmp_path: Path) -> None:
         except InvalidInputError:
             refused += 1
     assert refused >= 3
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    script = f"""
+import resource, signal
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import autocompress as ac
+from autocompress.artifact.torch_file import write_program
+
+inputs = torch.ones(2, 600)
+model = ac.compress(nn.Sequential(nn.Linear(600, 600)).eval(), ac.Candidate(), inputs)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+try:
+    write_program(model, Path({str(tmp_path / "model.pt2")!r}), ((inputs,), {{}}))
+except ac.errors.StorageError as error:
+    print("refused:", error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "refused:" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+class Halved(nn.Module):
+    """Answers in bfloat16, which numpy has not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x).bfloat16()
+
+
+def test_outputs_in_bfloat16_are_float32_outside(tmp_path: Path) -> None:
+    model, inputs = Halved().eval(), torch.randn(2, 6)
+    compressed = ac.compress(model, ac.Candidate(), inputs)
+    write_program(compressed, tmp_path / "model.pt2", ((inputs,), {}))
+    runtime = RuntimeModule(tmp_path / "model.pt2", target=ac.Target.named("torch-cpu"))
+    got = runtime(inputs)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, model(inputs).float())

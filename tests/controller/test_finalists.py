@@ -84,3 +84,9 @@ def test_those_that_nearly_meet_the_limits_follow_the_feasible_ones() -> None:
     assert _slots(_choose([0.0, 0.0, 0.004, 0.3, 0.0], 5, members=(0,))) == [1, 2, 4]
     assert _slots(_choose([0.0, 0.0, 0.004, 0.3, 0.0], 2, members=(0,))) == [1, 4]
     assert _slots(_choose([0.0, 0.0, 0.3, 0.004, 0.3], 3, members=(0, 1))) == [3, 2, 4]
+
+
+def test_near_ones_that_a_feasible_one_beats_are_not_chosen() -> None:
+    assert _slots(_choose([0.0, 0.0, 0.0, 0.004, 0.3], 5, members=(0,))) == [1, 2]
+    assert _slots(_choose([0.0, 0.0, 0.0, 0.004, 0.3], 5, members=(0, 2))) == [1]
+    assert _slots(_choose([0.0, 0.0, 0.3, 0.004, 0.3], 5, members=(0,))) == [1, 3]

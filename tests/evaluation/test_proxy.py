@@ -127,3 +127,11 @@ def test_arithmetic_is_bfloat16_only_where_it_is_asked_for_and_fast() -> None:
         expected = torch.bfloat16 if bfloat16_is_fast("cpu") else torch.float32
         assert (a @ a).dtype == expected
     assert (a @ a).dtype == torch.float32
+
+
+def test_small_batches_between_others_count() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(3))
+    wide, narrow = torch.zeros(8, 3, 2, 2), torch.ones(2, 3, 8, 8)  # as loaders by size give them
+    batches = _labelled(wide, narrow, narrow, narrow, wide)
+    recalibrate_batch_norms(model, _task(batches), batches)
+    np.testing.assert_allclose(model[0].running_mean.numpy(), 0.6, rtol=1e-6)

@@ -1,5 +1,7 @@
 """Teachers that answer as the original does, and some that do not."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -39,3 +41,18 @@ def test_teachers_of_other_classes_or_inputs_are_refused_by_number() -> None:
         freeze_teachers(task, Viewing(), [Viewing(), Viewing(classes=7)], BATCH)
     with pytest.raises(InvalidInputError, match=r"number 0.*RuntimeError"):
         freeze_teachers(task, Viewing(), [nn.Linear(3, 4)], BATCH)
+
+
+def test_arguments_are_asked_of_a_copy() -> None:
+    class Normed(Viewing):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Sequential(self.conv, nn.BatchNorm2d(8), nn.Dropout(0.5))
+
+    task = Task([BATCH], [BATCH], forward=lambda model, batch: model(batch[0]))
+    teacher = Normed().train().to(torch.bfloat16)  # which the copy is not
+    before = copy.deepcopy(teacher.state_dict())
+    [frozen] = freeze_teachers(task, Viewing(), [teacher], BATCH)
+    assert all(torch.equal(before[name], v) for name, v in teacher.state_dict().items())
+    assert teacher.training
+    assert not frozen.training

@@ -181,7 +181,6 @@ def test_the_conformal_rank_is_the_least_that_covers(count: int, rank: int) -> N
         {"common_scale": 3},
         {"common_scale": [7]},
         {"limit": "high"},
-        {"schema_version": 99},
         {"colour": "blue"},
     ],
 )
@@ -197,4 +196,15 @@ def test_files_of_another_content_are_damaged_too(change: dict[str, Any], tmp_pa
         parts["record"] = json.dumps(json.loads(str(parts["record"])) | change)
     np.savez(path, **parts)
     with pytest.raises(StudyError, match="damaged"):
+        ac.AccuracyPredictor.load(path)
+
+
+def test_the_file_of_another_version_is_not_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "predictor.npz"
+    ac.AccuracyPredictor().fit([[1.0], [2.0]], [0.1, 0.2]).save(path)
+    with np.load(path, allow_pickle=False) as archive:
+        parts: dict[str, Any] = {name: archive[name] for name in archive}
+    parts["record"] = json.dumps(json.loads(str(parts["record"])) | {"schema_version": 99})
+    np.savez(path, **parts)
+    with pytest.raises(InvalidInputError, match="got 99; use the version of autocompress"):
         ac.AccuracyPredictor.load(path)

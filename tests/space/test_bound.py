@@ -231,6 +231,14 @@ def test_the_ends_take_activation_bits_that_the_target_executes(
     assert (space.fingerprint != replace(space, end_activation_bits=0).fingerprint) == (bits > 8)
 
 
+def test_activation_bits_of_the_ends_are_in_the_fingerprint_only_where_they_decide_something():
+    space = SearchSpace.load("cnn").bind_graph(
+        residual_graph(1, 8), Target.named("onnxruntime-cpu"), ["latency_ms"]
+    )
+    assert space.end_activation_bits > space.end_bits
+    assert space.fingerprint == replace(space, end_activation_bits=0).fingerprint
+
+
 def test_ratios_of_zero_need_no_criterion():
     space = replace(SPACE, criteria=("taylor", "l2"))
     nothing = Candidate(pruning_ratios={"blocks.1.conv1": 0.0})

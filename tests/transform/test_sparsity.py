@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.sparsity import kept_weights
@@ -51,6 +52,17 @@ def test_n_of_every_m_inputs_stay(
     mask = keep_mask(torch.from_numpy(weight), 1.0 - n / m, name).numpy()
     np.testing.assert_array_equal(mask, expected)
     assert mask.sum() == kept_weights(shape, 1.0 - n / m, name)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_transposed_convolutions_keep_n_of_every_m_inputs(groups: int) -> None:
+    model = nn.Sequential(nn.ConvTranspose2d(8, 6, 2, groups=groups), nn.ReLU()).eval()
+    two_of_four = LayerConfig(sparsity=0.5, sparsity_pattern="2:4")
+    result = compressed(model, torch.randn(2, 8, 5, 5), Candidate(layers={"0": two_of_four}))
+    kept = (result.network[0].weight != 0).reshape(groups, 8 // groups, 6 // groups, 4)
+    for group in kept:  # inputs x outputs x places
+        assert (group.reshape(-1, 4, 6 // groups, 4).sum(dim=1) == 2).all()
+    assert result.record.sparse == {"0": kept.numel() // 2}
 
 
 def test_the_masked_model_is_the_original_with_zeros() -> None:

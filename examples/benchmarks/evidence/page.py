@@ -1,6 +1,9 @@
 """Write the page and the plots of the documentation from the evidence.
 
 python examples/benchmarks/evidence/page.py docs/benchmarks/evidence.json docs/benchmarks.md
+
+Several files may be given, the page last: a network that was in an earlier one, too, is named with
+the minutes of each method.
 """
 
 import argparse
@@ -56,14 +59,24 @@ START, END = "<!-- evidence: written by page.py -->", "<!-- end of evidence -->"
 def main() -> None:
     """Replace what is between the marks of the page, and write one plot per network and target."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("evidence", type=Path)
+    parser.add_argument("evidence", type=Path, nargs="+")
     parser.add_argument("page", type=Path)
     options = parser.parse_args()
-    record = read_json(options.evidence)
+    record = together([read_json(path) for path in options.evidence])
     before, _, rest = options.page.read_text().partition(START)
     after = rest.partition(END)[2]
-    lines = list(written(record, options.evidence.parent, options.page.parent))
+    lines = list(written(record, options.evidence[0].parent, options.page.parent))
     options.page.write_text(f"{before}{START}\n\n" + "\n".join(lines) + f"\n{END}{after}")
+
+
+def together(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Join the networks of several files."""
+    models: dict[str, Any] = {}
+    for record in records:
+        for network, targets in record["models"].items():
+            minutes = next(iter(targets.values()))["settings"][0]["minutes"]
+            models[f"{network}, {minutes:g} minutes" if network in models else network] = targets
+    return {"models": models}
 
 
 def written(record: Mapping[str, Any], folder: Path, page: Path) -> Iterator[str]:
@@ -83,7 +96,8 @@ def written(record: Mapping[str, Any], folder: Path, page: Path) -> Iterator[str
                 yield f"{wrapped(f'{setting(found, place).strip()} {noise(points)}.')}\n"
                 yield wrapped(CAPTION) + "\n"
                 for what, names in plots(found).items():
-                    plot = folder / f"evidence-{network}-{target}-{slug(place)}-{what}.svg"
+                    host = slug(f"{place['processor']} {place['vectors']}")
+                    plot = folder / f"evidence-{slug(network)}-{target}-{host}-{what}.svg"
                     plot.write_text(front_plot(points, found["titles"], names))
                     yield f"![{what} on {network}, {target}]({plot.relative_to(page)})\n"
                 yield from table(found, points)
@@ -165,9 +179,9 @@ def with_seeds(found: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Any]
     }
 
 
-def slug(place: Mapping[str, Any]) -> str:
-    """Name a processor in the names of files."""
-    return re.sub(r"[^a-z0-9]+", "-", f"{place['processor']} {place['vectors']}".lower()).strip("-")
+def slug(name: str) -> str:
+    """Turn a name into what names of files have."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def setting(found: Mapping[str, Any], place: Mapping[str, Any]) -> str:
