@@ -75,7 +75,7 @@ def together(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for record in records:
         for network, targets in record["models"].items():
             minutes = next(iter(targets.values()))["settings"][0]["minutes"]
-            models[f"{network}, {minutes:g} minutes" if network in models else network] = targets
+            models[f"{network}, {minutes:g} min" if network in models else network] = targets
     return {"models": models}
 
 
@@ -99,7 +99,7 @@ def written(record: Mapping[str, Any], folder: Path, page: Path) -> Iterator[str
                     host = slug(f"{place['processor']} {place['vectors']}")
                     plot = folder / f"evidence-{slug(network)}-{target}-{host}-{what}.svg"
                     plot.write_text(front_plot(points, found["titles"], names))
-                    yield f"![{what} on {network}, {target}]({plot.relative_to(page)})\n"
+                    yield f"![{what} on {network}]({plot.relative_to(page)})\n"
                 yield from table(found, points)
                 yield from verdict(found, points)
             if len(whole["settings"]) > 1:
