@@ -37,13 +37,13 @@ class ExampleCall:
     @property
     def names(self) -> list[str]:
         """What the file calls each of them: a keyword, or a number where there is none."""
-        named = {f"input_{place}": value for place, value in enumerate(self.args)}
-        return [
+        named = [(f"input_{place}", value) for place, value in enumerate(self.args)]
+        return _unlike(
             name if value is leaf else f"{name}_{number}"
-            for name, value in (*named.items(), *self.kwargs.items())
+            for name, value in (*named, *self.kwargs.items())
             for number, leaf in enumerate(tree_leaves(value))
             if isinstance(leaf, Tensor)
-        ]
+        )
 
     @property
     def dynamic_shapes(self) -> tuple[dict[int, Any] | None, ...]:
@@ -65,6 +65,16 @@ def refilled(value: Any, tensors: Iterable[Tensor]) -> Any:
     """Return a structure with other tensors in the places of its own."""
     left = iter(tensors)
     return tree_map_only(Tensor, lambda _: next(left), value)
+
+
+def _unlike(names: Iterable[str]) -> list[str]:
+    """Append to names that came before, as where a keyword is called like a place."""
+    found: list[str] = []
+    for name in names:
+        while name in found:
+            name += "_"
+        found.append(name)
+    return found
 
 
 def _twice(tensor: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Example inputs in one form, however the caller gave them."""
 
 import copy
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from types import ModuleType
@@ -160,6 +161,8 @@ def _changed(value: object, change: Callable[[Tensor], Tensor]) -> object:
     kind: Any = type(value)
     if isinstance(value, Mapping):
         changed = {key: _changed(item, change) for key, item in value.items()}
+        if isinstance(value, defaultdict):
+            return defaultdict(value.default_factory, changed)
         return changed if kind is dict else kind(changed)
     items = [_changed(item, change) for item in cast("Sequence[object]", value)]
     return getattr(kind, "_make", kind)(items)  # of named tuples

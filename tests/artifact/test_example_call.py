@@ -29,3 +29,9 @@ def test_a_structure_takes_other_tensors() -> None:
     found = refilled(like, [torch.ones(1), torch.ones(2)])
     assert (found["loss"], found["kind"]) == (None, "words")
     assert [tensor.sum().item() for tensor in found["states"]] == [1.0, 2.0]
+
+
+def test_no_two_inputs_have_one_name() -> None:
+    one = torch.ones(2)
+    call = ExampleCall(args=(one,), kwargs={"input_0": one, "x": [one, one], "x_0": one})
+    assert call.names == ["input_0", "input_0_", "x_0", "x_1", "x_0_"]

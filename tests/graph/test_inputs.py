@@ -1,3 +1,4 @@
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -105,3 +106,10 @@ def test_runs_draw_the_same_numbers_and_leave_the_generator() -> None:
     (first,), (second,) = inputs.run_alike(layer), inputs.run_alike(layer)
     assert torch.equal(first, second)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_dictionaries_with_defaults_keep_them() -> None:
+    table = defaultdict(list, {"ids": torch.zeros(5, 3)})
+    plain = ModelInputs.of((torch.ones(5, 2), table)).plain()
+    assert plain.args[1]["ids"].shape == (2, 3)
+    assert plain.args[1]["absent"] == []
