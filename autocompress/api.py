@@ -218,7 +218,7 @@ def search(
 
     check_device(device)
     if training.data == "synthetic":
-        args, kwargs = first_inputs(task, model, take(task.val, 2, "val", "cpu")[0], "cpu")
+        args, kwargs = first_inputs(task, model, next(take(task.val, 2, "val", "cpu")), "cpu")
         given_inputs = ModelInputs(args=args, kwargs=kwargs)
         task = task.with_train(synthesise(model, given_inputs, seed=seed, device=device))
     splits = make_splits(task, seed=seed, device=device)

@@ -39,10 +39,14 @@ class FrontMember:
 
     def __repr__(self) -> str:
         """Name it with its accuracy on `val`, its latency and what was done."""
+        return f"FrontMember('{self.id}': {self.words()})"
+
+    def words(self) -> str:
+        """Say its accuracy on `val`, its latency and what was done."""
         accuracy, latency = self.measured.get("val_accuracy"), self.measured.get("latency_ms")
         known = [] if accuracy is None else [f"val {100 * accuracy:.2f} %"]
         known += [] if latency is None else [f"{latency:.4g} ms"]
-        return f"FrontMember('{self.id}': {', '.join([*known, describe(self.candidate)])})"
+        return ", ".join([*known, describe(self.candidate)])
 
     @property
     def packed_path(self) -> Path:

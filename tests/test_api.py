@@ -135,3 +135,17 @@ def test_search_refuses_wrong_input_in_one_line_and_writes_nothing(
         ac.search(call.pop("model"), call.pop("task"), study_dir=folder, verbose=False, **call)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_inputs_that_were_synthesised_have_no_targets_to_learn_from(tmp_path: Path) -> None:
+    convolution, norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+    model = nn.Sequential(convolution, norm, nn.ReLU(), nn.Flatten(), nn.Linear(144, 4)).train()
+    data = [(torch.randn(16, 3, 8, 8), torch.randint(0, 4, (16,)))]
+    with pytest.raises(InvalidInputError, match="got batches of inputs alone"):
+        ac.search(
+            model,
+            ac.Task(data, data),
+            study_dir=tmp_path,
+            training=ac.TrainingConfig(data="synthetic"),
+        )
+    assert norm.num_batches_tracked == 0, "the caller's model is not run"

@@ -19,6 +19,7 @@ from autocompress.cli.app import (
     examples,
     exit_codes,
     make_console,
+    say,
 )
 from autocompress.cli.interruption import Interruption
 from autocompress.cli.plan import show_plan
@@ -134,12 +135,15 @@ def _run(config: "SearchConfig", *, quiet: bool, as_json: bool) -> None:
     from autocompress import api
     from autocompress.report.live import ProgressDisplay
 
+    console = make_console(stderr=as_json)
+    if not quiet:  # a factory may train it, which takes its time
+        say(console, f"making the model: {config.model.factory}")
     model, task = config.make_model(), config.make_task()
     with ExitStack() as stack:
         interruption = stack.enter_context(Interruption())
         listeners: list[Callable[[Event], None]] = [_keeper(config)]
         if not quiet:
-            listeners.append(stack.enter_context(ProgressDisplay(make_console(stderr=as_json))))
+            listeners.append(stack.enter_context(ProgressDisplay(console)))
         result = api.search(
             model,
             task,

@@ -91,7 +91,9 @@ def export(
             written = _write_program(result, chosen, program, trust=trust)
         else:
             written = _copy(chosen, out or Path(chosen.id))
-        say(make_console(), f"member {chosen.id}: {written}")
+        say(make_console(), f"member {chosen.id}: {written}\n{chosen.words()}")
+        if chosen.id not in {own.id for own in result.front}:
+            typer.echo("not on the front: others beat it, or it misses a limit", err=True)
 
 
 def _choose(result: "SearchResult", member: str | None, limits: list[str]) -> "FrontMember":

@@ -79,11 +79,11 @@ def ending(trials: int) -> str:
         >>> ending(12)
         'the search is complete'
         >>> ending(0)
-        'the minutes were over before the first trial; search on with more of them'
+        'the minutes for trials were over before the first one; search on with more of them'
     """
     if trials:
         return "the search is complete"
-    return "the minutes were over before the first trial; search on with more of them"
+    return "the minutes for trials were over before the first one; search on with more of them"
 
 
 def _queue_designs(run: Run, forecast: Forecast) -> None:

@@ -18,7 +18,8 @@ def test_search_passes_the_configuration_on_and_shows_the_front(
     assert (options["budget"].trials, options["budget"].minutes) == (7, 2)
     assert (options["seed"], options["space"], options["executor"].name) == (5, "cnn", "inline")
     lines = result.stdout.splitlines()
-    assert lines[0] == "[0:01] baseline: measured the original"
+    assert lines[0] == "making the model: cli_user:make_model"
+    assert lines[1] == "[0:01] baseline: measured the original"
     assert any("0042" in line and "88.00" in line and "87.00" in line for line in lines)
     assert lines[-2] == f"files: {tmp_path / 'study' / 'front'}/<id>/model.onnx"
     assert lines[-1] == f"report: {tmp_path / 'study' / 'report.html'}"

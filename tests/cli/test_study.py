@@ -47,7 +47,12 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_member_is_copied_with_all_its_files(study: Path) -> None:
     result = invoke("export", study, "0002", "--out", "deployed")
     assert result.exit_code == 0, result.output
-    assert result.stdout == "member 0002: deployed\n"
+    first, second = result.stdout.splitlines()
+    assert first == "member 0002: deployed"
+    assert second.startswith("val 80.00 %, 0.2 ms, ")
+    assert not result.stderr
+    beaten = invoke("export", study, "0003", "--out", "beaten")
+    assert "not on the front" in beaten.stderr
     assert Path("deployed/model.onnx").read_text() == "0002"
     assert Path("deployed/candidate.json").is_file()
 
