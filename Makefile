@@ -7,9 +7,10 @@ DOCS_STAMP := $(VENV)/.installed-docs
 
 .PHONY: demo test check bench docs
 
-# Continues or reports the study in runs/digits if there is one.
+# Continues or reports the study in runs/digits if there is one. So small a network trains as fast on one
+# thread, and several threads wait for each other where the host is busy.
 demo: $(STAMP)
-	$(BIN)/autocompress search examples/digits.yaml --study-dir runs/digits
+	OMP_NUM_THREADS=1 $(BIN)/autocompress search examples/digits.yaml --study-dir runs/digits
 
 # One process per core, each with one thread; modules are not split, since their tests share searches.
 test: $(STAMP)
