@@ -45,9 +45,8 @@ def choose_finalists(
     """Choose the candidates that span the most predicted hypervolume.
 
     Feasible ones, each adding the most to the feasible members. Where these are fewer than
-    may be chosen, those that nearly meet the constraints follow, unless a feasible one is
-    better at everything, since predictions may err:
-    otherwise one that is alone would have the time of all. Where none is predicted to add
+    may be chosen, those follow that nearly meet the constraints and that no feasible one beats,
+    since predictions may err: one that is alone would have the time of all. Where none adds
     anything, the least infeasible of the best rank are chosen, however far they are: a search
     with hard constraints still shows how near it came.
     Time is shared by the root of the accuracy that is expected to stay lost:
