@@ -14,6 +14,7 @@ from autocompress.core.training import TrainingConfig
 from autocompress.errors import (
     AutocompressError,
     InvalidInputError,
+    MissingFileError,
     StudyError,
     WrongTypeError,
     explain,
@@ -45,9 +46,19 @@ def load_kept_config(
     Raises:
         InvalidInputError: If the study was started from Python, where model
             and task are objects, not factories.
+        MissingFileError: If the folder holds no configuration.
         StudyError: If another user wrote it, without `trust`.
     """
     path = Path(study_dir) / KEPT
+    if not path.exists():
+        raise MissingFileError(
+            explain(
+                f"'{study_dir}'",
+                expected=f"a folder with the {KEPT} of a study",
+                got="none there",
+                remedy="check the path, or run a search with this study_dir",
+            )
+        )
     if not trust:
         _check_own(path)
     if not _has_factories(read_yaml(path)):

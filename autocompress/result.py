@@ -337,10 +337,9 @@ class SearchResult:
         near = "no member yet"
         if nearest:
             first = nearest[0]
-            values = first.values() | {"accuracy_drop": self._reference["accuracy"]}
-            values["accuracy_drop"] -= first.values()["accuracy"]
-            names = dict.fromkeys(constraint.name for constraint in constraints)
-            known = [f"{name} {values[name]:.4g}" for name in names if name in values]
+            values, reference = first.values(), self._reference
+            told = dict.fromkeys(c.describe_met(values, reference) for c in constraints)
+            known = [words for words in told if words]
             near = f"none within; the nearest is '{first.id}'"
             near += f" with {' and '.join(known)}" if known else ""
         return InvalidInputError(

@@ -13,7 +13,7 @@ from autocompress.core.budget import Budget
 from autocompress.core.quantisation import QuantisationConfig
 from autocompress.core.recipe import Recipe
 from autocompress.core.training import TrainingConfig
-from autocompress.errors import InvalidInputError, StudyError
+from autocompress.errors import InvalidInputError, MissingFileError, StudyError
 from autocompress.kept_config import how_to_continue, load_kept_config, text_to_keep
 
 MINIMAL = {
@@ -42,6 +42,11 @@ def test_a_study_that_python_started_is_pointed_to_python(tmp_path: Path) -> Non
     _written(tmp_path / "config.yaml", {"seed": 0, "sampler": "tpe"})
     with pytest.raises(InvalidInputError, match=r"autocompress\.resume\("):
         load_kept_config(tmp_path)
+
+
+def test_a_folder_without_a_study_is_said_as_elsewhere(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match=r"nowhere': expected a folder with the config"):
+        load_kept_config(tmp_path / "nowhere")
 
 
 SETTINGS: dict[str, Any] = {

@@ -164,6 +164,24 @@ class Constraint:
             return f"{self.name} <= {self.value:.4g} of the original"
         return f"{self.name} <= {self.value:g}"
 
+    def describe_met(self, values: Mapping[str, float], baseline: Mapping[str, float]) -> str:
+        """Return what a candidate has of the constraint's quantity, in words like the limit's.
+
+        Args:
+            values: "accuracy" and costs of the candidate.
+            baseline: The same of the unmodified model.
+
+        Returns:
+            The words, or nothing if the candidate has no such value.
+        """
+        if self.name == "accuracy_drop":
+            return f"{self.name} {baseline['accuracy'] - values['accuracy']:.4g}"
+        if self.name not in values:
+            return ""
+        if self.relative:
+            return f"{self.name} {values[self.name] / baseline[self.name]:.4g} of the original"
+        return f"{self.name} {values[self.name]:.4g}"
+
 
 def parse_constraints(limits: Mapping[str, float | str] | None) -> tuple[Constraint, ...]:
     """Read constraints: absolute numbers, or percent of the fp32 artifact.

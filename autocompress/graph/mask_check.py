@@ -231,8 +231,9 @@ def perturbed(
     """Return several variants of the examples, different but plausible.
 
     Floats get Gaussian noise at their own scale, but infinite ones, as of
-    masks that are added, stay; integers and booleans are permuted, so that
-    every value stays one that the model accepts.
+    masks that are added, stay; integers are permuted, so that every value
+    stays one that the model accepts. So are booleans, along their last axis
+    alone: a mask that hid nothing but some of each row's positions does so still.
 
     Args:
         inputs: The example inputs.
@@ -246,6 +247,9 @@ def perturbed(
             spread = tensor[finite].std(correction=0).item() if finite.any() else 0.0
             noise = (spread or 1.0) * _normal(tensor, generator)
             return tensor + noise.where(finite, 0.0)
+        if tensor.dtype == torch.bool and tensor.dim() > 0:
+            drawn = torch.rand(tensor.shape, generator=generator)
+            return tensor.gather(-1, drawn.argsort(-1).to(tensor.device))
         order = torch.randperm(tensor.numel(), generator=generator)
         return tensor.flatten()[order].reshape(tensor.shape)
 

@@ -53,6 +53,9 @@ SCALED = {
 }
 """By whether it is quantised: the line of the original at several widths, and its dash."""
 
+TRIALS, UNIFORM_TRIALS = "trials, predicted", "uniform designs, predicted"
+"""Names of the points of trials."""
+
 SCALING_ORIGINS = ("unmodified", "plain int8", "uniform pruning")
 """Designs that leave the original as it is but for the same width everywhere."""
 
@@ -73,8 +76,8 @@ def front_figure(
     title, scale = cost_axis(cost)
     figure = go.Figure()
     for name, uniform, symbol in (
-        ("trials, predicted", False, "circle"),
-        ("uniform designs, predicted", True, "square-open"),
+        (TRIALS, False, "circle"),
+        (UNIFORM_TRIALS, True, "square-open"),
     ):
         own = [t for t in trials if str(t.get("origin", "")).startswith("uniform") == uniform]
         predicted = _predicted(own, cost)

@@ -15,7 +15,13 @@ from autocompress.report.explanations import (
     sensitivity_figure,
 )
 from autocompress.report.explorer import as_script, explorer_data
-from autocompress.report.figures import front_figure, prediction_figure, quantity_words
+from autocompress.report.figures import (
+    SCALED,
+    UNIFORM_TRIALS,
+    front_figure,
+    prediction_figure,
+    quantity_words,
+)
 from autocompress.report.importance import trial_importances
 from autocompress.report.markdown import render_markdown
 from autocompress.report.progress import correlation_figure, hypervolume_figure
@@ -137,6 +143,8 @@ def render_report(study: StudyContents) -> str:
     layers = None
     if explorer["members"] and explorer["layers"]:
         layers = _plot("Layers", layers_figure(explorer["layers"], explorer["members"][0]))
+    fronts = {cost: front_figure(rows, study.rows, cost) for cost in costs}
+    drawn = {trace.name for figure in fronts.values() for trace in figure.data}
     templates = Environment(
         loader=PackageLoader("autocompress.report"), autoescape=True, undefined=StrictUndefined
     )
@@ -148,11 +156,11 @@ def render_report(study: StudyContents) -> str:
         constraints=study.constraints,
         continued_by=study.continued_by,
         fronts={
-            cost: _plot(
-                f"Accuracy against {quantity_words(cost)}", front_figure(rows, study.rows, cost)
-            )
-            for cost in costs
+            cost: _plot(f"Accuracy against {quantity_words(cost)}", figure)
+            for cost, figure in fronts.items()
         },
+        has_uniform=UNIFORM_TRIALS in drawn,
+        has_scaled=any(name in drawn for name, _ in SCALED.values()),
         layers=layers,
         explorer=explorer,
         explorer_script=as_script(explorer),

@@ -56,6 +56,23 @@ def test_objectives_of_another_type_are_refused(names: Any) -> None:
         parse_objectives(names)
 
 
+@pytest.mark.parametrize(
+    ("name", "limit", "words"),
+    [
+        ("accuracy", 0.95, "accuracy 0.87"),
+        ("accuracy_drop", 0.01, "accuracy_drop 0.03"),
+        ("latency_ms", 0.5, "latency_ms 1.5"),
+        ("latency_ms", "50%", "latency_ms 0.75 of the original"),
+        ("size_bytes", "50%", ""),
+    ],
+)
+def test_what_a_candidate_has_is_said_in_the_unit_of_the_limit(
+    name: str, limit: float | str, words: str
+) -> None:
+    (constraint,) = parse_constraints({name: limit})
+    assert constraint.describe_met({"accuracy": 0.87, "latency_ms": 1.5}, BASELINE) == words
+
+
 def test_no_constraints_are_no_constraints() -> None:
     assert parse_constraints(None) == ()
     assert parse_constraints({}) == ()

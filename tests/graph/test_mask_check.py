@@ -306,6 +306,34 @@ def test_infinite_entries_stay_and_the_others_move() -> None:
     assert moved[1:2].unique().numel() == 3
 
 
+def test_boolean_masks_keep_how_much_each_row_shows() -> None:
+    causal = torch.ones(6, 6, dtype=torch.bool).tril()
+    for seed in range(10):
+        generator = torch.Generator().manual_seed(seed)
+        (moved,) = perturbed(ModelInputs.of(causal), generator, repeats=1).tensors
+        assert moved.sum(-1).tolist() == [1, 2, 3, 4, 5, 6]
+        assert not torch.equal(moved, causal)
+    single = ModelInputs.of((torch.ones(2, 3), torch.tensor(True)))
+    assert bool(perturbed(single, torch.Generator().manual_seed(0)).tensors[1])
+
+
+def test_attention_with_a_boolean_mask_refuses_nothing() -> None:
+    class Causal(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.h = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            x = self.b(functional.relu(self.a(x)))
+            scores = (x @ x.transpose(1, 2)).masked_fill(~mask, float("-inf"))
+            return self.h(functional.relu(scores.softmax(-1) @ x))
+
+    torch.manual_seed(0)
+    mask = torch.eye(5, dtype=torch.bool).expand(2, 5, 5)
+    group = trace(Causal(), (torch.randn(2, 5, 4), mask)).group("a")
+    assert group.prunable, group.reason
+
+
 def test_a_mask_that_is_added_refuses_nothing() -> None:
     class Masked(nn.Module):
         def __init__(self) -> None:

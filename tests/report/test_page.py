@@ -193,6 +193,16 @@ def test_there_is_a_plot_for_each_cost_and_each_prediction(html: str) -> None:
     assert html.count("Plotly.newPlot(") >= 4
 
 
+def test_the_plots_are_explained_as_far_as_they_show_something(html: str) -> None:
+    assert "Grey points are trials as predicted." in html
+    assert "Dashed lines" not in html
+    half = {"origin": "uniform pruning", "mean_pruning_ratio": 0.5}
+    whole = ROWS[0] | {"origin": "unmodified"}
+    scaled = render_report(contents(rows=[whole, whole | half]))
+    assert "among them uniform designs" in scaled
+    assert "Dashed lines are what" in scaled
+
+
 def test_what_a_study_says_cannot_become_markup() -> None:
     hostile = "<script>alert(1)</script>"
     rows = [ROWS[0] | {"reason": hostile, "origin": hostile}]
