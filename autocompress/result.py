@@ -338,7 +338,7 @@ class SearchResult:
         if nearest:
             first = nearest[0]
             values, reference = first.values(), self._reference
-            told = dict.fromkeys(c.describe_met(values, reference) for c in constraints)
+            told = dict.fromkeys(c.describe_value(values, reference) for c in constraints)
             known = [words for words in told if words]
             near = f"none within; the nearest is '{first.id}'"
             near += f" with {' and '.join(known)}" if known else ""

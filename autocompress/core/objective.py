@@ -164,7 +164,7 @@ class Constraint:
             return f"{self.name} <= {self.value:.4g} of the original"
         return f"{self.name} <= {self.value:g}"
 
-    def describe_met(self, values: Mapping[str, float], baseline: Mapping[str, float]) -> str:
+    def describe_value(self, values: Mapping[str, float], baseline: Mapping[str, float]) -> str:
         """Return what a candidate has of the constraint's quantity, in words like the limit's.
 
         Args:

@@ -232,8 +232,8 @@ def perturbed(
 
     Floats get Gaussian noise at their own scale, but infinite ones, as of
     masks that are added, stay; integers are permuted, so that every value
-    stays one that the model accepts. So are booleans, along their last axis
-    alone: a mask that hid nothing but some of each row's positions does so still.
+    stays one that the model accepts. So are booleans, but along their last axis
+    alone: of a mask, each row still shows as many positions.
 
     Args:
         inputs: The example inputs.

@@ -70,7 +70,7 @@ def test_what_a_candidate_has_is_said_in_the_unit_of_the_limit(
     name: str, limit: float | str, words: str
 ) -> None:
     (constraint,) = parse_constraints({name: limit})
-    assert constraint.describe_met({"accuracy": 0.87, "latency_ms": 1.5}, BASELINE) == words
+    assert constraint.describe_value({"accuracy": 0.87, "latency_ms": 1.5}, BASELINE) == words
 
 
 def test_no_constraints_are_no_constraints() -> None:
