@@ -25,6 +25,9 @@ SMALLEST_DAMAGE = 1e-6
 NARROWER = 0.75
 """A move gives a layer's weights at most this share of their bits."""
 
+Costs = Callable[[Sequence[Candidate]], Sequence[float]]
+"""Returns the costs of candidates, all at once: one by one they take far longer."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rung:
@@ -90,7 +93,7 @@ def build_ladder(
     space: BoundSpace,
     start: Candidate,
     deviation: Callable[[Candidate], float],
-    cost: Callable[[Candidate], float],
+    costs: Costs,
     *,
     floor: float = 0.25,
     needed: float = 1.0,
@@ -111,7 +114,7 @@ def build_ladder(
         space: The space, whose choices the moves take.
         start: Where to begin.
         deviation: Damage of a candidate, in nats.
-        cost: Cost of a candidate; what the ladder goes down.
+        costs: Returns the costs of candidates; what the ladder goes down.
         floor: Fraction of the first cost at which to end.
         needed: Fraction of the first cost to which the ladder goes whatever it damages.
         enough: Asked before each evaluation; once True, the rest of the ladder
@@ -120,7 +123,7 @@ def build_ladder(
     Returns:
         The rungs from the first candidate down.
     """
-    full = cost(start)
+    full = costs([start])[0]
     rungs = [Rung(candidate=start, deviation=deviation(start), cost=1.0)]
     damage: dict[Move, float] = {}
     while rungs[-1].cost > floor:
@@ -129,30 +132,44 @@ def build_ladder(
         if lost and here.cost <= needed:
             break
         base = rungs[0] if lost else here
-        savings = {
-            move: here.cost - cost(move.apply(here.candidate)) / full
-            for move in _moves(space, here.candidate)
-        }
-        savings = _first_that_pays({m: s for m, s in savings.items() if s >= SMALLEST_SAVING})
+        savings = savings_of_moves(space, here.candidate, costs, full)
         unseen = [move for move in savings if move not in damage]
         unseen.sort(key=lambda move: -savings[move])
         best = sorted(savings, key=lambda move: damage.get(move, 0.0) / savings[move])
         for move in dict.fromkeys((*unseen, *best[: 0 if lost else FRESH_LOOKS])):
             if not enough():
-                found = deviation(move.apply(base.candidate)) - base.deviation
-                damage[move] = max(found, SMALLEST_DAMAGE)
+                added = deviation(move.apply(base.candidate)) - base.deviation
+                damage[move] = max(added, SMALLEST_DAMAGE)
         known = [move for move in savings if move in damage]
-        candidate, added = here.candidate, 0.0
+        candidate, cost, alone = here.candidate, here.cost, 0.0
         for move in sorted(known, key=lambda move: damage[move] / savings[move]):
             if not candidate.drops(move.target):
-                candidate, added = move.apply(candidate), added + damage[move]
-            if here.cost - cost(candidate) / full >= STEP:
+                candidate, alone = move.apply(candidate), alone + damage[move]
+                cost = costs([candidate])[0] / full
+            if here.cost - cost >= STEP:
                 break
         if candidate == here.candidate:
             break
-        found = here.deviation + added if lost or enough() else deviation(candidate)
-        rungs.append(Rung(candidate=candidate, deviation=found, cost=cost(candidate) / full))
+        changed = here.deviation + alone if lost or enough() else deviation(candidate)
+        rungs.append(Rung(candidate=candidate, deviation=changed, cost=cost))
     return rungs
+
+
+def savings_of_moves(
+    space: BoundSpace, candidate: Candidate, costs: Costs, full: float
+) -> dict[Move, float]:
+    """Return the gentlest moves from a candidate that save enough, and what each saves.
+
+    Args:
+        space: The space, whose choices the moves take.
+        candidate: Where they begin.
+        costs: As for `build_ladder`.
+        full: The cost that savings are fractions of.
+    """
+    moves = [*_moves(space, candidate)]
+    here, *found = costs([candidate, *(move.apply(candidate) for move in moves)])
+    savings = {move: (here - cost) / full for move, cost in zip(moves, found, strict=True)}
+    return _first_that_pays({m: s for m, s in savings.items() if s >= SMALLEST_SAVING})
 
 
 def _moves(space: BoundSpace, candidate: Candidate) -> Iterator[Move]:

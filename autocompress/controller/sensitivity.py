@@ -1,19 +1,19 @@
 """The sensitivity pass: ladders from plain int8 down, by divergence per cost saved."""
 
-import functools
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from autocompress.controller.computed import Sensitivities, single_changes
 from autocompress.controller.designs import ladder_start
 from autocompress.controller.forecast import Forecast
-from autocompress.controller.ladder import Rung, build_ladder
+from autocompress.controller.ladder import Costs, Rung, build_ladder, savings_of_moves
 from autocompress.controller.ledger import Ledger
 from autocompress.controller.run import Run
 from autocompress.core.candidate import Candidate
+from autocompress.evaluation.splits import SENSITIVITY_IMAGES
 from autocompress.space.bound import BoundSpace
 from autocompress.space.knobs import Knob
 
@@ -29,6 +29,16 @@ KEY_DIGITS = 16
 LADDER_SHARE = 0.08
 """Share of the minutes that the sensitivity pass may take."""
 
+FIRST_LOOKS = 0.6
+"""Share of that time in which every first move is to be tried alone."""
+
+FORWARDS = 2.0
+"""What a move takes, in forward passes of the original: batch norms are recalibrated, too."""
+
+IMAGES, FEWEST_IMAGES = "sensitivity_images", 128
+"""Under which name the study keeps how many images deviations are taken on; where minutes are few,
+so many at least."""
+
 FLOOR = 0.25
 """Fraction of plain int8's cost at which ladders end, unless a limit asks for less."""
 
@@ -42,6 +52,7 @@ def find_ladders(run: Run, forecast: Forecast) -> dict[str, list[Rung]]:
     if known is None:
         run.say("sensitivity", "trying what each block, group and layer is worth")
         costs = [o.name for o in run.setup.objectives if o.name != "accuracy"]
+        run.evaluator.look_at(_images(run, forecast, costs))
         deviation = _Remembered(run)
         known = {}
         for name in costs:
@@ -140,6 +151,28 @@ class _Remembered:
         self.kept = time.monotonic()
 
 
+def _images(run: Run, forecast: Forecast, names: Sequence[str]) -> int:
+    """Return how many images let every first move be tried; decided once in a study."""
+    known: int | None = run.ledger.get(IMAGES)
+    if known is None:
+        known = SENSITIVITY_IMAGES
+        total, space = run.schedule.total_seconds, run.setup.space
+        if total is not None and not run.ledger.get("deviations"):
+            start = ladder_start(space)
+            full = forecast.costs(start)
+            found = [savings_of_moves(space, start, _costs(forecast, n), full[n]) for n in names]
+            moves = len({move for savings in found for move in savings})
+            image = FORWARDS * run.evaluator.original_seconds
+            affordable = FIRST_LOOKS * LADDER_SHARE * total / max(1e-9, moves * image)
+            known = int(min(SENSITIVITY_IMAGES, max(FEWEST_IMAGES, affordable)))
+        run.ledger.set(IMAGES, known)
+    return known
+
+
+def _costs(forecast: Forecast, name: str) -> Costs:
+    return lambda candidates: [float(c) for c in forecast.all_costs(candidates, [name])[name]]
+
+
 def _ladder(
     run: Run,
     forecast: Forecast,
@@ -159,7 +192,7 @@ def _ladder(
         run.setup.space,
         start,
         deviation,
-        functools.cache(lambda candidate: forecast.costs(candidate)[name]),
+        _costs(forecast, name),
         floor=min(FLOOR, needed),
         needed=needed,
         enough=enough,

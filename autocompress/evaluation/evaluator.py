@@ -17,7 +17,7 @@ from autocompress.core.training import TrainingConfig
 from autocompress.cost.pace import pace
 from autocompress.errors import TrainingError
 from autocompress.evaluation.answers import Answers
-from autocompress.evaluation.batches import count
+from autocompress.evaluation.batches import count, first
 from autocompress.evaluation.checkpoints import (
     find_ancestor,
     list_checkpoints,
@@ -37,7 +37,7 @@ from autocompress.evaluation.proxy import (
 from autocompress.evaluation.snapshot import Snapshots
 from autocompress.evaluation.splits import Splits, epoch_images, example_inputs
 from autocompress.evaluation.stages import plan_stages
-from autocompress.evaluation.task import Task
+from autocompress.evaluation.task import Batch, Task
 from autocompress.graph.structure import ModelGraph
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.criteria import Evidence, gather_evidence
@@ -65,7 +65,7 @@ class Evaluator:
         traces: What `hessian_traces` returns; None before the first call.
         shared: Elastic weights that proxies use; None for the original's.
         answers: What teachers have said of batches in trainings at fidelity 2.
-        teachers_seconds: What the teachers' answers take, per image.
+        original_seconds: What the original's outputs take, per image.
     """
 
     def __init__(
@@ -101,9 +101,9 @@ class Evaluator:
         )
         self._form = output_form(model, task, splits.val[0])  # whose targets tell
         begun = time.monotonic()
-        self._reference = predictions(model, task, splits.sensitivity, device=device)
-        asked = (time.monotonic() - begun) / count(splits.sensitivity)
-        self.teachers_seconds = asked * (1 + len(self.teachers))
+        self._looked_at: Sequence[Batch] = splits.sensitivity
+        self._reference = predictions(model, task, self._looked_at, device=device)
+        self.original_seconds = (time.monotonic() - begun) / count(splits.sensitivity)
         outputs = 4 * self._reference.numel() // count(splits.sensitivity)  # bytes an image
         self.answers = Answers(seed, training.recipe.views, outputs * epoch_images(task))
 
@@ -322,6 +322,16 @@ class Evaluator:
         """Cut a copy of the model to a stage on the way to a candidate."""
         return self._surgeon.compress(stage, final=candidate.canonical())
 
+    @property
+    def teachers_seconds(self) -> float:
+        """What the teachers' answers take, per image."""
+        return self.original_seconds * (1 + len(self.teachers))
+
+    def look_at(self, images: int) -> None:
+        """Take deviations on so many images from now on, at most those of the splits."""
+        self._looked_at = tuple(first(self.splits.sensitivity, images))
+        self._reference = predictions(self.model, self.task, self._looked_at, device=self.device)
+
     def deviation(self, candidate: Candidate) -> float:
         """Return KL(original || candidate) on calibration images, without training.
 
@@ -362,6 +372,6 @@ class Evaluator:
         model = self.compress(candidate)
         model.quantise_activations = False
         if candidate.pruning_ratios or model.record.sparse:
-            recalibrate_batch_norms(model, self.task, self.splits.sensitivity, device=self.device)
-        said = predictions(model, self.task, self.splits.sensitivity, device=self.device)
+            recalibrate_batch_norms(model, self.task, self._looked_at, device=self.device)
+        said = predictions(model, self.task, self._looked_at, device=self.device)
         return float(self._form.divergence(self._reference, said))

@@ -1,5 +1,6 @@
 """The ladder on an additive problem whose best order is known."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -21,6 +22,10 @@ def space() -> BoundSpace:
     )
 
 
+def _costs(candidates: Sequence[Candidate]) -> list[float]:
+    return [_cost(candidate) for candidate in candidates]
+
+
 def _cost(candidate: Candidate) -> float:
     return 10.0 - 3.0 * len(candidate.dropped_blocks) - sum(candidate.pruning_ratios.values())
 
@@ -31,7 +36,7 @@ def _deviation(candidate: Candidate) -> float:
 
 
 def test_costs_fall_and_every_rung_is_in_the_space(space: BoundSpace) -> None:
-    rungs = build_ladder(space, space.uniform(8, 8, 0.0), _deviation, _cost)
+    rungs = build_ladder(space, space.uniform(8, 8, 0.0), _deviation, _costs)
     costs = [rung.cost for rung in rungs]
     assert len(rungs) > 2
     assert costs == sorted(costs, reverse=True)
@@ -43,7 +48,7 @@ def test_costs_fall_and_every_rung_is_in_the_space(space: BoundSpace) -> None:
 
 
 def test_the_move_of_least_damage_per_saving_comes_first(space: BoundSpace) -> None:
-    rungs = build_ladder(space, space.uniform(8, 8, 0.0), _deviation, _cost)
+    rungs = build_ladder(space, space.uniform(8, 8, 0.0), _deviation, _costs)
     assert rungs[1].candidate.dropped_blocks  # 0.1 nats per unit of cost, pruning 0.5
     assert not rungs[1].candidate.pruning_ratios
 
@@ -54,15 +59,15 @@ def _losing(candidate: Candidate) -> float:
 
 
 def test_a_ladder_ends_where_predictions_are_lost(space: BoundSpace) -> None:
-    first = build_ladder(space, space.uniform(8, 8, 0.0), _losing, _cost)
+    first = build_ladder(space, space.uniform(8, 8, 0.0), _losing, _costs)
     assert first[-1].deviation >= LARGEST_DEVIATION > first[-2].deviation
     assert first[-1].cost > 0.3
 
 
 def test_a_ladder_goes_on_down_to_a_limit_by_what_moves_do_alone(space: BoundSpace) -> None:
-    first = build_ladder(space, space.uniform(8, 8, 0.0), _losing, _cost)
+    first = build_ladder(space, space.uniform(8, 8, 0.0), _losing, _costs)
     needed = first[-1].cost - 0.05
-    rungs = build_ladder(space, space.uniform(8, 8, 0.0), _losing, _cost, needed=needed)
+    rungs = build_ladder(space, space.uniform(8, 8, 0.0), _losing, _costs, needed=needed)
     assert rungs[: len(first)] == first
     assert rungs[-1].cost <= needed < rungs[-2].cost
     before, after = rungs[len(first) - 1 : len(first) + 1]
@@ -79,14 +84,16 @@ def test_without_time_the_known_damages_still_make_a_ladder(space: BoundSpace) -
         return _deviation(candidate)
 
     rungs = build_ladder(
-        space, space.uniform(8, 8, 0.0), counted, _cost, enough=lambda: looks > len(space.blocks)
+        space, space.uniform(8, 8, 0.0), counted, _costs, enough=lambda: looks > len(space.blocks)
     )
     assert len(rungs) > 1
     assert looks <= len(space.blocks) + 1
 
 
 def test_moves_that_save_nothing_are_not_made(space: BoundSpace) -> None:
-    rungs = build_ladder(space, space.uniform(8, 8, 0.0), _deviation, lambda _: 1.0)
+    rungs = build_ladder(
+        space, space.uniform(8, 8, 0.0), _deviation, lambda candidates: [1.0] * len(candidates)
+    )
     assert len(rungs) == 1
 
 
@@ -111,7 +118,10 @@ def test_what_is_tied_moves_together() -> None:
         return sum(config.weight_bits for config in candidate.layers.values())
 
     rungs = build_ladder(
-        space, space.uniform(8, 8, 0.0), _deviation, lambda c: _cost(c) + bits(c) / 100
+        space,
+        space.uniform(8, 8, 0.0),
+        _deviation,
+        lambda many: [_cost(c) + bits(c) / 100 for c in many],
     )
     assert len(rungs) > 3
     for rung in rungs:
@@ -138,7 +148,10 @@ def _bits(candidate: Candidate) -> float:
 def test_every_rung_is_a_candidate_of_its_space(spec: dict[str, Any]) -> None:
     space = SearchSpace.load({**spec, "blocks": {"drop": False}}).bind_graph(residual_graph())
     rungs = build_ladder(
-        space, space.uniform(8, 8, 0.0), _deviation, lambda c: _cost(c) + _bits(c) / 100
+        space,
+        space.uniform(8, 8, 0.0),
+        _deviation,
+        lambda many: [_cost(c) + _bits(c) / 100 for c in many],
     )
     assert len(rungs) > 3
     for rung in rungs:

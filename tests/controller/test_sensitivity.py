@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -6,8 +7,19 @@ import pytest
 
 from autocompress.controller import sensitivity
 from autocompress.controller.ladder import Rung
-from autocompress.controller.sensitivity import find_ladders
+from autocompress.controller.sensitivity import (
+    FEWEST_IMAGES,
+    FIRST_LOOKS,
+    FORWARDS,
+    IMAGES,
+    LADDER_SHARE,
+    _images,
+    find_ladders,
+)
 from autocompress.core.candidate import Candidate
+from autocompress.evaluation.splits import SENSITIVITY_IMAGES
+from autocompress.space.preset import SearchSpace
+from toy_graphs import residual_graph
 
 
 class Kept(dict[str, Any]):
@@ -47,7 +59,9 @@ def test_an_interrupted_pass_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatc
     ledger = Kept()
     run: Any = SimpleNamespace(
         ledger=ledger,
-        evaluator=SimpleNamespace(deviation=deviation, traces={"conv1": 2.0}),
+        evaluator=SimpleNamespace(
+            deviation=deviation, traces={"conv1": 2.0}, look_at=lambda _: None
+        ),
         say=lambda *_: None,
         note_time=lambda: None,
         schedule=SimpleNamespace(total_seconds=None, elapsed=0.0),
@@ -83,7 +97,7 @@ def test_ladders_go_below_limits(
     monkeypatch.setattr(sensitivity, "ladder_start", lambda _: None)
     run: Any = SimpleNamespace(
         ledger=Kept(),
-        evaluator=SimpleNamespace(traces=None),
+        evaluator=SimpleNamespace(traces=None, look_at=lambda _: None),
         say=lambda *_: None,
         note_time=lambda: None,
         schedule=SimpleNamespace(total_seconds=None, elapsed=0.0),
@@ -102,3 +116,56 @@ def test_predictions_that_are_no_numbers_are_lost_ones() -> None:
         note_time=lambda: None,
     )
     assert sensitivity._Remembered(run)(Candidate()) == sensitivity.LOST
+
+
+class _Forecast:
+    """Costs that are all read off the bits and blocks, one call for many."""
+
+    def costs(self, candidate: Candidate) -> dict[str, float]:
+        found: dict[str, float] = {"latency_ms": self.all_costs([candidate], [])["latency_ms"][0]}
+        return found
+
+    def all_costs(self, candidates: Sequence[Candidate], _: Sequence[str]) -> dict[str, Any]:
+        return {"latency_ms": [10.0 - len(c.dropped_blocks) for c in candidates]}
+
+
+@pytest.mark.parametrize(
+    ("minutes", "known", "images"),
+    [
+        (None, {}, SENSITIVITY_IMAGES),
+        (60.0, {}, SENSITIVITY_IMAGES),
+        (0.05, {}, FEWEST_IMAGES),
+        (0.05, {"deviations": {"some": 1.0}}, SENSITIVITY_IMAGES),
+        (60.0, {IMAGES: 300}, 300),
+    ],
+)
+def test_where_minutes_are_few_deviations_are_taken_on_fewer_images(
+    minutes: float | None, known: dict[str, Any], images: int
+) -> None:
+    space = SearchSpace.load("cnn").bind_graph(residual_graph())
+    run: Any = SimpleNamespace(
+        ledger=Kept(known),
+        evaluator=SimpleNamespace(original_seconds=0.001),
+        schedule=SimpleNamespace(total_seconds=minutes and 60.0 * minutes),
+        setup=SimpleNamespace(space=space),
+    )
+    forecast: Any = _Forecast()
+    assert _images(run, forecast, ["latency_ms"]) == images
+    assert run.ledger[IMAGES] == images
+    run.schedule.total_seconds = 600.0
+    assert _images(run, forecast, ["latency_ms"]) == images  # what was begun stays
+
+
+def test_images_are_as_many_as_let_all_first_moves_be_tried() -> None:
+    space = SearchSpace.load("cnn").bind_graph(residual_graph())
+    run: Any = SimpleNamespace(
+        ledger=Kept(),
+        evaluator=SimpleNamespace(original_seconds=0.001),
+        schedule=SimpleNamespace(total_seconds=20.0),
+        setup=SimpleNamespace(space=space),
+    )
+    forecast: Any = _Forecast()
+    blocks = len(space.blocks)
+    expected = FIRST_LOOKS * LADDER_SHARE * 20.0 / (blocks * FORWARDS * 0.001)
+    assert FEWEST_IMAGES < expected < SENSITIVITY_IMAGES
+    assert _images(run, forecast, ["latency_ms"]) == int(expected)

@@ -95,6 +95,18 @@ def test_criteria_that_read_inputs_need_no_labels(tmp_path: Path, criterion: str
         evaluator.scores("taylor")
 
 
+def test_deviations_can_be_taken_on_fewer_images(evaluator: Evaluator) -> None:
+    candidate = _candidate(evaluator, 4)
+    whole = evaluator.deviation(candidate)
+    evaluator.look_at(48)
+    assert evaluator.deviation(Candidate()) == pytest.approx(0.0, abs=1e-9)
+    fewer = evaluator.deviation(candidate)
+    assert 0.3 * whole < fewer < 3.0 * whole
+    assert fewer != whole
+    evaluator.look_at(10**6)
+    assert evaluator.deviation(candidate) == pytest.approx(whole)
+
+
 def test_deviation_grows_with_compression(evaluator: Evaluator) -> None:
     graph = evaluator.graph
     narrow = [evaluator.deviation(Candidate(layers=uniform(graph, bits))) for bits in (8, 4, 2)]
