@@ -1,5 +1,6 @@
 """What a search ends with: finalists trained, exported, and measured side by side."""
 
+import functools
 import time
 from collections.abc import Collection, Sequence
 
@@ -14,7 +15,7 @@ from autocompress.controller.schedule import FEWEST_FINALISTS
 from autocompress.controller.start import refit_profile
 from autocompress.core.budget import FINALIST_SHARE, Budget
 from autocompress.core.evaluation import FidelityResult
-from autocompress.errors import StorageError, StudyError, describe
+from autocompress.errors import ExportError, StorageError, StudyError, describe
 
 FINALISTS = 6
 """Members that a search adds to those it wrote on its way, where no time is set."""
@@ -24,8 +25,8 @@ FAILED, BEGUN = "finalist_failures", "finalists_begun"
 budget began, by the budget."""
 
 VIEWS, TEACHERS_SHARE = "views", 0.25
-"""Under which name the study keeps how many epochs finalists draw, and which share of their time
-teachers may take for answers to those."""
+"""Under which name the study keeps how many epochs are drawn, and which share of the finalists'
+time teachers may take for answers to those."""
 
 MOST_FINALISTS = 10
 """Finalists where the time allows to train that many well."""
@@ -43,7 +44,6 @@ def train_finalists(run: Run, forecast: Forecast) -> None:
     """
     done, failed = set(run.ledger.get("finalists", [])), set[int]()
     earlier = _trained_before(run, len(done))
-    _limit_views(run)
     while True:
         forecast.profile = refit_profile(run, forecast.profile)
         waiting = _choose(run, forecast, done, failed, earlier)
@@ -67,17 +67,19 @@ def train_finalists(run: Run, forecast: Forecast) -> None:
         done.add(f"{slot:04d}")
 
 
-def _limit_views(run: Run) -> None:
+def limit_views(run: Run) -> None:
     """Let epochs come again so soon that teachers take no more than their share of the minutes.
 
-    Decided once in a study, so that an interrupted training draws the same epochs.
+    Short fine-tunes draw from them, too. Decided once in a study, so that an interrupted
+    training draws the same epochs.
     """
     total = run.schedule.total_seconds
     if total is None or run.setup.training.recipe.views is not None:
         return
     answers = run.evaluator.answers
     if run.ledger.get(VIEWS) is None:
-        epoch = run.evaluator.teachers_seconds * run.setup.epoch_images
+        teachers = 1 + len(run.evaluator.teachers)
+        epoch = teachers * run.evaluator.original_seconds * run.setup.epoch_images
         room = int(TEACHERS_SHARE * FINALIST_SHARE * total / max(1e-9, epoch))
         run.ledger.set(VIEWS, max(1, min(answers.views, room)))
     answers.views = min(answers.views, run.ledger.get(VIEWS))
@@ -197,9 +199,17 @@ def _finalist(run: Run, finalist: Finalist, waiting: Sequence[Finalist]) -> None
         inherit=finalist.share > 0.0 and not is_trained,
     )
     spent = time.monotonic() - begun
-    member = run.write_member(
-        name, model, finalist.predicted, origin=evaluation.origin, trained_images=trained
+    write = functools.partial(
+        run.write_member, name, model, finalist.predicted, origin=evaluation.origin
     )
+    try:
+        member = write(trained_images=trained)
+    except ExportError as error:  # rounding may part the two by chance: other grids round otherwise
+        if not model.record.plan.sites:
+            raise
+        run.say("finalists", f"finalist {evaluation.slot} is calibrated anew: {describe(error)}")
+        run.evaluator.calibrate_anew(model)
+        member = write(trained_images=trained)
     result = FidelityResult(
         accuracy=member.measured["val_accuracy"],
         images=member.measured["val_images"],

@@ -15,7 +15,12 @@ from autocompress.controller.designs import (
     sobol_points,
     with_earlier,
 )
-from autocompress.controller.finish import finalist_images, measure_members, train_finalists
+from autocompress.controller.finish import (
+    finalist_images,
+    limit_views,
+    measure_members,
+    train_finalists,
+)
 from autocompress.controller.forecast import Forecast
 from autocompress.controller.kept_predictor import check_kept_predictor, keep_predictor
 from autocompress.controller.ladder import Rung
@@ -59,6 +64,7 @@ def run_search(setup: SearchSetup, ledger: Ledger, callbacks: Sequence[Callback]
         functools.partial(finalist_images, run),
         StoredBits(setup.model, reduced=setup.quantisation.reduce_range == ON),
     )
+    limit_views(run)
     share_weights(run)
     _queue_designs(run, forecast)
     forecast.learn(run.evaluations())

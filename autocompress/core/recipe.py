@@ -39,7 +39,7 @@ class Recipe:
             training is long enough to wait for the compiler, and the device fast in bfloat16.
         patience: Training ends after so many looks at `val`, a twentieth of it
             apart, without a new best, whose weights are kept; 0 looks never.
-        views: Epochs that are drawn for full trainings where teachers' outputs teach; they then
+        views: Epochs that are drawn where teachers' outputs teach; they then
             come again as they were, and what the teachers said of them is not computed anew. 0
             draws without end; None takes ten, or so few that the teachers take at most
             a quarter of the finalists' time where minutes are budgeted.

@@ -27,6 +27,7 @@ from autocompress.evaluation.checkpoints import (
 from autocompress.evaluation.course import Course
 from autocompress.evaluation.curvature import hessian_traces, rounding_damage
 from autocompress.evaluation.elastic import SharedWeights
+from autocompress.evaluation.precision import arithmetic
 from autocompress.evaluation.proxy import (
     output_form,
     predictions,
@@ -35,10 +36,16 @@ from autocompress.evaluation.proxy import (
     settle,
 )
 from autocompress.evaluation.snapshot import Snapshots
-from autocompress.evaluation.splits import Splits, epoch_images, example_inputs
+from autocompress.evaluation.splits import (
+    CALIBRATION_IMAGES,
+    Splits,
+    epoch_images,
+    example_inputs,
+)
 from autocompress.evaluation.stages import plan_stages
 from autocompress.evaluation.task import Batch, Task
 from autocompress.graph.structure import ModelGraph
+from autocompress.transform.compress import calibrate_grids
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.criteria import Evidence, gather_evidence
 from autocompress.transform.surgeon import Surgeon
@@ -64,7 +71,7 @@ class Evaluator:
             what the original would; 0 before the first.
         traces: What `hessian_traces` returns; None before the first call.
         shared: Elastic weights that proxies use; None for the original's.
-        answers: What teachers have said of batches in trainings at fidelity 2.
+        answers: What teachers have said of training batches.
         original_seconds: What the original's outputs take, per image.
     """
 
@@ -102,6 +109,7 @@ class Evaluator:
         self._form = output_form(model, task, splits.val[0])  # whose targets tell
         begun = time.monotonic()
         self._looked_at: Sequence[Batch] = splits.sensitivity
+        self._noise: float | None = None
         self._reference = predictions(model, task, self._looked_at, device=device)
         self.original_seconds = (time.monotonic() - begun) / count(splits.sensitivity)
         outputs = 4 * self._reference.numel() // count(splits.sensitivity)  # bytes an image
@@ -138,6 +146,12 @@ class Evaluator:
             quantisation=self.quantisation,
             trained=trained,
         )
+
+    def calibrate_anew(self, model: CompressedModel) -> None:
+        """Set a settled model's activation grids by other images, as far as there are some."""
+        others = tuple(first(reversed(self.splits.recalibration), CALIBRATION_IMAGES))
+        with arithmetic(self.device, low_precision=False):
+            calibrate_grids(model, others, self.task.run, self.quantisation.observer)
 
     def proxy(self, candidate: Candidate) -> FidelityResult:
         """Evaluate at fidelity 0: surgery, recalibration, accuracy on part of `val`."""
@@ -286,7 +300,7 @@ class Evaluator:
             on_step=on_step,
             snapshots=snapshots,
             assistants=self.checkpoints / "assistants",
-            answers=self.answers if fidelity == 2 else None,
+            answers=self.answers,
         )
         known = snapshots.images()
         try:
@@ -322,14 +336,9 @@ class Evaluator:
         """Cut a copy of the model to a stage on the way to a candidate."""
         return self._surgeon.compress(stage, final=candidate.canonical())
 
-    @property
-    def teachers_seconds(self) -> float:
-        """What the teachers' answers take, per image."""
-        return self.original_seconds * (1 + len(self.teachers))
-
     def look_at(self, images: int) -> None:
         """Take deviations on so many images from now on, at most those of the splits."""
-        self._looked_at = tuple(first(self.splits.sensitivity, images))
+        self._looked_at, self._noise = tuple(first(self.splits.sensitivity, images)), None
         self._reference = predictions(self.model, self.task, self._looked_at, device=self.device)
 
     def deviation(self, candidate: Candidate) -> float:
@@ -339,6 +348,8 @@ class Evaluator:
 
         Batch norms are recalibrated when channels or weights are gone, since
         their statistics no longer fit; weight grids apply, activation grids do not.
+        What recalibration on so few images does to the original is no candidate's doing,
+        and is taken off.
         Where the Hessian is asked for, what weights below 8 bits cost is
         estimated from it, and the rest is taken with 8 bits.
         """
@@ -371,7 +382,16 @@ class Evaluator:
     def _divergence(self, candidate: Candidate) -> float:
         model = self.compress(candidate)
         model.quantise_activations = False
-        if candidate.pruning_ratios or model.record.sparse:
-            recalibrate_batch_norms(model, self.task, self._looked_at, device=self.device)
+        if not candidate.pruning_ratios and not model.record.sparse:
+            return self._differs(model)
+        if self._noise is None:
+            self._noise = self._recalibrated(self.compress(Candidate()))
+        return max(0.0, self._recalibrated(model) - self._noise)
+
+    def _recalibrated(self, model: CompressedModel) -> float:
+        recalibrate_batch_norms(model, self.task, self._looked_at, device=self.device)
+        return self._differs(model)
+
+    def _differs(self, model: CompressedModel) -> float:
         said = predictions(model, self.task, self._looked_at, device=self.device)
         return float(self._form.divergence(self._reference, said))

@@ -10,9 +10,9 @@ from autocompress.controller.finish import (
     MOST_FINALISTS,
     TEACHERS_SHARE,
     _finalist,
-    _limit_views,
     _worthwhile,
     finalist_images,
+    limit_views,
     most_finalists,
     train_finalists,
 )
@@ -23,6 +23,7 @@ from autocompress.core.evaluation import Evaluation
 from autocompress.core.events import Stop
 from autocompress.core.recipe import Recipe
 from autocompress.core.training import TrainingConfig
+from autocompress.errors import ExportError
 from autocompress.evaluation.answers import Answers
 
 
@@ -91,13 +92,14 @@ def test_the_teachers_take_a_part_of_the_finalists_time(minutes: float, views: i
     run = _run(0.01, Budget(minutes=minutes))
     run.setup.training = TrainingConfig()
     run.ledger = _Ledger()
-    run.evaluator.teachers_seconds, run.evaluator.answers = 0.002, Answers(0, None)
-    _limit_views(run)
+    run.evaluator.original_seconds, run.evaluator.answers = 0.001, Answers(0, None)
+    run.evaluator.teachers = (None,)
+    limit_views(run)
     assert run.evaluator.answers.views == views
     taken = views * 20.0
     assert views == 1 or taken <= TEACHERS_SHARE * FINALIST_SHARE * 60.0 * minutes
-    run.evaluator.teachers_seconds, run.evaluator.answers = 1.0, Answers(0, None)
-    _limit_views(run)  # a process that resumes, on a busy host
+    run.evaluator.original_seconds, run.evaluator.answers = 1.0, Answers(0, None)
+    limit_views(run)  # a process that resumes, on a busy host
     assert run.evaluator.answers.views == views
 
 
@@ -105,7 +107,7 @@ def test_what_the_recipe_says_of_views_is_kept() -> None:
     run = _run(0.01, Budget(minutes=1))
     run.setup.training = TrainingConfig(recipe=Recipe(views=7))
     run.evaluator.answers = Answers(0, 7)
-    _limit_views(run)
+    limit_views(run)
     assert run.evaluator.answers.views == 7
 
 
@@ -176,6 +178,37 @@ def test_a_finalist_that_is_trained_is_not_trained_again() -> None:
     _finalist(run, _waiting(7), [_waiting(7)])
     assert run.asked[-1] == (full, True)
     assert run.ledger["finalists"] == ["0007", "0008"]
+
+
+@pytest.mark.parametrize(("failing", "sites"), [(1, ["add"]), (2, ["add"]), (1, [])])
+def test_a_file_that_differs_by_chance_is_written_once_more_on_other_grids(
+    failing: int, sites: list[str]
+) -> None:
+    run, calibrated = _Study(), list[object]()
+    model = SimpleNamespace(record=SimpleNamespace(plan=SimpleNamespace(sites=sites)))
+    failures = [ExportError(f"failure {number}") for number in range(failing)]
+
+    def write_member(*_: Any, **__: Any) -> Any:
+        if failures:
+            raise failures.pop(0)
+        return SimpleNamespace(measured={"val_accuracy": 0.5, "val_images": 10})
+
+    run.write_member = write_member  # type: ignore[method-assign]
+    run.evaluator.fine_tune = lambda *_, **__: (model, 1_000)
+    run.evaluator.calibrate_anew = calibrated.append
+    study: Any = run
+    if failing == 2 or not sites:
+        with pytest.raises(ExportError, match=f"failure {failing - 1}"):
+            _finalist(study, _waiting(7), [_waiting(7)])
+        assert "finalists" not in run.ledger
+    else:
+        _finalist(study, _waiting(7), [_waiting(7)])
+        assert run.ledger["finalists"] == ["0007"]
+        assert run.said == [
+            "finalist 7 is calibrated anew: failure 0",
+            "member 0007 is on disk",
+        ]
+    assert calibrated == [model] * bool(sites)
 
 
 def test_a_member_on_disk_is_done_whoever_stops_the_search_then() -> None:
