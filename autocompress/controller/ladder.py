@@ -7,13 +7,10 @@ from typing import Any
 from autocompress.core.candidate import DEFAULT_CRITERION, UNIFORM, Candidate
 from autocompress.space.bound import BoundSpace
 
-FRESH_LOOKS = 3
-"""Moves that are evaluated anew at each step; the rest keep earlier estimates."""
-
 LARGEST_DEVIATION = 2.0
 """Nats from the original at which the ladder ends, unless it has to go on: predictions are lost."""
 
-SMALLEST_SAVING = 0.001
+SMALLEST_SAVING = 0.002
 """Share of the starting cost that a move must save to count."""
 
 STEP = 0.03
@@ -67,6 +64,11 @@ class Move:
     weight_format: str = UNIFORM
     group_size: int = 0
 
+    @property
+    def severity(self) -> float:
+        """What deviations grow with: squared ratios, or squared steps of grids."""
+        return 4.0**-self.value if self.kind == "narrow" else self.value**2
+
     def apply(self, candidate: Candidate) -> Candidate:
         """Return the candidate after the move, canonical."""
         if self.kind == "drop":
@@ -104,11 +106,12 @@ def build_ladder(
     A move drops one block, prunes one group to its next width that pays, or
     narrows one layer's weights; what is tied moves together. First every move
     is tried alone: that is the sensitivity pass. A step takes the moves of
-    least added deviation per cost saved until it has saved `STEP`; only the
-    few that look best are tried again, since a move hurts about as much as
-    before (lazy greedy, Minoux 1978). Where time is short, moves that save most are tried.
-    Where a limit asks for candidates whose predictions are lost, which training brings back,
-    the last rungs are built from what moves do alone to the first candidate.
+    least added deviation per cost saved until it has saved `STEP`. Since a move
+    hurts about as much as before, and hardly less, only those that look best are
+    tried anew, until the best one is (lazy greedy, Minoux 1978); what a further move of a
+    group or layer adds is guessed from the one before. Where time is short, moves that save
+    most are tried. Where a limit asks for candidates whose predictions are lost, which training
+    brings back, the last rungs are built from what moves do alone to the first candidate.
 
     Args:
         space: The space, whose choices the moves take.
@@ -125,34 +128,85 @@ def build_ladder(
     """
     full = costs([start])[0]
     rungs = [Rung(candidate=start, deviation=deviation(start), cost=1.0)]
-    damage: dict[Move, float] = {}
+    damages = _Damages(deviation, enough)
     while rungs[-1].cost > floor:
         here = rungs[-1]
         lost = here.deviation >= LARGEST_DEVIATION
         if lost and here.cost <= needed:
             break
-        base = rungs[0] if lost else here
         savings = savings_of_moves(space, here.candidate, costs, full)
-        unseen = [move for move in savings if move not in damage]
-        unseen.sort(key=lambda move: -savings[move])
-        best = sorted(savings, key=lambda move: damage.get(move, 0.0) / savings[move])
-        for move in dict.fromkeys((*unseen, *best[: 0 if lost else FRESH_LOOKS])):
-            if not enough():
-                added = deviation(move.apply(base.candidate)) - base.deviation
-                damage[move] = max(added, SMALLEST_DAMAGE)
-        known = [move for move in savings if move in damage]
-        candidate, cost, alone = here.candidate, here.cost, 0.0
-        for move in sorted(known, key=lambda move: damage[move] / savings[move]):
-            if not candidate.drops(move.target):
-                candidate, alone = move.apply(candidate), alone + damage[move]
-                cost = costs([candidate])[0] / full
-            if here.cost - cost >= STEP:
+        damages.begin(savings, rungs[0] if lost else here)
+        candidate, cost, added = here.candidate, here.cost, 0.0
+        while here.cost - cost < STEP:
+            move = damages.least(candidate, anew=not lost)
+            if move is None:
                 break
+            candidate, added = move.apply(candidate), added + damages.take(move)
+            cost = costs([candidate])[0] / full
         if candidate == here.candidate:
             break
-        changed = here.deviation + alone if lost or enough() else deviation(candidate)
+        changed = here.deviation + added if lost or enough() else deviation(candidate)
         rungs.append(Rung(candidate=candidate, deviation=changed, cost=cost))
     return rungs
+
+
+class _Damages:
+    """What moves are known, or taken, to add to the deviation; looked up lazily.
+
+    Args:
+        deviation: As for `build_ladder`.
+        enough: As for `build_ladder`.
+    """
+
+    def __init__(self, deviation: Callable[[Candidate], float], enough: Callable[[], bool]) -> None:
+        self._deviation, self._enough = deviation, enough
+        self._known: dict[Move, float] = {}
+        self._taken: dict[tuple[str, str], tuple[float, float]] = {}
+        self._savings: dict[Move, float] = {}
+        self._fresh: set[Move] = set()
+
+    def begin(self, savings: dict[Move, float], base: Rung) -> None:
+        """Begin a step from a rung: what nothing is known of is tried, or guessed."""
+        self._savings, self._base, self._fresh = dict(savings), base, set()
+        for move in sorted(savings, key=lambda move: -savings[move]):
+            if move in self._known:
+                continue
+            before = self._taken.get((move.kind, move.target))
+            if before is not None:
+                severity, damage = before
+                growth = max(0.0, move.severity / severity - 1.0)
+                self._known[move] = max(growth * damage, SMALLEST_DAMAGE)
+            elif not self._enough():
+                self._look(move)
+
+    def least(self, candidate: Candidate, *, anew: bool) -> Move | None:
+        """Return the move that adds least per cost saved to what is standing; None for none.
+
+        Args:
+            candidate: What the moves of this step have made so far.
+            anew: Whether those that look best are tried at this step's beginning.
+        """
+        while True:
+            left = [m for m in self._savings if m in self._known and not candidate.drops(m.target)]
+            if not left:
+                return None
+            best = min(left, key=lambda move: self._known[move] / self._savings[move])
+            if not anew or best in self._fresh or self._enough():
+                return best
+            self._look(best)
+
+    def take(self, move: Move) -> float:
+        """Count a move as made, and return what it adds."""
+        del self._savings[move]
+        damage = self._known[move]
+        _, before = self._taken.get((move.kind, move.target), (0.0, 0.0))
+        self._taken[move.kind, move.target] = move.severity, before + damage
+        return damage
+
+    def _look(self, move: Move) -> None:
+        added = self._deviation(move.apply(self._base.candidate)) - self._base.deviation
+        self._known[move] = max(added, SMALLEST_DAMAGE)
+        self._fresh.add(move)
 
 
 def savings_of_moves(

@@ -29,13 +29,13 @@ KEY_DIGITS = 16
 LADDER_SHARE = 0.08
 """Share of the minutes that the sensitivity pass may take."""
 
-FIRST_LOOKS = 0.6
+FIRST_LOOKS = 0.4
 """Share of that time in which every first move is to be tried alone."""
 
 FORWARDS = 2.0
 """What a move takes, in forward passes of the original: batch norms are recalibrated, too."""
 
-IMAGES, FEWEST_IMAGES = "sensitivity_images", 128
+IMAGES, FEWEST_IMAGES = "sensitivity_images", 96
 """Under which name the study keeps how many images deviations are taken on; where minutes are few,
 so many at least."""
 
