@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from autocompress.controller.ladder import LARGEST_DEVIATION, Move, build_ladder
+from autocompress.controller.ladder import LARGEST_DEVIATION, Move, Rung, _Damages, build_ladder
 from autocompress.core.candidate import Candidate
 from autocompress.core.target import Target
 from autocompress.space.bound import BoundSpace
@@ -160,3 +160,60 @@ def test_every_rung_is_a_candidate_of_its_space(spec: dict[str, Any]) -> None:
         assert rungs[-1].candidate.criterion == "taylor"
     else:
         assert any(2 <= c.weight_bits < 8 for c in rungs[-1].candidate.layers.values())
+
+
+def test_a_step_takes_no_move_that_was_not_tried_at_its_beginning() -> None:
+    space = SearchSpace.load({"pruning": {"exclude": ["*"]}, "quantisation": {"exclude": ["*"]}})
+    bound = space.bind_graph(residual_graph(blocks=9))
+    crowd = {f"blocks.{number}" for number in range(1, 7)}  # harmless, but for two of them
+
+    def deviation(candidate: Candidate) -> float:
+        dropped = set(candidate.dropped_blocks)
+        return 0.01 * len(dropped) + 1.2 * max(0, len(dropped & crowd) - 1)
+
+    harm = {"blocks.7": 0.05, "blocks.8": 0.06}
+
+    def all_deviations(candidate: Candidate) -> float:
+        return deviation(candidate) + sum(harm.get(name, 0.0) for name in candidate.dropped_blocks)
+
+    rungs = build_ladder(
+        bound,
+        bound.uniform(8, 8, 0.0),
+        all_deviations,
+        lambda many: [20.0 - len(candidate.dropped_blocks) for candidate in many],
+    )
+    second, third = rungs[2].candidate.dropped_blocks, rungs[3].candidate.dropped_blocks
+    assert set(second) - crowd == {"blocks.7"}
+    assert set(third) - crowd == {"blocks.7", "blocks.8"}
+
+
+def test_what_a_further_move_adds_is_guessed_until_it_looks_best() -> None:
+    looks: list[Candidate] = []
+
+    def deviation(candidate: Candidate) -> float:
+        looks.append(candidate)
+        return sum(ratio**2 for ratio in candidate.pruning_ratios.values())
+
+    damages = _Damages(deviation, lambda: False)
+    first, second = (Move(kind="prune", target="a", value=value) for value in (0.25, 0.5))
+    other = Move(kind="prune", target="b", value=0.25)
+    start = Candidate()
+    damages.begin({first: 0.1, other: 0.1}, Rung(candidate=start, deviation=0.0, cost=1.0))
+    assert damages.take(first) == pytest.approx(0.0625)
+    assert len(looks) == 2
+    pruned = first.apply(start)
+    damages.begin({second: 0.1, other: 0.02}, Rung(candidate=pruned, deviation=0.0625, cost=0.9))
+    assert len(looks) == 2  # four times 0.0625, less what is there already
+    assert damages.least(pruned, anew=False) == second
+    assert damages.least(pruned, anew=True) == second
+    assert looks[2:] == [second.apply(pruned)]
+    assert damages.take(second) == pytest.approx(0.1875)
+    assert damages.least(second.apply(pruned), anew=True) == other
+    assert damages.least(pruned, anew=False) == other
+    damages.take(other)
+    assert damages.least(pruned, anew=True) is None
+
+
+def test_narrower_grids_add_what_their_squared_steps_say() -> None:
+    six, four = (Move(kind="narrow", target="a", value=bits) for bits in (6, 4))
+    assert four.severity == pytest.approx(16 * six.severity)
