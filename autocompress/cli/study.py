@@ -98,7 +98,7 @@ def export(
 
 def _choose(result: "SearchResult", member: str | None, limits: list[str]) -> "FrontMember":
     if member is None:
-        return result.best(**dict(map(_limit, limits)))
+        return result.best(**_limits(limits))
     if limits:
         raise InvalidInputError(
             explain(
@@ -112,6 +112,22 @@ def _choose(result: "SearchResult", member: str | None, limits: list[str]) -> "F
     if member not in known:
         raise InvalidInputError(unknown_name(f"member of '{result.study_dir}'", member, known))
     return known[member]
+
+
+def _limits(texts: list[str]) -> dict[str, float | str]:
+    found: dict[str, float | str] = {}
+    for name, value in map(_limit, texts):
+        if name in found:
+            raise InvalidInputError(
+                explain(
+                    "'--limit'",
+                    expected="one limit for each name",
+                    got=f"two for '{name}'",
+                    remedy="leave one of them out",
+                )
+            )
+        found[name] = value
+    return found
 
 
 def _limit(text: str) -> tuple[str, float | str]:

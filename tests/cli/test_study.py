@@ -105,6 +105,7 @@ def test_without_a_member_the_best_under_the_limits_is_copied(
         (["0009"], "expected one of '0001', '0002', '0003'"),
         (["0001", "--limit", "latency_ms=1"], "a member or limits, got both"),
         (["--limit", "latency_ms"], "write --limit latency_ms=0.05"),
+        (["--limit", "latency_ms=1", "--limit", "latency_ms=2"], "got two for 'latency_ms'"),
         (["--limit", "latency_ms=0.01"], "the nearest is '0002'"),
         (["--limit", "latency=1"], "did you mean 'latency_ms'"),
         (["0001", "--out", "study"], "a folder that is new or empty"),
