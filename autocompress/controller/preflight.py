@@ -80,6 +80,8 @@ class Preflight(ModelGraph):
             a search takes; None where no budget was given.
         accuracy: Of the original on the first images of `val`; None without a task.
         accuracy_images: How many these were, `CHECKED_IMAGES` or a batch more.
+        commonest: Accuracy on them of always answering the commonest class; None where the
+            metric is not "top1".
     """
 
     macs: int
@@ -88,6 +90,7 @@ class Preflight(ModelGraph):
     search_seconds: float | None = None
     accuracy: float | None = None
     accuracy_images: int = 0
+    commonest: float | None = None
 
     __hash__ = ModelGraph.__hash__
 
@@ -132,7 +135,12 @@ def check_model(
             budget, graph, epoch_images=images, image_seconds=once, training=training
         )
     found = report_on(graph, space, estimate)
-    return replace(found, accuracy=accuracy, accuracy_images=count(batches))
+    return replace(
+        found,
+        accuracy=accuracy,
+        accuracy_images=count(batches),
+        commonest=task.commonest(batches),
+    )
 
 
 def report_on(

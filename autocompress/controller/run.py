@@ -108,6 +108,12 @@ class Run:
             except Exception as error:  # no trial's fault, and must not count as one
                 raise Stop(f"a callback raised {type(error).__name__}") from error
 
+    def note(self, stage: str, words: str) -> None:
+        """Say something, and keep it for the report."""
+        notes = self.ledger.get("notes", [])
+        self.ledger.set("notes", [*notes, f"{words[0].upper()}{words[1:]}."])
+        self.say(stage, words)
+
     def note_time(self) -> None:
         """Keep the time spent so far, and the speed, in case that the process is killed."""
         self.ledger.set("elapsed_s", self.schedule.elapsed)

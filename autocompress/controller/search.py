@@ -34,7 +34,12 @@ from autocompress.controller.sensitivity import (
 )
 from autocompress.controller.setup import SearchSetup
 from autocompress.controller.sharing import share_weights
-from autocompress.controller.start import device_profile, keep_given_profile, measure_baseline
+from autocompress.controller.start import (
+    device_profile,
+    keep_given_profile,
+    measure_baseline,
+    note_guessing,
+)
 from autocompress.controller.trials import run_trials
 from autocompress.core.candidate import Candidate
 from autocompress.core.events import Callback
@@ -54,6 +59,7 @@ def run_search(setup: SearchSetup, ledger: Ledger, callbacks: Sequence[Callback]
     run = Run(setup, ledger, callbacks)
     keep_given_profile(run)
     baseline = measure_baseline(run)
+    note_guessing(run, baseline["accuracy"])
     run.update_front()  # a later run may have other limits
     forecast = Forecast(
         setup.graph,

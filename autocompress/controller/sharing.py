@@ -54,9 +54,7 @@ def share_weights(run: Run) -> None:
         run.ledger.set("elastic", decision)
     if decision["used"]:
         run.evaluator.shared = SharedWeights.load(path, run.setup.model)
-    words = decision_words(decision)
-    run.ledger.set("notes", [*run.ledger.get("notes", []), f"{words[0].upper()}{words[1:]}."])
-    run.say("sharing", words)
+    run.note("sharing", decision_words(decision))
 
 
 def decision_words(decision: dict[str, Any]) -> str:

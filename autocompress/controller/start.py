@@ -13,8 +13,10 @@ from autocompress.cost.profile import DeviceProfile, profile_device
 from autocompress.cost.resolve import Profile, load_profile
 from autocompress.cost.simulated import SimulatedProfile
 from autocompress.errors import ExportError, InvalidInputError
+from autocompress.evaluation.batches import count
 from autocompress.evaluation.networks import measure_networks
 from autocompress.evaluation.proxy import score
+from autocompress.evaluation.task import warn_of_guessing
 from autocompress.graph.inputs import ModelInputs
 
 BASELINE_SECONDS, PROFILE_SECONDS, NETWORK_SECONDS = 15.0, 40.0, 60.0
@@ -59,6 +61,19 @@ def measure_baseline(run: Run) -> dict[str, float]:
     run.ledger.set("baseline", baseline)
     run.ledger.set("baseline_s", run.schedule.elapsed - begun)
     return baseline
+
+
+def note_guessing(run: Run, accuracy: float) -> None:
+    """Note an original that answers no better than without looking: nothing can be learned of it.
+
+    Args:
+        run: The search.
+        accuracy: Of the original on `val`.
+    """
+    setup, examples = run.setup, count(run.setup.splits.val)
+    warning = warn_of_guessing(accuracy, setup.task.commonest(setup.splits.val), examples)
+    if warning:
+        run.note("baseline", f"the original's accuracy of {100 * accuracy:.1f} % is {warning}")
 
 
 def _untrained(run: Run, name: str, origin: str, candidate: Candidate) -> MeasuredMember:

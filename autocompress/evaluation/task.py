@@ -216,6 +216,13 @@ class Task:
         self._check_classes(outputs, targets)
         return float((outputs.argmax(dim=1) == targets).sum()), count
 
+    def commonest(self, batches: Iterable[Batch]) -> float | None:
+        """Return the accuracy of always answering the commonest class; None but for "top1"."""
+        if callable(self._metric):
+            return None
+        classes = torch.cat([targets_of(batch).cpu() for batch in batches])
+        return float(classes.bincount().max()) / len(classes)
+
     @staticmethod
     def _check_classes(outputs: Tensor, targets: Any) -> None:
         fits = (
@@ -243,6 +250,31 @@ class Task:
                     remedy="check the labels and the model's last layer",
                 )
             )
+
+
+def warn_of_guessing(accuracy: float, commonest: float | None, examples: int) -> str:
+    """Say so where an accuracy is what always answering the commonest class may have.
+
+    Args:
+        accuracy: A fraction.
+        commonest: From `Task.commonest`.
+        examples: On how many both were found; two standard errors count as nothing.
+
+    Returns:
+        The words, or "" where the accuracy is higher or nobody knows.
+
+    Example:
+        >>> print(warn_of_guessing(0.11, 0.1, 500))
+        no more than always answering the commonest class (10.0 %); check that it is trained
+        >>> warn_of_guessing(0.2, 0.1, 500), warn_of_guessing(0.0, None, 500)
+        ('', '')
+    """
+    if commonest is None:
+        return ""
+    if accuracy > commonest + 2.0 * (commonest * (1.0 - commonest) / examples) ** 0.5:
+        return ""
+    share = f"{100.0 * commonest:.1f} %"
+    return f"no more than always answering the commonest class ({share}); check that it is trained"
 
 
 def inputs_of(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from autocompress.controller.preflight import Preflight
+from autocompress.evaluation.task import warn_of_guessing
 
 
 def savings_tables(found: Preflight) -> list[Table]:
@@ -52,10 +53,12 @@ def original_accuracy(found: Preflight) -> str:
     """Say in a line how accurate the original is, before anything is made of it."""
     if found.accuracy is None:
         return "original: give a task to see its accuracy"
-    return (
+    words = (
         f"original: accuracy {100 * found.accuracy:.1f} % on the first "
         f"{found.accuracy_images} examples of val"
     )
+    warning = warn_of_guessing(found.accuracy, found.commonest, found.accuracy_images)
+    return f"{words}, {warning}" if warning else words
 
 
 def savings_json(found: Preflight) -> dict[str, Any]:
@@ -67,4 +70,5 @@ def savings_json(found: Preflight) -> dict[str, Any]:
         "search_seconds_estimate": found.search_seconds,
         "accuracy": found.accuracy,
         "accuracy_images": found.accuracy_images,
+        "commonest": found.commonest,
     }

@@ -81,3 +81,13 @@ def test_the_pace_of_a_trained_candidate_is_found_once(monkeypatch: pytest.Monke
     known[2].fidelities = {0: None, 1: None}
     assert usual.fget(fake) == pytest.approx(0.2)
     assert len(asked) == 3
+
+
+def test_a_note_is_said_and_kept_for_the_report() -> None:
+    said: list[tuple[str, str]] = []
+    fake: Any = SimpleNamespace(
+        ledger=_Ledger(notes=["First."]), say=lambda *what: said.append(what)
+    )
+    Run.note(fake, "baseline", "it is noisy")
+    assert fake.ledger["notes"] == ["First.", "It is noisy."]
+    assert said == [("baseline", "it is noisy")]

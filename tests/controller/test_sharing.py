@@ -80,6 +80,7 @@ def _run(
         values=values,
         said=said,
         say=lambda _, text: said.append(text),
+        note=lambda _, text: (said.append(text), values["notes"].append(text)),
         watch=lambda *_: None,
     )
 
@@ -203,5 +204,5 @@ def test_shared_weights_that_fail_are_not_trained_again(
             f"proxies use the original weights: the training of elastic ones {ended}"
         )
     assert said in run.said
-    assert run.values["notes"][-1].startswith("Proxies use the original weights")
+    assert run.values["notes"][-1].startswith("proxies use the original weights")
     assert len(tried) == 1

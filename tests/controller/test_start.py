@@ -3,13 +3,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from autocompress.controller import start
-from autocompress.controller.start import device_profile, keep_given_profile, refit_profile
+from autocompress.controller.start import (
+    device_profile,
+    keep_given_profile,
+    note_guessing,
+    refit_profile,
+)
 from autocompress.core.simulation import Roofline
 from autocompress.core.target import Target
 from autocompress.cost.simulated import SimulatedProfile
 from autocompress.errors import ExportError
+from autocompress.evaluation.task import Task
 
 
 class _Profile:
@@ -86,3 +93,20 @@ def test_networks_that_the_quick_exporter_refuses_are_not_timed(
     profile: Any = _Profile()
     assert start._time_networks(run, profile) is profile
     assert said[-1] == "whole candidates are not timed: no symbolic function for rms_norm"
+
+
+@pytest.mark.parametrize(("accuracy", "noted"), [(0.52, True), (0.9, False)])
+def test_an_original_that_guesses_is_noted(accuracy: float, noted: bool) -> None:
+    labels = torch.tensor([0, 1]).repeat(100)
+    val = ((torch.zeros(200, 3), labels),)
+    notes: list[tuple[str, str]] = []
+    run: Any = SimpleNamespace(
+        setup=SimpleNamespace(task=Task(train=val, val=val), splits=SimpleNamespace(val=val)),
+        note=lambda *note: notes.append(note),
+    )
+    note_guessing(run, accuracy)
+    words = (
+        "the original's accuracy of 52.0 % is no more than always answering the commonest class "
+        "(50.0 %); check that it is trained"
+    )
+    assert notes == [("baseline", words)] * noted

@@ -11,7 +11,13 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from autocompress.errors import InvalidInputError, WrongTypeError
 from autocompress.evaluation.outputs import CLASSES, VALUES
-from autocompress.evaluation.task import Task, has_targets, inputs_of, targets_of
+from autocompress.evaluation.task import (
+    Task,
+    has_targets,
+    inputs_of,
+    targets_of,
+    warn_of_guessing,
+)
 
 X, Y = torch.linspace(-1, 1, 18).reshape(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
 
@@ -79,6 +85,19 @@ def test_a_metric_may_return_scores_or_their_mean(metric: Any) -> None:
     total, count = _task(metric=metric).score(torch.eye(3)[[0, 1, 2, 1, 1, 0]], (X, Y))
     assert count == 6
     assert total == pytest.approx(4.0)
+
+
+def test_the_commonest_class_tells_what_guessing_reaches() -> None:
+    batches = [(X, torch.tensor([0, 1, 1, 1, 2, 2])), {"x": X[:2], "labels": torch.tensor([1, 0])}]
+    assert _task().commonest(batches) == 0.5
+    assert _task(metric=lambda outputs, targets: outputs == targets).commonest(batches) is None
+
+
+def test_only_an_accuracy_like_guessing_is_warned_of() -> None:
+    assert "(10.0 %); check" in warn_of_guessing(0.1, 0.1, 100)
+    assert warn_of_guessing(0.155, 0.1, 100)  # two standard errors are 6 points
+    assert not warn_of_guessing(0.165, 0.1, 100)
+    assert not warn_of_guessing(0.155, 0.1, 1000)
 
 
 @pytest.mark.parametrize("value", [87.5, -0.1, float("nan")])

@@ -47,6 +47,12 @@ def test_the_accuracy_of_the_original_is_told_with_what_it_was_seen_on() -> None
         "original: accuracy 89.3 % on the first 500 examples of val"
     )
     assert "give a task" in original_accuracy(_report())
+    assert original_accuracy(replace(found, commonest=0.1)) == original_accuracy(found)
+    guessed = original_accuracy(replace(found, accuracy=0.11, commonest=0.1))
+    assert guessed == (
+        "original: accuracy 11.0 % on the first 500 examples of val, no more than always "
+        "answering the commonest class (10.0 %); check that it is trained"
+    )
 
 
 def test_the_json_says_the_same() -> None:
