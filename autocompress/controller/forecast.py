@@ -202,8 +202,10 @@ class Forecast:
     def gap(self, evaluation: Evaluation, fidelity: int | None = None) -> float:
         """Return the accuracy lost against the original, at the highest fidelity by default."""
         fidelity = max(evaluation.fidelities) if fidelity is None else fidelity
-        original = self.baseline["proxy_accuracy" if fidelity == 0 else "accuracy"]
-        return original - evaluation.fidelities[fidelity].accuracy
+        known = evaluation.fidelities
+        like_proxy = fidelity < 2 and 0 in known and known[fidelity].images == known[0].images
+        original = self.baseline["proxy_accuracy" if like_proxy else "accuracy"]
+        return original - known[fidelity].accuracy
 
     def values(self, evaluation: Evaluation, caution: float = 0.0) -> dict[str, float]:
         """Predict "accuracy", with some caution, and all costs."""

@@ -36,12 +36,7 @@ from autocompress.evaluation.proxy import (
     settle,
 )
 from autocompress.evaluation.snapshot import Snapshots
-from autocompress.evaluation.splits import (
-    CALIBRATION_IMAGES,
-    Splits,
-    epoch_images,
-    example_inputs,
-)
+from autocompress.evaluation.splits import CALIBRATION_IMAGES, Splits, epoch_images, example_inputs
 from autocompress.evaluation.stages import plan_stages
 from autocompress.evaluation.task import Batch, Task
 from autocompress.graph.structure import ModelGraph
@@ -49,6 +44,9 @@ from autocompress.transform.compress import calibrate_grids
 from autocompress.transform.compressed import CompressedModel
 from autocompress.transform.criteria import Evidence, gather_evidence
 from autocompress.transform.surgeon import Surgeon
+
+SCORING_SHARE = 0.3
+"""Share of a training's time that scoring all of `val` may take, at the original's speed."""
 
 
 class Evaluator:
@@ -160,13 +158,7 @@ class Evaluator:
         if self.shared is not None:
             self.shared.inherit(model)
         self.settle(model, trained=self.shared is not None)
-        accuracy = score(model, self.task, self.splits.proxy, device=self.device)
-        return FidelityResult(
-            accuracy=accuracy,
-            images=count(self.splits.proxy),
-            trained_images=0,
-            seconds=time.monotonic() - started,
-        )
+        return self._scored(model, self.splits.proxy, 0, started)
 
     def train(
         self,
@@ -179,10 +171,12 @@ class Evaluator:
         fidelity: int = 1,
         inherit: bool = True,
     ) -> tuple[CompressedModel, FidelityResult]:
-        """Fine-tune a candidate as `fine_tune` does, and score it on all of `val`.
+        """Fine-tune a candidate as `fine_tune` does, and score it on `val`.
+
+        Where all of `val` would take too long for the training's time, the proxy's images do.
 
         Returns:
-            The settled model, calibrated in float32, and its accuracy on `val`.
+            The settled model, calibrated in float32, and its accuracy.
         """
         started = time.monotonic()
         model, trained = self.fine_tune(
@@ -194,14 +188,20 @@ class Evaluator:
             fidelity=fidelity,
             inherit=inherit,
         )
-        accuracy = score(model, self.task, self.splits.val, device=self.device)
-        result = FidelityResult(
-            accuracy=accuracy,
-            images=count(self.splits.val),
+        scored, needed = self.splits.val, self.original_seconds * count(self.splits.val)
+        if seconds is not None and needed > SCORING_SHARE * seconds:
+            scored = self.splits.proxy
+        return model, self._scored(model, scored, trained, started)
+
+    def _scored(
+        self, model: CompressedModel, batches: Sequence[Batch], trained: int, started: float
+    ) -> FidelityResult:
+        return FidelityResult(
+            accuracy=score(model, self.task, batches, device=self.device),
+            images=count(batches),
             trained_images=trained,
             seconds=time.monotonic() - started,
         )
-        return model, result
 
     def fine_tune(
         self,

@@ -75,6 +75,14 @@ def test_a_short_fine_tune_leaves_a_part_to_win_back(forecast: Forecast) -> None
     assert forecast.accuracy(_trial(0, 0.5, 0.91)) == 0.91
 
 
+def test_what_was_scored_on_the_proxys_images_is_compared_on_them(forecast: Forecast) -> None:
+    forecast.baseline["proxy_accuracy"] = 0.88
+    alike = _trial(0, 0.5, 0.87, 0.89)
+    assert [forecast.gap(alike, f) for f in (0, 1, 2)] == pytest.approx([0.38, 0.01, 0.01])
+    known = {**alike.fidelities, 1: replace(alike.fidelities[1], images=250)}
+    assert forecast.gap(replace(alike, fidelities=known), 1) == pytest.approx(0.03)
+
+
 def test_finalists_teach_what_a_full_fine_tune_wins_back(forecast: Forecast) -> None:
     forecast.learn([_trial(slot, 0.5, 0.8, 0.89) for slot in range(4)])
     assert forecast.curve.exponent > 1.0

@@ -11,6 +11,7 @@ from autocompress.core.training import TrainingConfig
 from autocompress.errors import InvalidInputError
 from autocompress.evaluation import course as course_module
 from autocompress.evaluation import evaluator as evaluator_module
+from autocompress.evaluation.batches import count
 from autocompress.evaluation.checkpoints import list_checkpoints
 from autocompress.evaluation.evaluator import Evaluator
 from autocompress.evaluation.finetune import fine_tune
@@ -106,6 +107,17 @@ def test_deviations_can_be_taken_on_fewer_images(evaluator: Evaluator) -> None:
     assert fewer != whole
     evaluator.look_at(10**6)
     assert evaluator.deviation(candidate) == pytest.approx(whole)
+
+
+@pytest.mark.parametrize(("seconds", "images"), [(None, 256), (4.0, 256), (2.0, 64)])
+def test_scoring_takes_a_part_of_a_trainings_time(
+    evaluator: Evaluator, seconds: float | None, images: int
+) -> None:
+    proxy = evaluator.splits.val[:1]
+    evaluator.splits = replace(evaluator.splits, proxy=proxy)
+    evaluator.original_seconds = 1.0 / count(evaluator.splits.val)  # one second for all of it
+    _, result = evaluator.train(_candidate(evaluator), slot=1, images=64, seconds=seconds)
+    assert result.images == images
 
 
 def test_what_recalibration_alone_does_is_no_deviation(tmp_path: Path) -> None:
