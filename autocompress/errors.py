@@ -44,6 +44,10 @@ class ExportError(AutocompressError, RuntimeError):
     """An artifact cannot be written, or does not reproduce its model."""
 
 
+class MismatchError(ExportError):
+    """A file runs, but is not as accurate as its model."""
+
+
 class MeasurementError(AutocompressError, RuntimeError):
     """A latency cannot be measured on this host."""
 

@@ -15,7 +15,7 @@ from autocompress.controller.schedule import FEWEST_FINALISTS
 from autocompress.controller.start import refit_profile
 from autocompress.core.budget import FINALIST_SHARE, Budget
 from autocompress.core.evaluation import FidelityResult
-from autocompress.errors import ExportError, StorageError, StudyError, describe
+from autocompress.errors import MismatchError, StorageError, StudyError, describe
 
 FINALISTS = 6
 """Members that a search adds to those it wrote on its way, where no time is set."""
@@ -204,11 +204,10 @@ def _finalist(run: Run, finalist: Finalist, waiting: Sequence[Finalist]) -> None
     )
     try:
         member = write(trained_images=trained)
-    except ExportError as error:  # rounding may part the two by chance: other grids round otherwise
-        if not model.record.plan.sites:
+    except MismatchError as error:  # perhaps by chance: on other grids they round otherwise
+        if not run.evaluator.calibrate_anew(model):
             raise
-        run.say("finalists", f"finalist {evaluation.slot} is calibrated anew: {describe(error)}")
-        run.evaluator.calibrate_anew(model)
+        run.say("finalists", f"finalist {evaluation.slot} was calibrated anew: {describe(error)}")
         member = write(trained_images=trained)
     result = FidelityResult(
         accuracy=member.measured["val_accuracy"],

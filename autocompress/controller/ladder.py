@@ -10,6 +10,9 @@ from autocompress.space.bound import BoundSpace
 LARGEST_DEVIATION = 2.0
 """Nats from the original at which the ladder ends, unless it has to go on: predictions are lost."""
 
+MOST_LOOKS = 10
+"""Known moves that are tried anew in a step, at most."""
+
 SMALLEST_SAVING = 0.002
 """Share of the starting cost that a move must save to count."""
 
@@ -66,8 +69,9 @@ class Move:
 
     @property
     def severity(self) -> float:
-        """What deviations grow with: squared ratios, or squared steps of grids."""
-        return 4.0**-self.value if self.kind == "narrow" else self.value**2
+        """What deviations grow with: squared ratios, or squared steps of grids, of all tied."""
+        values = [self.value, *(value for _, value in self.tied)]
+        return sum(4.0**-value if self.kind == "narrow" else value**2 for value in values)
 
     def apply(self, candidate: Candidate) -> Candidate:
         """Return the candidate after the move, canonical."""
@@ -111,7 +115,7 @@ def build_ladder(
     tried anew, until the best one is (lazy greedy, Minoux 1978); what a further move of a
     group or layer adds is guessed from the one before. Where time is short, moves that save
     most are tried. Where a limit asks for candidates whose predictions are lost, which training
-    brings back, the last rungs are built from what moves do alone to the first candidate.
+    brings back, the last rungs are built from what moves did when they were last tried.
 
     Args:
         space: The space, whose choices the moves take.
@@ -164,6 +168,7 @@ class _Damages:
         self._taken: dict[tuple[str, str], tuple[float, float]] = {}
         self._savings: dict[Move, float] = {}
         self._fresh: set[Move] = set()
+        self._most = 0
 
     def begin(self, savings: dict[Move, float], base: Rung) -> None:
         """Begin a step from a rung: what nothing is known of is tried, or guessed."""
@@ -171,13 +176,13 @@ class _Damages:
         for move in sorted(savings, key=lambda move: -savings[move]):
             if move in self._known:
                 continue
-            before = self._taken.get((move.kind, move.target))
-            if before is not None:
-                severity, damage = before
-                growth = max(0.0, move.severity / severity - 1.0)
+            severity, damage = self._taken.get((move.kind, move.target), (0.0, 0.0))
+            if 0.0 < severity < move.severity:
+                growth = move.severity / severity - 1.0
                 self._known[move] = max(growth * damage, SMALLEST_DAMAGE)
             elif not self._enough():
                 self._look(move)
+        self._most = len(self._fresh) + MOST_LOOKS
 
     def least(self, candidate: Candidate, *, anew: bool) -> Move | None:
         """Return the move that adds least per cost saved to what is standing; None for none.
@@ -191,7 +196,8 @@ class _Damages:
             if not left:
                 return None
             best = min(left, key=lambda move: self._known[move] / self._savings[move])
-            if not anew or best in self._fresh or self._enough():
+            tired = len(self._fresh) >= self._most or self._enough()
+            if not anew or best in self._fresh or tired:
                 return best
             self._look(best)
 

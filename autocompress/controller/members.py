@@ -20,7 +20,7 @@ from autocompress.core.objective import Constraint, Objective, known_costs
 from autocompress.core.pareto import non_dominated_mask
 from autocompress.core.target import Target
 from autocompress.cost.measurement import LatencyMeasurement, measure_interleaved
-from autocompress.errors import ExportError, explain
+from autocompress.errors import MismatchError, explain
 from autocompress.evaluation.batches import count, place
 from autocompress.evaluation.proxy import score
 from autocompress.evaluation.splits import Splits, example_inputs
@@ -31,7 +31,7 @@ ACCURACY_TOLERANCE = 0.002
 """Difference of accuracy between a file and its torch model that is allowed."""
 
 FIRST_EXAMPLES = 1_000
-"""Examples of `val` on which equal accuracies are enough, and after which it is looked again."""
+"""Examples of `val` on which equal accuracies are enough; twice as many, and it is looked again."""
 
 
 class MemberStore:
@@ -224,8 +224,9 @@ class MemberStore:
         by chance, not by what is wrong with the file. They may differ by
         `ACCURACY_TOLERANCE` or two examples, whichever is larger. Such a model is
         slow: it is asked no further where the two are equal on the first
-        `FIRST_EXAMPLES`, or after as many more within a part of the tolerance that grows
-        to the whole at the end. A loss beyond the tolerance passes hardly more often so.
+        `FIRST_EXAMPLES`, or after each doubling within a part of the tolerance that grows
+        to the whole at the end. A loss beyond the tolerance passes a little more often so: of
+        0.3 points, where 0.6 % of 5,000 predictions differ, in 28 of 100 cases in place of 20.
         Batches come in a random order, since loaders may be sorted by class.
 
         Args:
@@ -243,11 +244,11 @@ class MemberStore:
             expected, got = expected + self._score(model, batches[number])[0], got + file_score
             compared += size
             if compared >= look:
-                look = compared + FIRST_EXAMPLES
+                look = 2 * compared
                 if abs(expected - got) <= _near_enough(compared, examples) + 1e-9:
                     break
         if abs(expected - got) > _allowed(compared) + 1e-9:
-            raise ExportError(
+            raise MismatchError(
                 explain(
                     f"'{path}'",
                     expected=f"the model's accuracy of {expected / compared:.4f} "

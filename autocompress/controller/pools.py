@@ -37,7 +37,9 @@ def open_pool(run: Run) -> Iterator[WorkPool]:
                 remedy="pip install 'ray[tune]'",
             )
         ) from error
-    pool = RayPool(Placement.of(run.setup, run.evaluator.shared), executor)
+    evaluator = run.evaluator
+    placed = Placement.of(run.setup, evaluator.shared, evaluator.answers.views)
+    pool = RayPool(placed, executor)
     try:
         yield pool
     finally:

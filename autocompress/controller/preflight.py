@@ -15,7 +15,7 @@ from autocompress.core.budget import Budget
 from autocompress.core.candidate import Candidate, LayerConfig
 from autocompress.core.training import TrainingConfig
 from autocompress.cost.analytic import count_costs
-from autocompress.evaluation.batches import count
+from autocompress.evaluation.batches import count, spread
 from autocompress.evaluation.original import frozen_copy
 from autocompress.evaluation.proxy import score
 from autocompress.evaluation.splits import (
@@ -25,7 +25,6 @@ from autocompress.evaluation.splits import (
     check_splits,
     epoch_images,
     make_splits,
-    take,
 )
 from autocompress.evaluation.task import Task
 from autocompress.graph.inputs import ModelInputs
@@ -78,8 +77,8 @@ class Preflight(ModelGraph):
             Nothing is said of accuracy.
         search_seconds: An estimate, from one timed forward pass, of how long
             a search takes; None where no budget was given.
-        accuracy: Of the original on the first images of `val`; None without a task.
-        accuracy_images: How many these were, `CHECKED_IMAGES` or a batch more.
+        accuracy: Of the original on images spread over `val`; None without a task.
+        accuracy_images: How many these were, `CHECKED_IMAGES` at most.
         commonest: Accuracy on them of always answering the commonest class; None where the
             metric is not "top1".
     """
@@ -125,7 +124,7 @@ def check_model(
     splits = make_splits(task, seed=0)
     check_splits(task, original, splits)
     graph = trace(model, example_inputs)
-    batches = list(take(splits.val, CHECKED_IMAGES, "val", "cpu"))
+    batches = spread(splits.val, CHECKED_IMAGES)
     accuracy = score(original, task, batches)
     estimate = None
     if budget is not None:

@@ -152,19 +152,20 @@ class _Remembered:
 
 
 def _images(run: Run, forecast: Forecast, names: Sequence[str]) -> int:
-    """Return how many images let every first move be tried; decided once in a study."""
+    """Return how many images let every first move be tried, about; decided once in a study."""
     known: int | None = run.ledger.get(IMAGES)
     if known is None:
         known = SENSITIVITY_IMAGES
         total, space = run.schedule.total_seconds, run.setup.space
-        if total is not None and not run.ledger.get("deviations"):
+        if total is not None:
             start = ladder_start(space)
             full = forecast.costs(start)
             found = [savings_of_moves(space, start, _costs(forecast, n), full[n]) for n in names]
             moves = len({move for savings in found for move in savings})
-            image = FORWARDS * run.evaluator.original_seconds
-            affordable = FIRST_LOOKS * LADDER_SHARE * total / max(1e-9, moves * image)
+            seconds = FIRST_LOOKS * LADDER_SHARE / len(names) * total
+            affordable = seconds / max(1e-9, moves * FORWARDS * run.evaluator.original_seconds)
             known = int(min(SENSITIVITY_IMAGES, max(FEWEST_IMAGES, affordable)))
+        run.ledger.set("deviations", {})  # what an older version had begun was on other images
         run.ledger.set(IMAGES, known)
     return known
 

@@ -66,6 +66,7 @@ class Placement:
         threads: Threads that a worker computes with, >= 1.
         teachers: Teachers beside the original.
         shared: Elastic weights that proxies use, if they do.
+        views: Epochs that trainings draw; None for what the recipe says.
     """
 
     model: nn.Module
@@ -79,9 +80,12 @@ class Placement:
     threads: int
     teachers: tuple[nn.Module, ...] = ()
     shared: SharedWeights | None = None
+    views: int | None = None
 
     @classmethod
-    def of(cls, setup: SearchSetup, shared: SharedWeights | None = None) -> "Placement":
+    def of(
+        cls, setup: SearchSetup, shared: SharedWeights | None = None, views: int | None = None
+    ) -> "Placement":
         """Take from the setup of a search what its workers need."""
         return cls(
             model=setup.model,
@@ -95,6 +99,7 @@ class Placement:
             threads=setup.executor.cpus,
             teachers=setup.teachers,
             shared=shared,
+            views=views,
         )
 
     def __call__(self) -> "RemoteEvaluate":
@@ -127,6 +132,8 @@ class RemoteEvaluate:
             teachers=placed.teachers,
         )
         self._evaluator.shared = placed.shared
+        if placed.views is not None:
+            self._evaluator.answers.views = placed.views
 
     def __call__(self, work: Work) -> Outcome:
         """Do a piece of work."""

@@ -68,6 +68,17 @@ def first(batches: Iterable[Batch], limit: int) -> Iterator[Batch]:
         seen += size(batch)
 
 
+def last(batches: Sequence[Batch], limit: int) -> Iterator[Batch]:
+    """Yield the last examples of batches, a number of them at most, the last batch first."""
+    seen = 0
+    for batch in reversed(batches):
+        if seen >= limit:
+            return
+        examples, room = size(batch), limit - seen
+        yield part(batch, range(examples - room, examples)) if examples > room else batch
+        seen += examples
+
+
 def spread(batches: tuple[Batch, ...], limit: int) -> tuple[Batch, ...]:
     """Return a number of examples at equal steps, so that sorted ones are all represented.
 

@@ -1,5 +1,6 @@
 """Evaluate candidates: the proxy, and fine-tuning that resumes from checkpoints."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -17,7 +18,7 @@ from autocompress.core.training import TrainingConfig
 from autocompress.cost.pace import pace
 from autocompress.errors import TrainingError
 from autocompress.evaluation.answers import Answers
-from autocompress.evaluation.batches import count, first
+from autocompress.evaluation.batches import count, first, last
 from autocompress.evaluation.checkpoints import (
     find_ancestor,
     list_checkpoints,
@@ -145,11 +146,14 @@ class Evaluator:
             trained=trained,
         )
 
-    def calibrate_anew(self, model: CompressedModel) -> None:
-        """Set a settled model's activation grids by other images, as far as there are some."""
-        others = tuple(first(reversed(self.splits.recalibration), CALIBRATION_IMAGES))
+    def calibrate_anew(self, model: CompressedModel) -> bool:
+        """Set a settled model's activation grids by other images; False if there are none."""
+        if not model.record.plan.sites or count(self.splits.recalibration) <= CALIBRATION_IMAGES:
+            return False
+        others = tuple(last(self.splits.recalibration, CALIBRATION_IMAGES))
         with arithmetic(self.device, low_precision=False):
             calibrate_grids(model, others, self.task.run, self.quantisation.observer)
+        return True
 
     def proxy(self, candidate: Candidate) -> FidelityResult:
         """Evaluate at fidelity 0: surgery, recalibration, accuracy on part of `val`."""
@@ -216,13 +220,9 @@ class Evaluator:
     ) -> tuple[CompressedModel, int]:
         """Fine-tune a candidate, from the closest trained relative if there is one.
 
-        Without `inherit` it starts from what an earlier training of its own
-        slot has made of it, or from the original.
-
-        At fidelity 2 it is cut in the stages of the schedule. The relative is
-        then one that is no smaller than the first stage, so that a schedule
-        of several stages begins near the original, whatever a short fine-tune
-        has made of the candidate before.
+        Without `inherit` it starts from what an earlier training of its own slot has made of it, or
+        from the original. At fidelity 2 it is cut in the stages of the schedule, from a relative
+        that is no smaller than the first stage: several stages begin near the original.
 
         Args:
             candidate: What to train, with its temperature and kd_weight.
@@ -339,6 +339,7 @@ class Evaluator:
     def look_at(self, images: int) -> None:
         """Take deviations on so many images from now on, at most those of the splits."""
         self._looked_at, self._noise = tuple(first(self.splits.sensitivity, images)), None
+        self._wholes.clear()
         self._reference = predictions(self.model, self.task, self._looked_at, device=self.device)
 
     def deviation(self, candidate: Candidate) -> float:
@@ -386,7 +387,9 @@ class Evaluator:
             return self._differs(model)
         if self._noise is None:
             self._noise = self._recalibrated(self.compress(Candidate()))
-        return max(0.0, self._recalibrated(model) - self._noise)
+        found = self._recalibrated(model)
+        known = math.isfinite(found) and math.isfinite(self._noise)
+        return max(0.0, found - self._noise) if known else found
 
     def _recalibrated(self, model: CompressedModel) -> float:
         recalibrate_batch_norms(model, self.task, self._looked_at, device=self.device)

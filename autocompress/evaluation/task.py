@@ -221,7 +221,8 @@ class Task:
         if callable(self._metric):
             return None
         classes = torch.cat([targets_of(batch).cpu() for batch in batches])
-        return float(classes.bincount().max()) / len(classes)
+        _, often = torch.unique(classes, return_counts=True)
+        return float(often.max()) / len(classes)
 
     @staticmethod
     def _check_classes(outputs: Tensor, targets: Any) -> None:
@@ -253,7 +254,7 @@ class Task:
 
 
 def warn_of_guessing(accuracy: float, commonest: float | None, examples: int) -> str:
-    """Say so where an accuracy is what always answering the commonest class may have.
+    """Say so where an accuracy is not clearly more than always answering the commonest class has.
 
     Args:
         accuracy: A fraction.
@@ -261,20 +262,21 @@ def warn_of_guessing(accuracy: float, commonest: float | None, examples: int) ->
         examples: On how many both were found; two standard errors count as nothing.
 
     Returns:
-        The words, or "" where the accuracy is higher or nobody knows.
+        The words, or "" where the accuracy is higher, there is one class only, or nobody knows.
 
     Example:
         >>> print(warn_of_guessing(0.11, 0.1, 500))
-        no more than always answering the commonest class (10.0 %); check that it is trained
+        hardly more than always answering the commonest class has: 10.0 %; check its weights
         >>> warn_of_guessing(0.2, 0.1, 500), warn_of_guessing(0.0, None, 500)
         ('', '')
     """
-    if commonest is None:
+    if commonest is None or commonest == 1.0:
         return ""
     if accuracy > commonest + 2.0 * (commonest * (1.0 - commonest) / examples) ** 0.5:
         return ""
+    less = "hardly more" if accuracy > commonest else "no more"
     share = f"{100.0 * commonest:.1f} %"
-    return f"no more than always answering the commonest class ({share}); check that it is trained"
+    return f"{less} than always answering the commonest class has: {share}; check its weights"
 
 
 def inputs_of(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:

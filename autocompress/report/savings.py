@@ -54,8 +54,8 @@ def original_accuracy(found: Preflight) -> str:
     if found.accuracy is None:
         return "original: give a task to see its accuracy"
     words = (
-        f"original: accuracy {100 * found.accuracy:.1f} % on the first "
-        f"{found.accuracy_images} examples of val"
+        f"original: accuracy {100 * found.accuracy:.1f} % on "
+        f"{found.accuracy_images} examples spread over val"
     )
     warning = warn_of_guessing(found.accuracy, found.commonest, found.accuracy_images)
     return f"{words}, {warning}" if warning else words

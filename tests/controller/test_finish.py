@@ -23,7 +23,7 @@ from autocompress.core.evaluation import Evaluation
 from autocompress.core.events import Stop
 from autocompress.core.recipe import Recipe
 from autocompress.core.training import TrainingConfig
-from autocompress.errors import ExportError
+from autocompress.errors import ExportError, MismatchError
 from autocompress.evaluation.answers import Answers
 
 
@@ -180,35 +180,40 @@ def test_a_finalist_that_is_trained_is_not_trained_again() -> None:
     assert run.ledger["finalists"] == ["0007", "0008"]
 
 
-@pytest.mark.parametrize(("failing", "sites"), [(1, ["add"]), (2, ["add"]), (1, [])])
+@pytest.mark.parametrize(
+    ("failures", "others"),
+    [
+        ([MismatchError("first")], True),
+        ([MismatchError("first"), MismatchError("second")], True),
+        ([MismatchError("first")], False),
+        ([ExportError("cannot be written")], True),
+    ],
+    ids=["once", "twice", "no other images", "another error"],
+)
 def test_a_file_that_differs_by_chance_is_written_once_more_on_other_grids(
-    failing: int, sites: list[str]
+    failures: list[ExportError], others: bool
 ) -> None:
-    run, calibrated = _Study(), list[object]()
-    model = SimpleNamespace(record=SimpleNamespace(plan=SimpleNamespace(sites=sites)))
-    failures = [ExportError(f"failure {number}") for number in range(failing)]
+    run, calibrated, left = _Study(), list[object](), list(failures)
 
     def write_member(*_: Any, **__: Any) -> Any:
-        if failures:
-            raise failures.pop(0)
+        if left:
+            raise left.pop(0)
         return SimpleNamespace(measured={"val_accuracy": 0.5, "val_images": 10})
 
     run.write_member = write_member  # type: ignore[method-assign]
-    run.evaluator.fine_tune = lambda *_, **__: (model, 1_000)
-    run.evaluator.calibrate_anew = calibrated.append
+    run.evaluator.fine_tune = lambda *_, **__: ("model", 1_000)
+    run.evaluator.calibrate_anew = lambda model: (calibrated.append(model), others)[1]
     study: Any = run
-    if failing == 2 or not sites:
-        with pytest.raises(ExportError, match=f"failure {failing - 1}"):
-            _finalist(study, _waiting(7), [_waiting(7)])
-        assert "finalists" not in run.ledger
-    else:
+    if len(failures) == 1 and others and isinstance(failures[0], MismatchError):
         _finalist(study, _waiting(7), [_waiting(7)])
         assert run.ledger["finalists"] == ["0007"]
-        assert run.said == [
-            "finalist 7 is calibrated anew: failure 0",
-            "member 0007 is on disk",
-        ]
-    assert calibrated == [model] * bool(sites)
+        said = ["finalist 7 was calibrated anew: first", "member 0007 is on disk"]
+        assert run.said == said
+    else:
+        with pytest.raises(ExportError, match=str(failures[-1])):
+            _finalist(study, _waiting(7), [_waiting(7)])
+        assert "finalists" not in run.ledger
+    assert calibrated == ["model"] * isinstance(failures[0], MismatchError)
 
 
 def test_a_member_on_disk_is_done_whoever_stops_the_search_then() -> None:

@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from autocompress.controller.ladder import LARGEST_DEVIATION, Move, Rung, _Damages, build_ladder
+from autocompress.controller.ladder import (
+    LARGEST_DEVIATION,
+    MOST_LOOKS,
+    Move,
+    Rung,
+    _Damages,
+    build_ladder,
+)
 from autocompress.core.candidate import Candidate
 from autocompress.core.target import Target
 from autocompress.space.bound import BoundSpace
@@ -212,6 +219,41 @@ def test_what_a_further_move_adds_is_guessed_until_it_looks_best() -> None:
     assert damages.least(pruned, anew=False) == other
     damages.take(other)
     assert damages.least(pruned, anew=True) is None
+
+
+def test_moves_of_unequal_ties_are_guessed_by_all_that_they_change() -> None:
+    def deviation(candidate: Candidate) -> float:
+        return 5.0 * len(candidate.pruning_ratios)
+
+    damages = _Damages(deviation, lambda: False)
+    moves = [
+        Move(kind="prune", target="a", value=first, tied=(("b", second),))
+        for first, second in ((0.0, 0.25), (0.5, 0.5), (0.5, 0.75))
+    ]
+    candidate = Candidate()
+    for move, expected in zip(moves, (0.0625, 0.5, 0.8125), strict=True):
+        assert move.severity == pytest.approx(expected)
+        damages.begin({move: 0.1}, Rung(candidate=candidate, deviation=0.0, cost=1.0))
+        assert damages.least(candidate, anew=False) == move
+        assert damages.take(move) > 1.0
+        candidate = move.apply(candidate)
+
+
+def test_a_step_looks_at_a_limited_number_of_moves_anew() -> None:
+    looks: list[Candidate] = []
+
+    def worse_and_worse(candidate: Candidate) -> float:
+        looks.append(candidate)
+        return float(len(looks))
+
+    damages, start = _Damages(worse_and_worse, lambda: False), Candidate()
+    savings = {Move(kind="drop", target=f"block {number}"): 0.1 for number in range(40)}
+    base = Rung(candidate=start, deviation=0.0, cost=1.0)
+    damages.begin(savings, base)
+    assert len(looks) == 40
+    damages.begin(savings, base)
+    assert damages.least(start, anew=True) in savings
+    assert len(looks) == 40 + MOST_LOOKS
 
 
 def test_narrower_grids_add_what_their_squared_steps_say() -> None:

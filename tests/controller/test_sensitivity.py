@@ -135,8 +135,8 @@ class _Forecast:
         (None, {}, SENSITIVITY_IMAGES),
         (60.0, {}, SENSITIVITY_IMAGES),
         (0.05, {}, FEWEST_IMAGES),
-        (0.05, {"deviations": {"some": 1.0}}, SENSITIVITY_IMAGES),
-        (60.0, {IMAGES: 300}, 300),
+        (0.05, {"deviations": {"of an older version": 1.0}}, FEWEST_IMAGES),
+        (60.0, {IMAGES: 300, "deviations": {"some": 1.0}}, 300),
     ],
 )
 def test_where_minutes_are_few_deviations_are_taken_on_fewer_images(
@@ -144,7 +144,7 @@ def test_where_minutes_are_few_deviations_are_taken_on_fewer_images(
 ) -> None:
     space = SearchSpace.load("cnn").bind_graph(residual_graph())
     run: Any = SimpleNamespace(
-        ledger=Kept(known),
+        ledger=Kept(dict(known)),
         evaluator=SimpleNamespace(original_seconds=0.001),
         schedule=SimpleNamespace(total_seconds=minutes and 60.0 * minutes),
         setup=SimpleNamespace(space=space),
@@ -152,6 +152,7 @@ def test_where_minutes_are_few_deviations_are_taken_on_fewer_images(
     forecast: Any = _Forecast()
     assert _images(run, forecast, ["latency_ms"]) == images
     assert run.ledger[IMAGES] == images
+    assert run.ledger.get("deviations") == ({"some": 1.0} if IMAGES in known else {})
     run.schedule.total_seconds = 600.0
     assert _images(run, forecast, ["latency_ms"]) == images  # what was begun stays
 

@@ -106,7 +106,7 @@ def test_an_original_that_guesses_is_noted(accuracy: float, noted: bool) -> None
     )
     note_guessing(run, accuracy)
     words = (
-        "the original's accuracy of 52.0 % is no more than always answering the commonest class "
-        "(50.0 %); check that it is trained"
+        "the original's accuracy of 52.0 % is hardly more than always answering the commonest "
+        "class has: 50.0 %; check its weights"
     )
     assert notes == [("baseline", words)] * noted

@@ -73,3 +73,11 @@ def test_a_worker_computes_with_the_threads_that_it_has(placed: Placement) -> No
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_worker_draws_as_many_epochs_as_the_search(placed: Placement) -> None:
+    assert replace(placed, views=3)()._evaluator.answers.views == 3
+    own = Evaluator(
+        placed.model, placed.graph, placed.task, placed.splits, checkpoints=Path(), seed=0
+    )
+    assert placed()._evaluator.answers.views == own.answers.views > 3

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from autocompress.errors import InvalidInputError
-from autocompress.evaluation.batches import count, first, part, size, spread
+from autocompress.evaluation.batches import count, first, last, part, size, spread
 
 Pair = namedtuple("Pair", ["x", "y"])
 
@@ -57,6 +57,13 @@ def test_a_tensor_that_belongs_to_no_example_in_particular_is_refused() -> None:
 def test_the_first_examples_cross_batches() -> None:
     batches = [_batch(0, 3), _batch(3, 3), _batch(6, 3)]
     assert [_told(batch) for batch in first(batches, 5)] == [[0, 1, 2], [3, 4]]
+
+
+def test_the_last_examples_come_from_behind() -> None:
+    batches = [torch.arange(4), torch.arange(4, 8), torch.arange(8, 10)]
+    found = [batch.tolist() for batch in last(batches, 5)]
+    assert found == [[8, 9], [5, 6, 7]]
+    assert [batch.tolist() for batch in last(batches[:1], 9)] == [[0, 1, 2, 3]]
 
 
 def test_spread_examples_are_joined_in_batches_of_the_old_size() -> None:

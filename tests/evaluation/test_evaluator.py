@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,29 @@ def test_what_recalibration_alone_does_is_no_deviation(tmp_path: Path) -> None:
     barely = Candidate(pruning_ratios={"0": 0.01})  # less than a channel: new statistics alone
     assert evaluator.deviation(barely) == pytest.approx(0.0, abs=1e-9)
     assert evaluator.deviation(Candidate(pruning_ratios={"0": 0.5})) > 0.0
+
+
+def test_predictions_that_are_no_numbers_are_no_small_deviation(
+    evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = Candidate(pruning_ratios=pruned(evaluator.graph, CUT))
+    assert evaluator.deviation(cut) > 0.0
+    monkeypatch.setattr(evaluator, "_recalibrated", lambda _: math.nan)
+    assert math.isnan(evaluator.deviation(cut))
+
+
+def test_grids_are_calibrated_anew_on_other_images(evaluator: Evaluator) -> None:
+    model = evaluator.compress(_candidate(evaluator))
+    evaluator.settle(model, exact=True)
+    assert not evaluator.calibrate_anew(model)  # its 512 training images were all used
+    before = [quantiser.scale for _, quantiser in model.sites()]
+    batches = tuple(
+        (torch.full((512, 12), float(number)), torch.zeros(512, dtype=torch.long))
+        for number in range(3)
+    )
+    evaluator.splits = replace(evaluator.splits, recalibration=batches)
+    assert evaluator.calibrate_anew(model)
+    assert [quantiser.scale for _, quantiser in model.sites()] != before
 
 
 def test_deviation_grows_with_compression(evaluator: Evaluator) -> None:

@@ -93,11 +93,18 @@ def test_the_commonest_class_tells_what_guessing_reaches() -> None:
     assert _task(metric=lambda outputs, targets: outputs == targets).commonest(batches) is None
 
 
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int32, torch.float32, torch.bool])
+def test_labels_of_any_type_have_a_commonest_class(kind: torch.dtype) -> None:
+    batch = (X, torch.tensor([0, 1, 1, 1, 0, 1]).to(kind))
+    assert _task().commonest([batch]) == pytest.approx(4 / 6)
+
+
 def test_only_an_accuracy_like_guessing_is_warned_of() -> None:
-    assert "(10.0 %); check" in warn_of_guessing(0.1, 0.1, 100)
-    assert warn_of_guessing(0.155, 0.1, 100)  # two standard errors are 6 points
+    assert warn_of_guessing(0.1, 0.1, 100).startswith("no more than")
+    assert warn_of_guessing(0.155, 0.1, 100).startswith("hardly more than")  # 6 points are noise
     assert not warn_of_guessing(0.165, 0.1, 100)
     assert not warn_of_guessing(0.155, 0.1, 1000)
+    assert not warn_of_guessing(0.9, 1.0, 100)  # the one class of unshuffled examples
 
 
 @pytest.mark.parametrize("value", [87.5, -0.1, float("nan")])

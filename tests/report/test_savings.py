@@ -43,15 +43,13 @@ def test_the_time_is_called_an_estimate() -> None:
 
 def test_the_accuracy_of_the_original_is_told_with_what_it_was_seen_on() -> None:
     found = replace(_report(), accuracy=0.893, accuracy_images=500)
-    assert original_accuracy(found) == (
-        "original: accuracy 89.3 % on the first 500 examples of val"
-    )
+    assert original_accuracy(found) == ("original: accuracy 89.3 % on 500 examples spread over val")
     assert "give a task" in original_accuracy(_report())
     assert original_accuracy(replace(found, commonest=0.1)) == original_accuracy(found)
     guessed = original_accuracy(replace(found, accuracy=0.11, commonest=0.1))
     assert guessed == (
-        "original: accuracy 11.0 % on the first 500 examples of val, no more than always "
-        "answering the commonest class (10.0 %); check that it is trained"
+        "original: accuracy 11.0 % on 500 examples spread over val, hardly more than always "
+        "answering the commonest class has: 10.0 %; check its weights"
     )
 
 
