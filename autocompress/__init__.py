@@ -39,8 +39,8 @@ _VERBS_AND_DATA = frozenset(
 _ERRORS = frozenset(
     {
         *("AutocompressError", "ExportError", "InvalidInputError", "MeasurementError"),
-        *("MissingExtraError", "MissingFileError", "SearchFailedError", "StorageError"),
-        *("StudyError", "TraceError", "TrainingError", "WrongTypeError"),
+        *("MismatchError", "MissingExtraError", "MissingFileError", "SearchFailedError"),
+        *("StorageError", "StudyError", "TraceError", "TrainingError", "WrongTypeError"),
     }
 )
 

@@ -9,6 +9,7 @@ __all__ = [
     "ExportError",
     "InvalidInputError",
     "MeasurementError",
+    "MismatchError",
     "MissingExtraError",
     "MissingFileError",
     "SearchFailedError",
