@@ -31,7 +31,7 @@ ACCURACY_TOLERANCE = 0.002
 """Difference of accuracy between a file and its torch model that is allowed."""
 
 FIRST_EXAMPLES = 1_000
-"""Examples of `val` on which equal accuracies are enough; twice as many, and it is looked again."""
+"""Examples of `val` on which equal accuracies are enough."""
 
 
 class MemberStore:
@@ -224,10 +224,8 @@ class MemberStore:
         by chance, not by what is wrong with the file. They may differ by
         `ACCURACY_TOLERANCE` or two examples, whichever is larger. Such a model is
         slow: it is asked no further where the two are equal on the first
-        `FIRST_EXAMPLES`, or after each doubling within a part of the tolerance that grows
-        to the whole at the end. A loss beyond the tolerance passes a little more often so: of
-        0.3 points, where 0.6 % of 5,000 predictions differ, in 28 of 100 cases in place of 20.
-        Batches come in a random order, since loaders may be sorted by class.
+        `FIRST_EXAMPLES`, which a loss beyond the tolerance passes less often than
+        all of `val`. Batches come in a random order, since loaders may be sorted by class.
 
         Args:
             model: Computes as the runtime does.
@@ -237,16 +235,14 @@ class MemberStore:
         """
         model.eval()
         scores = [self._score(runtime, batch) for batch in batches]
-        examples = sum(size for _, size in scores)
-        expected, got, compared, look = 0.0, 0.0, 0, FIRST_EXAMPLES
+        expected, got, compared = 0.0, 0.0, 0
         for number in np.random.default_rng(0).permutation(len(batches)):
             file_score, size = scores[number]
             expected, got = expected + self._score(model, batches[number])[0], got + file_score
+            first_look = compared < FIRST_EXAMPLES <= compared + size
             compared += size
-            if compared >= look:
-                look = 2 * compared
-                if abs(expected - got) <= _near_enough(compared, examples) + 1e-9:
-                    break
+            if first_look and abs(expected - got) <= 1e-9:
+                break
         if abs(expected - got) > _allowed(compared) + 1e-9:
             raise MismatchError(
                 explain(
@@ -257,7 +253,7 @@ class MemberStore:
                     remedy="calibrate on more data, or report this model",
                 )
             )
-        return sum(total for total, _ in scores) / examples
+        return sum(total for total, _ in scores) / sum(size for _, size in scores)
 
     def _score(self, model: nn.Module, batch: Batch) -> tuple[float, int]:
         with torch.inference_mode():
@@ -348,12 +344,6 @@ def write_front(
 def _allowed(examples: int) -> float:
     """Return by how many examples accuracies may differ."""
     return max(ACCURACY_TOLERANCE * examples, 2.0)
-
-
-def _near_enough(compared: int, examples: int) -> float:
-    """Return by how many examples accuracies may differ for the others not to be asked."""
-    share = (compared - FIRST_EXAMPLES) / max(1, examples - FIRST_EXAMPLES)
-    return float(int(min(1.0, share) * _allowed(compared)))
 
 
 def _latency(measurement: LatencyMeasurement, reference: LatencyMeasurement) -> dict[str, Any]:

@@ -162,7 +162,7 @@ def _images(run: Run, forecast: Forecast, names: Sequence[str]) -> int:
             full = forecast.costs(start)
             found = [savings_of_moves(space, start, _costs(forecast, n), full[n]) for n in names]
             moves = len({move for savings in found for move in savings})
-            seconds = FIRST_LOOKS * LADDER_SHARE / len(names) * total
+            seconds = FIRST_LOOKS * LADDER_SHARE / max(1, len(names)) * total
             affordable = seconds / max(1e-9, moves * FORWARDS * run.evaluator.original_seconds)
             known = int(min(SENSITIVITY_IMAGES, max(FEWEST_IMAGES, affordable)))
         run.ledger.set("deviations", {})  # what an older version had begun was on other images

@@ -170,3 +170,5 @@ def test_images_are_as_many_as_let_all_first_moves_be_tried() -> None:
     expected = FIRST_LOOKS * LADDER_SHARE * 20.0 / (blocks * FORWARDS * 0.001)
     assert FEWEST_IMAGES < expected < SENSITIVITY_IMAGES
     assert _images(run, forecast, ["latency_ms"]) == int(expected)
+    run.ledger.clear()
+    assert _images(run, forecast, []) == SENSITIVITY_IMAGES  # without costs, there is no ladder
